@@ -1,0 +1,50 @@
+"""Sparse pre-training and dense fine-tuning (SPDF) of GPT models with Keras.
+
+    import spdf_keras
+
+    model = spdf_keras.build_gpt("gpt_nano", sparsity=0.75)
+    model.fit(dataset)                 # masked weights stay exactly zero
+    dense = spdf_keras.strip(model)    # same outputs, every weight trainable
+
+Importing the package loads neither TensorFlow nor Keras; the first use of a
+name below does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spdf_keras.config import PRESETS, GPTConfig, TrainConfig
+    from spdf_keras.model.gpt import GPT, build_gpt
+    from spdf_keras.sparsity.strip import strip
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GPT": "spdf_keras.model.gpt",
+    "GPTConfig": "spdf_keras.config",
+    "PRESETS": "spdf_keras.config",
+    "TrainConfig": "spdf_keras.config",
+    "build_gpt": "spdf_keras.model.gpt",
+    "strip": "spdf_keras.sparsity.strip",
+}
+
+__all__ = [
+    "GPT",
+    "PRESETS",
+    "GPTConfig",
+    "TrainConfig",
+    "__version__",
+    "build_gpt",
+    "strip",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spdf_keras' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

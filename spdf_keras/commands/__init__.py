@@ -1,0 +1,1 @@
+"""The subcommands of `spdf-keras`, one file each."""

@@ -1,0 +1,435 @@
+"""Every setting: type, default, meaning, valid values; and Table 1's presets.
+
+A setting is a field of one of the frozen dataclasses below. Config files are
+TOML with one table per dataclass; `load_config` checks every name and type, so
+a misspelt setting never passes in silence. Nothing here needs TensorFlow.
+"""
+
+import dataclasses
+import json
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+def check_sparsity(sparsity: float, where: str = "") -> float:
+    """Returns `sparsity` if it is a number in `[0, 1)`, else raises `InputError`."""
+    is_number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
+    if not is_number or not 0.0 <= sparsity < 1.0:
+        raise InputError(
+            f"`sparsity` must be in [0, 1). Received: sparsity={sparsity}{where}."
+        )
+    return float(sparsity)
+
+
+def _check(section: Any, name: str, ok: bool, must: str) -> None:
+    if not ok:
+        value = getattr(section, name)
+        raise InputError(f"`{name}` must be {must}. Received: {name}={value}.")
+
+
+def _check_positive(section: Any, *names: str) -> None:
+    for name in names:
+        _check(section, name, getattr(section, name) > 0, "positive")
+
+
+def _check_not_negative(section: Any, *names: str) -> None:
+    for name in names:
+        _check(section, name, getattr(section, name) >= 0, "at least 0")
+
+
+def _check_fraction(section: Any, *names: str) -> None:
+    for name in names:
+        _check(section, name, 0.0 <= getattr(section, name) < 1.0, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a GPT. Table 1 gives those of the paper's two models.
+
+    Attributes:
+        num_layers: Decoder blocks.
+        num_heads: Attention heads; must divide `hidden_dim`.
+        hidden_dim: Width of the residual stream, `d_model` in the paper.
+        intermediate_dim: Width inside the feedforward part; 0 means
+            `4 * hidden_dim`, as in the paper.
+        vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
+        max_sequence_length: Positions that have an embedding.
+        layer_norm_epsilon: Added to the variance in each LayerNorm.
+    """
+
+    num_layers: int = 12
+    num_heads: int = 12
+    hidden_dim: int = 768
+    intermediate_dim: int = 0
+    vocabulary_size: int = 50257
+    max_sequence_length: int = 2048
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.intermediate_dim == 0:
+            object.__setattr__(self, "intermediate_dim", 4 * self.hidden_dim)
+        _check_positive(self, *(f.name for f in dataclasses.fields(self)))
+        must = f"a multiple of num_heads={self.num_heads}"
+        _check(self, "hidden_dim", self.hidden_dim % self.num_heads == 0, must)
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters, the tied embedding counted once."""
+        d, f = self.hidden_dim, self.intermediate_dim
+        block = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d
+        tables = (self.vocabulary_size + self.max_sequence_length) * d
+        return tables + self.num_layers * block + 2 * d
+
+
+@dataclass(frozen=True)
+class SparsityConfig:
+    """Fixed random masks.
+
+    Attributes:
+        sparsity: Fraction of zeros in each of the six matrices of every block,
+            in `[0, 1)`. 0 trains the plain dense model.
+        seed: Seed of the masks.
+    """
+
+    sparsity: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+        _check_not_negative(self, "seed")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Pre-training; the defaults are appendix A.1 and Table 1's GPT-2 Small.
+
+    Attributes:
+        batch_size: Sequences in one optimizer step.
+        micro_batches: Parts that a batch is computed in, one after the other;
+            must divide `batch_size`. More parts need less memory.
+        tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
+        warmup_tokens: Tokens over which the learning rate rises linearly.
+        learning_rate: Peak of the schedule.
+        final_learning_rate: Where the cosine ends, as a fraction of the peak.
+        beta_1: AdamW's decay of the first moment.
+        beta_2: AdamW's decay of the second moment. The paper says 0.999; a
+            public configuration of the same group has 0.95.
+        epsilon: AdamW's epsilon, added after the bias correction.
+        weight_decay: Decoupled decay of matrices and of both embedding tables
+            (GPT-2's convention); never of biases and LayerNorm.
+        clip_norm: Bound of the gradient's global norm; 0 does not clip.
+        seed: Seed of the initial weights and of the data order.
+        precision: `float32` or `mixed_bfloat16`.
+        jit_compile: Compile the step with XLA.
+        validate_every: Steps between validation losses; 0 is at the end alone.
+        checkpoint_every: Steps between checkpoints; 0 is at the end alone.
+        keep_checkpoints: How many of the newest checkpoints stay.
+    """
+
+    batch_size: int = 256
+    micro_batches: int = 1
+    tokens: int = 0
+    warmup_tokens: int = 375_000_000
+    learning_rate: float = 6e-4
+    final_learning_rate: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: str = "float32"
+    jit_compile: bool = False
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self,
+            *("batch_size", "micro_batches", "learning_rate", "epsilon"),
+            "keep_checkpoints",
+        )
+        _check_not_negative(
+            self,
+            *("tokens", "warmup_tokens", "weight_decay", "clip_norm", "seed"),
+            *("validate_every", "checkpoint_every"),
+        )
+        _check_fraction(self, "beta_1", "beta_2")
+        fraction = self.final_learning_rate
+        _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
+        divides = self.batch_size % self.micro_batches == 0
+        must = f"a divisor of batch_size={self.batch_size}"
+        _check(self, "micro_batches", divides, must)
+        known = self.precision in PRECISIONS
+        _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
+
+    def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
+        """Optimizer steps to see all training tokens, rounded up.
+
+        Args:
+            model: Gives the number of parameters where `tokens` is 0.
+            sequence_length: Tokens per sequence; 0 is the model's context.
+        """
+        tokens = self.tokens or 20 * model.num_parameters
+        return math.ceil(tokens / self._step_tokens(model, sequence_length))
+
+    def warmup_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
+        """Optimizer steps that warm up, rounded up; at most all of them."""
+        steps = math.ceil(
+            self.warmup_tokens / self._step_tokens(model, sequence_length)
+        )
+        return min(steps, self.total_steps(model, sequence_length))
+
+    def _step_tokens(self, model: GPTConfig, sequence_length: int) -> int:
+        return self.batch_size * (sequence_length or model.max_sequence_length)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Dense fine-tuning; appendix A.2, and the LoRA recipe that it points to.
+
+    Attributes:
+        batch_size: Examples in one optimizer step. The paper's grid: 8 to 64.
+        micro_batches: As in pre-training.
+        epochs: Passes over the training examples, at most.
+        patience: Epochs without a better validation loss before it stops.
+        learning_rate: Peak of the linear schedule. The paper's grid: 1e-4,
+            5e-5, 2.5e-5.
+        warmup_steps: Steps over which the learning rate rises linearly; at
+            most a tenth of all steps is used.
+        sequence_length: Longest example, context and target together, in
+            tokens. Batches are padded to the longest example of the corpus.
+        label_smoothing: Weight of the uniform distribution in the loss.
+        beta_1: AdamW's decay of the first moment.
+        beta_2: AdamW's decay of the second moment.
+        epsilon: AdamW's epsilon.
+        weight_decay: Decoupled decay, as in pre-training.
+        clip_norm: Bound of the gradient's global norm; 0 does not clip.
+        seed: Seed of the order of examples.
+        precision: `float32` or `mixed_bfloat16`.
+        jit_compile: Compile the step with XLA.
+    """
+
+    batch_size: int = 8
+    micro_batches: int = 1
+    epochs: int = 5
+    patience: int = 1
+    learning_rate: float = 1e-4
+    warmup_steps: int = 500
+    sequence_length: int = 512
+    label_smoothing: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+    clip_norm: float = 0.0
+    seed: int = 0
+    precision: str = "float32"
+    jit_compile: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self,
+            *("batch_size", "micro_batches", "epochs", "patience"),
+            *("learning_rate", "sequence_length", "epsilon"),
+        )
+        _check_not_negative(self, "warmup_steps", "weight_decay", "clip_norm", "seed")
+        _check_fraction(self, "label_smoothing", "beta_1", "beta_2")
+        divides = self.batch_size % self.micro_batches == 0
+        must = f"a divisor of batch_size={self.batch_size}"
+        _check(self, "micro_batches", divides, must)
+        known = self.precision in PRECISIONS
+        _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How `generate` and `evaluate` decode.
+
+    Attributes:
+        max_new_tokens: Tokens to add to a prompt, at most. The LoRA recipe: 64.
+        batch_size: Prompts that are decoded together.
+    """
+
+    max_new_tokens: int = 64
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "max_new_tokens", "batch_size")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of an experiment: what a config file and a run hold.
+
+    Attributes:
+        model: The `[model]` table.
+        sparsity: The `[sparsity]` table.
+        train: The `[train]` table.
+        finetune: The `[finetune]` table.
+        decode: The `[decode]` table.
+    """
+
+    model: GPTConfig = field(default_factory=GPTConfig)
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named model and its pre-training.
+
+    Attributes:
+        model: Its sizes.
+        train: Its pre-training settings.
+    """
+
+    model: GPTConfig
+    train: TrainConfig
+
+
+PRESETS: dict[str, Preset] = {
+    # Laptops and tests: about 1M and 10M parameters. The warm-up is shorter
+    # than the paper's share of 15 %, for runs that stop early.
+    "gpt_nano": Preset(
+        GPTConfig(4, 4, 128, vocabulary_size=2048, max_sequence_length=256),
+        TrainConfig(batch_size=16, warmup_tokens=400_000, learning_rate=2e-3),
+    ),
+    "gpt_mini": Preset(
+        GPTConfig(6, 5, 320, vocabulary_size=8192, max_sequence_length=512),
+        TrainConfig(batch_size=32, warmup_tokens=8_000_000, learning_rate=1e-3),
+    ),
+    # Table 1.
+    "gpt2_small": Preset(GPTConfig(12, 12, 768), TrainConfig(batch_size=256)),
+    "gpt3_xl": Preset(
+        GPTConfig(24, 16, 2048),
+        TrainConfig(batch_size=512, learning_rate=2e-4, tokens=26_000_000_000),
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """Returns the preset called `name`, or raises `InputError` with the names."""
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise InputError(f"Unknown preset '{name}'. Known: {known}.")
+    return PRESETS[name]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a TOML file, and overrides on top of it.
+
+    `[model]` may name a `preset`; sizes beside it change it, and the preset's
+    pre-training settings are the defaults of `[train]`.
+
+    Args:
+        path: The file.
+        overrides: Lines such as `train.learning_rate=3e-4`.
+
+    Raises:
+        InputError: If the file is missing or not TOML, or a setting is unknown,
+            of a wrong type or out of range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except OSError as error:
+        message = f"Cannot read the config file '{path}': {error.strerror}."
+        raise InputError(message) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"The config file '{path}' is not TOML: {error}."
+        raise InputError(message) from error
+    return config_from_tables(tables, overrides)
+
+
+def config_from_tables(
+    tables: dict[str, Any], overrides: Sequence[str] = (), base: Config | None = None
+) -> Config:
+    """Builds a `Config` from parsed TOML tables and override lines.
+
+    Args:
+        tables: `{section: {setting: value}}`.
+        overrides: Lines such as `train.learning_rate=3e-4`, which win.
+        base: Where settings that are not given come from; the defaults if None.
+
+    Raises:
+        InputError: As `load_config`.
+    """
+    base = base or Config()
+    sections = {f.name: getattr(base, f.name) for f in dataclasses.fields(Config)}
+    given: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        if name not in sections or not isinstance(table, dict):
+            raise _unknown(name, sections)
+        given[name] = dict(table)
+    for line in overrides:
+        section, setting, value = _parse_override(line)
+        if section not in sections:
+            raise _unknown(section, sections)
+        given.setdefault(section, {})[setting] = value
+    preset_name = given.get("model", {}).pop("preset", None)
+    if preset_name is not None:
+        preset = get_preset(preset_name)
+        sections["model"], sections["train"] = preset.model, preset.train
+    for name, table in given.items():
+        sections[name] = _replace(name, sections[name], table)
+    return Config(**sections)
+
+
+def to_toml(config: Config) -> str:
+    """Writes every setting as TOML that `load_config` reads back."""
+    lines = []
+    for name, section in dataclasses.asdict(config).items():
+        lines.append(f"[{name}]")
+        # JSON's strings, numbers and booleans are TOML's too.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in section.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _replace(name: str, section: Any, table: dict[str, Any]) -> Any:
+    types = {f.name: f.type for f in dataclasses.fields(section)}
+    values = {}
+    for key, value in table.items():
+        if key not in types:
+            raise _unknown(f"{name}.{key}", types)
+        kind = types[key]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            label = getattr(kind, "__name__", kind)
+            raise InputError(f"`{name}.{key}` must be {label}. Received: {value!r}.")
+        values[key] = value
+    if "hidden_dim" in values and "intermediate_dim" not in values:
+        values["intermediate_dim"] = 0  # follows the new width, not the old one
+    return dataclasses.replace(section, **values)
+
+
+def _parse_override(line: str) -> tuple[str, str, Any]:
+    key, equals, value = line.partition("=")
+    section, dot, setting = key.strip().partition(".")
+    if not equals or not dot:
+        raise InputError(
+            "An override must look like `train.learning_rate=3e-4`. "
+            f"Received: '{line}'."
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word, as the shell takes quotes away
+    return section, setting, parsed
+
+
+def _unknown(name: str, known: Any) -> InputError:
+    return InputError(f"Unknown setting `{name}`. Known here: {', '.join(known)}.")

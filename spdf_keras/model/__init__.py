@@ -1,0 +1,1 @@
+"""The GPT: embeddings, decoder block, functional model, generation."""

@@ -1,0 +1,184 @@
+"""The decoder block: one Keras layer, six prunable kernels."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from spdf_keras.keras2 import keras
+from spdf_keras.model.linear import linear
+
+import tensorflow_model_optimization as tfmot  # isort: skip
+
+Cache = tuple[tf.Tensor, tf.Tensor]
+
+
+@keras.saving.register_keras_serializable("spdf_keras")
+class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
+    """A pre-LayerNorm decoder block as in GPT-2.
+
+    The kernels come as an argument when a wrapper masks them; the block itself
+    knows nothing of sparsity.
+
+    Args:
+        num_heads: Attention heads; must divide the width of the inputs.
+        intermediate_dim: Width of the feedforward part; 0 is 4 times the width.
+        layer_norm_epsilon: Added to the variance in both LayerNorms.
+        residual_scale: Factor on the initial standard deviation of the two
+            projections that write to the residual stream, `W_D` and `W_O`.
+        seed: Seed of the initial kernels; each kernel has its own stream.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)`.
+        kernels: The six kernels by name, in place of the block's own.
+        cache: Keys and values so far, each `(batch, num_heads, cache_length,
+            head_dim)`. `length` must be 1 with it.
+        position: With `cache`, the position of the token in each row, `(batch,)`.
+        return_cache: Also return the keys and values: those of `inputs`, or
+            the cache with the token's own written at `position`.
+
+    Reference:
+        Appendix A.1, Table 1, of
+        [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464): the six
+        are W_Q, W_K, W_V, W_D, W_I and W_O.
+    """
+
+    prunable_names = (
+        "query",
+        "key",
+        "value",
+        "attention_output",
+        "intermediate",
+        "output",
+    )
+
+    def __init__(
+        self,
+        num_heads: int,
+        intermediate_dim: int = 0,
+        layer_norm_epsilon: float = 1e-5,
+        residual_scale: float = 1.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.intermediate_dim = intermediate_dim
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.residual_scale = residual_scale
+        self.seed = seed
+        self.attention_norm, self.feedforward_norm = (
+            keras.layers.LayerNormalization(
+                epsilon=layer_norm_epsilon, name=name, dtype=self.dtype_policy
+            )
+            for name in ("attention_norm", "feedforward_norm")
+        )
+
+    def build(self, input_shape: Any) -> None:
+        hidden_dim = int(input_shape[-1])
+        self.intermediate_dim = self.intermediate_dim or 4 * hidden_dim
+        self._kernels, self._biases = [], []
+        for index, name in enumerate(self.prunable_names):
+            rows = self.intermediate_dim if name == "output" else hidden_dim
+            columns = self.intermediate_dim if name == "intermediate" else hidden_dim
+            writes_residual = name in ("attention_output", "output")
+            initializer = keras.initializers.TruncatedNormal(
+                stddev=0.02 * (self.residual_scale if writes_residual else 1.0),
+                seed=self.seed + index,
+            )
+            self._kernels.append(
+                self.add_weight(
+                    name=f"{name}/kernel",
+                    shape=(rows, columns),
+                    initializer=initializer,
+                )
+            )
+            self._biases.append(
+                self.add_weight(
+                    name=f"{name}/bias", shape=(columns,), initializer="zeros"
+                )
+            )
+        for norm in (self.attention_norm, self.feedforward_norm):
+            # Else both gammas get one name, which HDF5 cannot hold.
+            with tf.name_scope(norm.name):
+                norm.build(input_shape)
+        super().build(input_shape)
+
+    def get_prunable_weights(self) -> list[tf.Variable]:
+        return list(self._kernels)
+
+    def own_kernels(self) -> dict[str, tf.Tensor]:
+        """The block's kernels as tensors, by name."""
+        tensors = map(tf.convert_to_tensor, self._kernels)
+        return dict(zip(self.prunable_names, tensors, strict=True))
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        kernels: dict[str, tf.Tensor] | None = None,
+        cache: Cache | None = None,
+        position: tf.Tensor | None = None,
+        return_cache: bool = False,
+    ) -> Any:
+        kernels = kernels or self.own_kernels()
+        biases = dict(zip(self.prunable_names, self._biases, strict=True))
+
+        def project(name: str, x: tf.Tensor) -> tf.Tensor:
+            return linear(x, kernels[name], biases[name])
+
+        x = self.attention_norm(inputs)
+        query, key, value = (
+            self._split_heads(project(name, x)) for name in self.prunable_names[:3]
+        )
+        if cache is None:
+            steps = tf.range(_dim(inputs, 1))
+            allowed = steps[:, None] >= steps[None, :]
+        else:
+            # A blend, not a scatter: exact, and XNNPACK runs it in one piece.
+            slots = tf.one_hot(position, _dim(cache[0], 2), dtype=key.dtype)
+            slots = slots[:, None, :, None]
+            key, value = (
+                old * (1 - slots) + new * slots
+                for old, new in zip(cache, (key, value), strict=True)
+            )
+            columns = tf.range(_dim(cache[0], 2))
+            allowed = (columns[None, :] <= position[:, None])[:, None, None, :]
+        attended = self._merge_heads(_attention(query, key, value, allowed))
+        x = inputs + project("attention_output", attended)
+        y = project("intermediate", self.feedforward_norm(x))
+        x = x + project("output", tf.nn.gelu(y, approximate=True))
+        return (x, (key, value)) if return_cache else x
+
+    def _split_heads(self, x: tf.Tensor) -> tf.Tensor:
+        head_dim = x.shape[-1] // self.num_heads
+        x = tf.reshape(x, (_dim(x, 0), _dim(x, 1), self.num_heads, head_dim))
+        return tf.transpose(x, (0, 2, 1, 3))
+
+    def _merge_heads(self, x: tf.Tensor) -> tf.Tensor:
+        hidden_dim = x.shape[1] * x.shape[3]
+        x = tf.transpose(x, (0, 2, 1, 3))
+        return tf.reshape(x, (_dim(x, 0), _dim(x, 1), hidden_dim))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "intermediate_dim": self.intermediate_dim,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "residual_scale": self.residual_scale,
+            "seed": self.seed,
+        }
+
+
+def _attention(
+    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, allowed: tf.Tensor
+) -> tf.Tensor:
+    # Scaling the query costs head_dim / length of scaling the scores.
+    query = query * tf.cast(query.shape[-1] ** -0.5, query.dtype)
+    scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+    scores = tf.where(allowed, scores, -1e9)
+    return tf.matmul(tf.cast(tf.nn.softmax(scores), value.dtype), value)
+
+
+def _dim(x: tf.Tensor, axis: int) -> Any:
+    """The static size of an axis where it is known, else the tensor of it."""
+    return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]

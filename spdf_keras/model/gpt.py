@@ -1,0 +1,381 @@
+"""The GPT as a functional Keras model, and `build_gpt`."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from spdf_keras.config import (
+    GPTConfig,
+    TrainConfig,
+    check_sparsity,
+    config_from_tables,
+    get_preset,
+)
+from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras
+from spdf_keras.model.block import GPTBlock
+from spdf_keras.model.embedding import TiedEmbedding
+from spdf_keras.model.generation import GreedyDecoder
+from spdf_keras.model.loss import NextTokenCrossentropy
+from spdf_keras.optimizer import AdamW, WarmupDecay
+from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
+
+
+@keras.saving.register_keras_serializable("spdf_keras")
+class GPT(keras.Model):
+    """A GPT: token ids `(batch, length)` in, logits out; see `build_gpt`.
+
+    It is an ordinary functional Keras model with three additions: the loss is
+    a mean over *tokens* (weighted by `sample_weight`, also across batches and
+    replicas), a batch can be computed in `micro_batches`, and `generate`
+    decodes with a cache.
+    """
+
+    micro_batches = 1
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        micro_batches: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """Compiles the model.
+
+        Args:
+            optimizer: A Keras optimizer.
+            loss: A Keras loss of `(labels, logits)`; its reduction is not used.
+                `NextTokenCrossentropy()` if None.
+            micro_batches: Parts that a training batch is computed in; must
+                divide the batch size. Clipping sees the whole batch's gradient.
+            **kwargs: The other arguments of `keras.Model.compile`.
+        """
+        loss = keras.losses.get(loss) or NextTokenCrossentropy()
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self.micro_batches = micro_batches
+        self._set_untracked("_loss_tracker", keras.metrics.Mean(name="loss"))
+
+    @tf.__internal__.tracking.no_automatic_dependency_tracking
+    def _set_untracked(self, name: str, value: Any) -> None:
+        """Sets an attribute that is no part of the saved model."""
+        setattr(self, name, value)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        config = super().get_compile_config()
+        return config and {**config, "micro_batches": self.micro_batches}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # The parent refuses to recompile a model whose `compile` is overridden.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        tracker = getattr(self, "_loss_tracker", None)
+        extra = self.compiled_metrics.metrics if self.compiled_metrics else []
+        return [*([tracker] if tracker else []), *extra]
+
+    @property
+    def embedding(self) -> TiedEmbedding:
+        """The layer with the token and the position table."""
+        return self.get_layer("embedding")
+
+    @property
+    def blocks(self) -> list[keras.layers.Layer]:
+        """The decoder blocks in order, each inside its wrapper if it has one."""
+        return [layer for layer in self.layers if isinstance(unwrap(layer), GPTBlock)]
+
+    @property
+    def final_norm(self) -> keras.layers.Layer:
+        """The LayerNorm before the output projection."""
+        return self.get_layer("final_norm")
+
+    @property
+    def sizes(self) -> GPTConfig:
+        """The sizes, read off the layers."""
+        blocks = [unwrap(layer) for layer in self.blocks]
+        return GPTConfig(
+            num_layers=len(blocks),
+            num_heads=blocks[0].num_heads,
+            hidden_dim=self.embedding.hidden_dim,
+            intermediate_dim=blocks[0].intermediate_dim,
+            vocabulary_size=self.embedding.vocabulary_size,
+            max_sequence_length=self.embedding.max_sequence_length,
+            layer_norm_epsilon=blocks[0].layer_norm_epsilon,
+        )
+
+    @property
+    def sparsity(self) -> float:
+        """The sparsity of its masks; 0 without masks."""
+        first = self.blocks[0]
+        return first.sparsity if isinstance(first, PruneFixedRandom) else 0.0
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int = 64,
+        end_token_ids: Sequence[int] = (),
+        batch_size: int = 32,
+    ) -> list[list[int]]:
+        """Continues each prompt greedily, with a key-value cache.
+
+        Args:
+            prompts: Token ids of each prompt; lengths may differ.
+            max_new_tokens: Tokens to add, at most; the context bounds it too.
+            end_token_ids: Tokens that end a continuation (and are not returned).
+            batch_size: Prompts that are decoded together.
+
+        Returns:
+            The new token ids of each prompt, in the order of `prompts`.
+
+        Raises:
+            InputError: If a prompt is empty or fills the context.
+        """
+        if getattr(self, "_decoder", None) is None:
+            self._set_untracked("_decoder", GreedyDecoder(self))
+        return self._decoder(prompts, max_new_tokens, end_token_ids, batch_size)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """`keras.Model.fit`; a dataset that does not fit is refused at once."""
+        self._check_dataset(x)
+        return super().fit(x, *args, **kwargs)
+
+    def _check_dataset(self, dataset: Any) -> None:
+        if not isinstance(dataset, tf.data.Dataset):
+            return
+        spec = dataset.element_spec
+        if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+            raise InputError(
+                "A GPT trains on a dataset of (token_ids, labels) or (token_ids, "
+                f"labels, sample_weight). Received: elements of {spec}."
+            )
+        shape, context = spec[0].shape, self.embedding.max_sequence_length
+        if shape.rank is not None and shape.rank != 2:
+            raise InputError(
+                "`token_ids` must be (batch, length). Received: shape "
+                f"{tuple(shape)}. Call `dataset.batch(...)` first."
+            )
+        if shape.rank == 2 and (shape[1] or 0) > context:
+            raise InputError(
+                f"`token_ids` must be at most max_sequence_length={context} long. "
+                f"Received: length {shape[1]}. Cut the sequences, or build a model "
+                "with a longer context."
+            )
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        token_ids, labels, weights, total = self._unpack(data)
+        if self.micro_batches == 1:
+            loss, gradients = self._loss_and_gradients(token_ids, labels, weights)
+        else:
+            loss, gradients = self._accumulate(token_ids, labels, weights)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.trainable_variables, strict=True)
+        )
+        self._track(loss, total)
+        return {"loss": self._loss_tracker.result(), "batch_loss": _sum(loss)}
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        token_ids, labels, weights, total = self._unpack(data)
+        logits = self(token_ids, training=False)
+        self._track(self._weighted_loss(labels, logits, weights), total)
+        self.compiled_metrics.update_state(labels, logits, weights)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _unpack(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Token ids, labels, weights that add up to 1, and their former sum."""
+        token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if weights is None:
+            weights = tf.ones(tf.shape(labels), tf.float32)
+        weights = tf.cast(weights, tf.float32)
+        total = _sum(tf.reduce_sum(weights))
+        return token_ids, labels, tf.math.divide_no_nan(weights, total), total
+
+    def _weighted_loss(
+        self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        per_token = getattr(self.loss, "call", self.loss)(labels, logits)
+        return tf.reduce_sum(weights * per_token)
+
+    def _track(self, loss: tf.Tensor, total: tf.Tensor) -> None:
+        # `loss` is this replica's share, so the shares' numerators add up.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._loss_tracker.update_state(loss * replicas, sample_weight=total / replicas)
+
+    def _loss_and_gradients(
+        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            logits = self(token_ids, training=True)
+            loss = self._weighted_loss(labels, logits, weights)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        # A norm of undeduplicated slices would be wrong.
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    def _accumulate(
+        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        parts = self.micro_batches
+        batch = tf.shape(token_ids)[0]
+        message = f"The batch size must be a multiple of micro_batches={parts}."
+        tf.debugging.assert_equal(batch % parts, 0, message=message)
+        inputs = [
+            tf.reshape(x, tf.concat([[parts, batch // parts], tf.shape(x)[1:]], 0))
+            for x in (token_ids, labels, weights)
+        ]
+
+        def add_part(index: tf.Tensor, loss: tf.Tensor, sums: Any) -> Any:
+            more, gradients = self._loss_and_gradients(*(x[index] for x in inputs))
+            sums = [
+                total + tf.cast(gradient, total.dtype)
+                for total, gradient in zip(sums, gradients, strict=True)
+            ]
+            return index + 1, loss + more, sums
+
+        zeros = [tf.zeros(v.shape, tf.float32) for v in self.trainable_variables]
+        _, loss, gradients = tf.while_loop(
+            lambda index, *_: index < parts,
+            add_part,
+            (tf.constant(0), tf.constant(0.0), zeros),
+            maximum_iterations=parts,
+            parallel_iterations=1,
+        )
+        return loss, gradients
+
+
+def build_gpt(
+    model: str | GPTConfig,
+    sparsity: float = 0.0,
+    *,
+    mask_seed: int | None = None,
+    train: TrainConfig | None = None,
+    **settings: Any,
+) -> GPT:
+    """Builds a GPT with fixed random masks, compiled for pre-training.
+
+    The initial weights depend on the seed and on each weight's path alone, so
+    the kept weights of a sparse model start where the dense model's start.
+
+    Args:
+        model: A preset (`gpt_nano`, `gpt_mini`, `gpt2_small`, `gpt3_xl`) or sizes.
+        sparsity: Fraction of zeros in the six matrices of each block, in `[0, 1)`.
+            0 builds the plain dense model.
+        mask_seed: Seed of the masks; that of the weights if None.
+        train: Pre-training settings; the preset's if None. They set the
+            optimizer, its schedule, the precision and the compilation.
+        **settings: Fields of `TrainConfig` to change, such as `seed=1`,
+            `learning_rate=1e-3` or `jit_compile=True`.
+
+    Returns:
+        A compiled model for `fit` on a dataset of `(token_ids, labels)` or
+        `(token_ids, labels, sample_weight)`, each `(batch, length)`.
+
+    Raises:
+        InputError: If the preset, a setting or the sparsity is not valid.
+
+    Example:
+        >>> model = build_gpt("gpt_nano", sparsity=0.75, seed=1)
+        >>> token_ids = tf.ones((2, 8), tf.int32)
+        >>> model(token_ids).shape
+        TensorShape([2, 8, 2048])
+
+    Reference:
+        Table 1 and appendix A.1 of
+        [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
+    """
+    if isinstance(model, str):
+        preset = get_preset(model)
+        sizes, train = preset.model, train or preset.train
+    elif isinstance(model, GPTConfig):
+        sizes, train = model, train or TrainConfig()
+    else:
+        raise InputError(
+            f"`model` must be a preset's name or a GPTConfig. Received: {model!r}."
+        )
+    if settings:
+        defaults = config_from_tables({"train": dataclasses.asdict(train)})
+        train = config_from_tables({"train": settings}, base=defaults).train
+    check_sparsity(sparsity)
+    if mask_seed is None:
+        mask_seed = train.seed
+    gpt = _functional(sizes, sparsity, train.seed, mask_seed, train.precision)
+    compile_for_pretraining(gpt, train)
+    return gpt
+
+
+def compile_for_pretraining(
+    model: GPT, train: TrainConfig, sequence_length: int = 0
+) -> None:
+    """Compiles `model` with the recipe of appendix A.1.
+
+    Args:
+        model: The model.
+        train: Its pre-training settings.
+        sequence_length: Tokens per sequence, which with the batch size turns
+            tokens into steps; 0 is the model's context.
+    """
+    schedule = WarmupDecay(
+        train.learning_rate,
+        train.warmup_steps(model.sizes, sequence_length),
+        train.total_steps(model.sizes, sequence_length),
+        train.final_learning_rate,
+    )
+    optimizer = AdamW(
+        schedule,
+        train.weight_decay,
+        train.beta_1,
+        train.beta_2,
+        train.epsilon,
+        train.clip_norm or None,
+    )
+    model.compile(
+        optimizer, micro_batches=train.micro_batches, jit_compile=train.jit_compile
+    )
+
+
+def _functional(
+    sizes: GPTConfig, sparsity: float, seed: int, mask_seed: int, precision: str
+) -> GPT:
+    embedding = TiedEmbedding(
+        sizes.vocabulary_size,
+        sizes.hidden_dim,
+        sizes.max_sequence_length,
+        seed=_path_seed(seed, "embedding"),
+        name="embedding",
+        dtype=precision,
+    )
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    x = embedding(token_ids)
+    for index in range(sizes.num_layers):
+        name = f"block_{index}"
+        layer: keras.layers.Layer = GPTBlock(
+            sizes.num_heads,
+            sizes.intermediate_dim,
+            sizes.layer_norm_epsilon,
+            residual_scale=(2 * sizes.num_layers) ** -0.5,
+            seed=_path_seed(seed, name),
+            name=name,
+            dtype=precision,
+        )
+        if sparsity:
+            layer = PruneFixedRandom(layer, sparsity, mask_seed)
+        x = layer(x)
+    norm = keras.layers.LayerNormalization(
+        epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision
+    )
+    logits = embedding(norm(x), reverse=True)
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
+    return GPT(token_ids, logits, name="gpt")
+
+
+def _path_seed(seed: int, path: str) -> int:
+    """A seed for one layer, so that no layer's draw depends on another's."""
+    digest = hashlib.sha256(f"initial:{seed}:{path}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+def _sum(x: tf.Tensor) -> tf.Tensor:
+    """The sum over replicas; `x` itself where there is one."""
+    return tf.distribute.get_replica_context().all_reduce("sum", x)

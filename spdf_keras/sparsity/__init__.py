@@ -1,0 +1,1 @@
+"""Masks: draw them, keep them, strip them, report them."""

@@ -1,0 +1,90 @@
+"""Draws and packs fixed random masks, in NumPy alone.
+
+A mask depends on the seed and on the weight's path, on nothing else: not on
+the device, the order of layers, the distribution or NumPy's generators (it
+uses the raw 64-bit stream of Philox, which is an algorithm, not an API).
+"""
+
+import hashlib
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spdf_keras.config import check_sparsity
+from spdf_keras.errors import InputError
+
+
+def num_zeros(size: int, sparsity: float) -> int:
+    """How many of `size` weights a mask sets to zero: `round(sparsity * size)`."""
+    return round(sparsity * size)
+
+
+def random_mask(
+    path: str, shape: tuple[int, ...], sparsity: float, seed: int
+) -> NDArray[np.bool_]:
+    """Draws the mask of one weight, once, at random.
+
+    The number of zeros is exact: `round(sparsity * size)`. Each path has its
+    own random stream, so equal shapes get different masks and a new layer
+    changes no other mask.
+
+    Args:
+        path: Where the weight sits in the model, such as `block_0/query`. Not
+            `weight.name`, which several weights may share.
+        shape: Shape of the weight.
+        sparsity: Fraction of zeros, in `[0, 1)`.
+        seed: Seed of the masks.
+
+    Returns:
+        A `bool` array of `shape`: True is kept, False is pruned.
+
+    Raises:
+        InputError: If `sparsity` is outside `[0, 1)`.
+
+    Example:
+        >>> int(random_mask("a/kernel", (2, 4), 0.75, seed=0).sum())
+        2
+
+    Reference:
+        [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464), appendix
+        A.1, "Sparsity Setup".
+    """
+    check_sparsity(sparsity, where=f" for weight '{path}'")
+    size = math.prod(shape)
+    keep = size - num_zeros(size, sparsity)
+    if keep == size:
+        return np.ones(shape, np.bool_)
+    if keep == 0:
+        return np.zeros(shape, np.bool_)
+    digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
+    key = np.frombuffer(digest[:16], np.dtype("<u8")).astype(np.uint64)
+    draws = np.random.Philox(key=key).random_raw(size)
+    # Equal draws would break the count: the index replaces the lowest bits.
+    index_bits = np.uint64((size - 1).bit_length())
+    draws = (draws >> index_bits) << index_bits
+    draws |= np.arange(size, dtype=np.uint64)
+    mask: NDArray[np.bool_] = draws <= np.partition(draws, keep - 1)[keep - 1]
+    return mask.reshape(shape)
+
+
+def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Packs a mask to one bit per weight, row by row, the highest bit first."""
+    return np.packbits(mask)
+
+
+def unpack_mask(
+    bits: NDArray[np.uint8], shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """The inverse of `pack_mask`.
+
+    Raises:
+        InputError: If `bits` is not what a mask of `shape` packs to.
+    """
+    size = math.prod(shape)
+    if bits.dtype != np.uint8 or bits.shape != ((size + 7) // 8,):
+        raise InputError(
+            f"A packed mask of shape {shape} must be {(size + 7) // 8} bytes of "
+            f"uint8. Received: shape {bits.shape}, dtype {bits.dtype}."
+        )
+    return np.unpackbits(bits, count=size).astype(np.bool_).reshape(shape)

@@ -1,0 +1,189 @@
+"""tfmot's pruning wrapper with a fixed random mask.
+
+The stock wrapper zeroes weights by assignment in the forward pass. Between
+steps its masked weights are therefore not zero, gradients and moments leak into
+them, the clipping norm counts them, and even `predict` writes to variables.
+Here the mask is part of the computation: the block gets `kernel * mask`, the
+chain rule masks the gradient, and what starts at zero stays exactly zero under
+any optimizer. Nothing is assigned after the weights are built.
+"""
+
+import inspect
+from typing import Any
+
+import tensorflow as tf
+
+from spdf_keras.config import check_sparsity
+from spdf_keras.keras2 import keras
+from spdf_keras.sparsity.masks import random_mask
+
+# After keras2, which puts tfmot on the right Keras.
+import tensorflow_model_optimization as tfmot  # isort: skip
+from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
+    pruning_wrapper,
+)
+from tf_keras.src.mixed_precision import autocast_variable  # isort: skip
+
+
+@keras.saving.register_keras_serializable("spdf_keras")
+class NeverUpdate(tfmot.sparsity.keras.PruningSchedule):
+    """A tfmot schedule that never updates a mask: static sparsity."""
+
+    def __call__(self, step: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.constant(False), tf.constant(0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"class_name": "spdf_keras>NeverUpdate", "config": {}}
+
+
+class _FixedMask:
+    """What tfmot's callbacks expect as `pruning_obj`."""
+
+    def __init__(self, wrapper: "PruneFixedRandom") -> None:
+        self._wrapper = wrapper
+
+    def conditional_mask_update(self) -> tf.Operation:
+        return tf.no_op()
+
+    def weight_mask_op(self) -> tf.Operation:
+        # Uncast: under mixed precision a read would round the float32 masters.
+        with autocast_variable.enable_auto_cast_variables(None):
+            for weight, mask, _ in self._wrapper.pruning_vars:
+                weight.assign(weight * tf.cast(mask, weight.dtype))
+        return tf.no_op()
+
+
+@keras.saving.register_keras_serializable("spdf_keras")
+class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
+    """Wraps a block so that its kernels keep a fixed random mask.
+
+    A subclass of tfmot's `PruneLowMagnitude`, so `strip_pruning`, policies and
+    callbacks know it; `UpdatePruningStep` is not needed, and does no harm.
+
+    The wrapped layer names its kernels in `prunable_names`, returns them from
+    `get_prunable_weights`, and takes `kernels`, a dict of tensors by name, in
+    `call`. Masks are `bool` weights of the wrapper, so every Keras format saves
+    them, and nothing of them stays on the layer that `strip` returns.
+
+    Args:
+        layer: The block. Its `name` and `prunable_names` key the masks.
+        sparsity: Fraction of zeros in each kernel, in `[0, 1)`.
+        seed: Seed of the masks.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)`.
+        kernels: Masked kernels from `masked_kernels()`, where a loop has
+            computed them once; computed here if None.
+        **kwargs: Passed to the layer.
+
+    Example:
+        >>> from spdf_keras.model.block import GPTBlock
+        >>> block = PruneFixedRandom(GPTBlock(num_heads=2), sparsity=0.75)
+        >>> block(tf.zeros((1, 4, 8))).shape
+        TensorShape([1, 4, 8])
+    """
+
+    # tfmot's UpdatePruningStep checks that pruning has started.
+    pruning_step = 0
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        sparsity: float = 0.5,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        # Else the wrapper runs a mixed-precision block in float32.
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, pruning_schedule=NeverUpdate(), **kwargs)
+        self.sparsity = check_sparsity(sparsity, f" for layer '{layer.name}'")
+        self.seed = seed
+        self.masks: list[tf.Variable] = []
+
+    # Properties, as attributes would make Keras track, and save, kernels twice.
+    @property
+    def prunable_weights(self) -> list[tf.Variable]:
+        return list(self.layer.get_prunable_weights())
+
+    @property
+    def pruning_vars(self) -> list[tuple[Any, Any, Any]]:
+        threshold = tf.constant(0.0)
+        weights = self.prunable_weights if self.built else []
+        return [
+            (weight, mask, threshold)
+            for weight, mask in zip(weights, self.masks, strict=True)
+        ]
+
+    @pruning_vars.setter
+    def pruning_vars(self, value: Any) -> None:
+        """The parent's constructor assigns an empty list."""
+
+    def build(self, input_shape: Any) -> None:
+        keras.layers.Wrapper.build(self, input_shape)
+        # The parent's draw of variables is skipped: its masks are floats.
+        for name, weight in zip(
+            self.layer.prunable_names, self.prunable_weights, strict=True
+        ):
+            mask = self.add_weight(
+                # A name of its own: HDF5 cannot hold two weights called "mask".
+                name=f"mask/{name}",
+                shape=weight.shape,
+                dtype="bool",
+                initializer=_MaskInitializer(
+                    f"{self.layer.name}/{name}", self.sparsity, self.seed
+                ),
+                trainable=False,
+            )
+            self.masks.append(mask)
+        self.pruning_obj = _FixedMask(self)
+        self.pruning_obj.weight_mask_op()
+
+    def masked_kernels(self) -> dict[str, tf.Tensor]:
+        """The layer's kernels times their masks, by name."""
+        kernels = {}
+        for name, (weight, mask, _) in zip(
+            self.layer.prunable_names, self.pruning_vars, strict=True
+        ):
+            kernel = tf.convert_to_tensor(weight)
+            kernels[name] = kernel * tf.cast(mask, kernel.dtype)
+        return kernels
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        training: bool | None = None,
+        kernels: dict[str, tf.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if "training" in inspect.signature(self.layer.call).parameters:
+            kwargs["training"] = training
+        if kernels is None:
+            kernels = self.masked_kernels()
+        return self.layer.call(inputs, kernels=kernels, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        # The parent's would add its schedule, pooling and block size.
+        config = keras.layers.Layer.get_config(self)
+        layer = keras.layers.serialize(self.layer, use_legacy_format=True)
+        return {**config, "layer": layer, "sparsity": self.sparsity, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PruneFixedRandom":
+        config = dict(config)
+        layer = keras.layers.deserialize(config.pop("layer"), use_legacy_format=True)
+        return cls(layer, **config)
+
+
+class _MaskInitializer(keras.initializers.Initializer):
+    def __init__(self, path: str, sparsity: float, seed: int) -> None:
+        self._key = path, sparsity, seed
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
+        path, sparsity, seed = self._key
+        mask = random_mask(path, tuple(map(int, shape)), sparsity, seed)
+        return tf.constant(mask)
+
+
+def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The block inside a wrapper, or the layer itself where there is none."""
+    return layer.layer if isinstance(layer, PruneFixedRandom) else layer

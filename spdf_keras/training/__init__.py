@@ -1,0 +1,1 @@
+"""Optimizer, schedules, runs, checkpoints, pre-training and fine-tuning."""
