@@ -57,16 +57,21 @@ class AdamW(keras.optimizers.AdamW):
     def _use_weight_decay(self, variable: tf.Variable) -> bool:
         return len(variable.shape) >= 2
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+    def slots(self, variable: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
+        """The first and second moment of a variable; the optimizer must be built."""
         index = self._index_dict[self._var_key(variable)]
+        return self._momentums[index], self._velocities[index]
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        momentum, velocity = self.slots(variable)
         step = tf.cast(self.iterations + 1, tf.float32)
         beta_1 = tf.constant(self.beta_1, tf.float32)
         beta_2 = tf.constant(self.beta_2, tf.float32)
         beta_2_power = tf.pow(beta_2, step)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].handle,
-            v=self._velocities[index].handle,
+            m=momentum.handle,
+            v=velocity.handle,
             beta1_power=tf.pow(beta_1, step),
             beta2_power=beta_2_power,
             lr=tf.cast(self.learning_rate, tf.float32),

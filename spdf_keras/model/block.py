@@ -106,6 +106,18 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
     def get_prunable_weights(self) -> list[tf.Variable]:
         return list(self._kernels)
 
+    def named_weights(self) -> dict[str, tf.Variable]:
+        """Every weight by its path inside the block."""
+        named = {}
+        for name, kernel, bias in zip(
+            self.prunable_names, self._kernels, self._biases, strict=True
+        ):
+            named[f"{name}/kernel"], named[f"{name}/bias"] = kernel, bias
+        for norm in (self.attention_norm, self.feedforward_norm):
+            named[f"{norm.name}/gamma"] = norm.gamma
+            named[f"{norm.name}/beta"] = norm.beta
+        return named
+
     def own_kernels(self) -> dict[str, tf.Tensor]:
         """The block's kernels as tensors, by name."""
         tensors = map(tf.convert_to_tensor, self._kernels)

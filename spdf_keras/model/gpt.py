@@ -93,6 +93,32 @@ class GPT(keras.Model):
         """The LayerNorm before the output projection."""
         return self.get_layer("final_norm")
 
+    def named_weights(self) -> dict[str, tf.Variable]:
+        """Every trainable weight by its path, such as `block_0/query/kernel`.
+
+        Paths do not change when a model is masked, stripped, saved or loaded;
+        `weight.name` does, and is not unique.
+        """
+        named = {
+            "embedding/token": self.embedding.token_table,
+            "embedding/position": self.embedding.position_table,
+            "final_norm/gamma": self.final_norm.gamma,
+            "final_norm/beta": self.final_norm.beta,
+        }
+        for block in map(unwrap, self.blocks):
+            for path, weight in block.named_weights().items():
+                named[f"{block.name}/{path}"] = weight
+        return named
+
+    def named_masks(self) -> dict[str, tf.Variable]:
+        """Every mask by the path of its kernel; empty for a dense model."""
+        return {
+            f"{layer.layer.name}/{name}/kernel": mask
+            for layer in self.blocks
+            if isinstance(layer, PruneFixedRandom)
+            for name, mask in zip(layer.layer.prunable_names, layer.masks, strict=True)
+        }
+
     @property
     def sizes(self) -> GPTConfig:
         """The sizes, read off the layers."""

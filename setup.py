@@ -1,0 +1,49 @@
+"""Packaging. Tool settings stand in pyproject.toml, commands in the Makefile."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INIT = Path(__file__).with_name("spdf_keras") / "__init__.py"
+# Read, not imported: a build has none of the dependencies.
+(VERSION,) = re.findall('^__version__ = "(.+)"$', INIT.read_text("utf-8"), re.M)
+
+setup(
+    name="spdf-keras",
+    version=VERSION,
+    description="Sparse pre-training and dense fine-tuning of GPT models with Keras",
+    # The dependencies below were installed and tested together on this Python only.
+    python_requires=">=3.11,<3.12",
+    # Follows the link `spdf_keras/export`: in a wheel its files are real ones.
+    packages=find_packages(include=["spdf_keras", "spdf_keras.*"]),
+    # `spdf_keras/configs` is a link too, so an installed wheel has every config.
+    package_data={"spdf_keras": ["configs/**/*.toml"]},
+    entry_points={"console_scripts": ["spdf-keras = spdf_keras.cli:main"]},
+    # Each range starts at a tested version and ends before the next that may break.
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "tf_keras>=2.21,<2.22",  # Keras 2: tfmot wraps no other
+        "tensorflow-model-optimization==0.8.*",
+        "keras-nlp==0.12.1",  # the last that runs on Keras 2
+        "tensorflow-text>=2.21,<2.22",
+        "tensorboard>=2.20,<2.21",  # TensorFlow 2.21 no longer brings it
+        "ai-edge-litert>=2.3,<2.4",
+        "tokenizers>=0.23,<0.24",
+        "safetensors>=0.8,<0.9",
+        "sacrebleu>=2.6,<3",
+        "numpy>=2.4,<2.5",
+        "rich>=15,<16",
+        "matplotlib>=3.11,<3.12",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=9.2,<10",
+            "hypothesis>=6.170,<7",
+            "ruff>=0.17.6,<0.18",  # a minor release may format differently
+            "mypy>=2.4,<2.5",
+        ],
+    },
+    # Not the default `build/`: where case does not count, the Bazel file has that name.
+    options={"build": {"build_base": ".build"}},
+)

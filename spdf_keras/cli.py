@@ -1,0 +1,75 @@
+"""The command `spdf-keras`.
+
+Parsing needs neither TensorFlow nor NumPy: `--help` answers at once. Each
+subcommand is a module of `spdf_keras.commands` with `HELP`, `add_arguments` and
+`run`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from spdf_keras import __version__
+from spdf_keras.errors import InputError
+
+COMMANDS = (
+    "quickstart",
+    "prepare",
+    "pretrain",
+    "finetune",
+    "generate",
+    "evaluate",
+    "score",
+    "flops",
+    "export",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    0 is success, 2 bad input (one sentence on the standard error stream), 1 what
+    the system refused, 130 an interrupt.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except InputError as error:
+        print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        message = "interrupted; what was finished or checkpointed is kept"
+        print(f"\nspdf-keras {args.command}: {message}.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        place = f": '{error.filename}'" if error.filename else ""
+        reason = error.strerror or error
+        print(f"spdf-keras {args.command}: error: {reason}{place}.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="spdf-keras",
+        description="Sparse pre-training and dense fine-tuning of GPT models.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f"spdf_keras.commands.{name}")
+        subparser = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,55 @@
+"""Strips the masks of a pre-trained run and fine-tunes it densely on a task."""
+
+from argparse import ArgumentParser, Namespace
+
+from spdf_keras.commands.arguments import add_json, add_overrides, add_task
+
+HELP = "fine-tune a run densely on a task"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("base", metavar="RUN", help="the pre-trained run")
+    add_task(parser)
+    parser.add_argument("--config", metavar="FILE", help="TOML with [finetune] settings")
+    parser.add_argument("--out", required=True, metavar="RUN", help="the new run folder")
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    from spdf_keras.config import config_from_tables, load_config
+    from spdf_keras.console import (
+        load_tensorflow,
+        print_json,
+        print_table,
+        step_progress,
+    )
+    from spdf_keras.data.tasks.e2e import find_split, read_e2e
+    from spdf_keras.training.run import Run
+
+    settings = load_config(args.config).finetune if args.config else None
+    base = Run.open(args.base)
+    config = base.config()
+    tables = {"finetune": vars(settings)} if settings else {}
+    config = config_from_tables(tables, args.overrides, base=config)
+    train, validation = (
+        read_e2e(find_split(args.data, split)) for split in ("train", "validation")
+    )
+    load_tensorflow()
+    from spdf_keras.training.finetune import finetune
+
+    with step_progress("fine-tune") as report:
+        result = finetune(base, train, validation, config.finetune, args.out, report)
+    print_table(
+        args.out,
+        ["Task", "Epochs", "Best epoch", "Steps", "Validation loss"],
+        [
+            [
+                args.task,
+                *(str(result[key]) for key in ("epochs", "best_epoch", "steps")),
+                f"{result['validation_loss']:.4f}",
+            ]
+        ],
+    )
+    if args.json:
+        print_json(result)

@@ -1,0 +1,48 @@
+"""Continues texts with a run's model, greedily, with a key-value cache.
+
+With `--task e2e`, each text is a meaning representation such as
+`name[Aromi], area[riverside]`, and a fine-tuned run describes it.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from spdf_keras.commands.arguments import add_json, add_overrides
+
+HELP = "continue texts with a run's model"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="a run")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", action="append", help="a text; may be repeated")
+    source.add_argument("--input", metavar="FILE", help="a file with a text per line")
+    parser.add_argument("--task", choices=["e2e"], help="texts are inputs of this task")
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    from spdf_keras.config import config_from_tables
+    from spdf_keras.console import load_tensorflow, print_json
+    from spdf_keras.data.corpus import open_text
+    from spdf_keras.data.tasks.e2e import linearise
+    from spdf_keras.errors import InputError
+    from spdf_keras.training.run import Run
+
+    texts = args.prompt or open_text(args.input).splitlines()
+    if not texts or not all(text.strip() for text in texts):
+        raise InputError("Every prompt must be a line of text. Received: an empty one.")
+    source = Run.open(args.run_folder)
+    settings = config_from_tables({}, args.overrides, base=source.config()).decode
+    contexts = [linearise(text) for text in texts] if args.task else texts
+    load_tensorflow()
+    from spdf_keras.evaluation import generate_texts
+
+    tokenizer = source.tokenizer()
+    outputs = generate_texts(
+        source.load_model(), tokenizer, contexts, settings, separator=bool(args.task)
+    )
+    for text in outputs:
+        print(text)
+    if args.json:
+        print_json([{"prompt": p, "output": o} for p, o in zip(texts, outputs, strict=True)])

@@ -1,0 +1,68 @@
+"""Does the whole path at 0 % and at 75 % sparsity and prints one table.
+
+Pre-train, strip, fine-tune, decode, score, export. Without --data it runs on a
+small corpus that it writes itself, in a few minutes; with --data on the E2E csv
+files (trainset.csv, devset.csv) and WikiText-2 (wikitext2/train.txt) in a folder.
+Started again with the same folder, it goes on where it stopped.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from spdf_keras.commands.arguments import add_json, add_overrides
+
+HELP = "run the whole path and print one table"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="folder")
+    parser.add_argument("--data", metavar="DIR", help="folder with E2E and WikiText-2")
+    parser.add_argument("--config", metavar="FILE", help="other settings than its own")
+    parser.add_argument(
+        "--sparsity",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.75],
+        metavar="S",
+        help="sparsities to compare (default: 0 0.75)",
+    )
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    from pathlib import Path
+
+    from spdf_keras.config import check_sparsity, load_config
+    from spdf_keras.console import (
+        load_tensorflow,
+        print_json,
+        print_table,
+        say,
+        step_progress,
+    )
+
+    name = "quickstart_e2e.toml" if args.data else "quickstart.toml"
+    file = args.config or Path(__file__).parents[1] / "configs" / name
+    config = load_config(file, args.overrides)
+    for sparsity in args.sparsity:
+        check_sparsity(sparsity)
+    load_tensorflow()
+    from spdf_keras.quickstart import (
+        COLUMNS,
+        Corpora,
+        Quickstart,
+        result_row,
+        write_report,
+    )
+
+    out = Path(args.out)
+    corpora = Corpora.find(args.data) if args.data else Corpora.write(out / "data")
+    quickstart = Quickstart(out, config, corpora, say, step_progress)
+    results = [quickstart.run(sparsity) for sparsity in args.sparsity]
+    report = write_report(out, config, corpora, results)
+    rows = [result_row(result) for result in results]
+    print_table(f"{out}: {corpora.title}", COLUMNS, rows)
+    print(f"BLEU of the fine-tuned model, validation set: {results[0]['signature']}")
+    print(f"Report with the loss curves: {report}")
+    if args.json:
+        print_json(results)

@@ -1,0 +1,162 @@
+"""GPT-2's byte-level BPE: load one, train one, encode in bulk, decode."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+
+# The two file names that GPT-2's vocabulary and merges go by.
+_FILE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+
+
+class Tokenizer:
+    """A byte-level BPE: any text to token ids and back, without loss.
+
+    The end-of-text token is only ever added by the caller: text that happens to
+    spell `<|endoftext|>` is encoded as ordinary characters.
+
+    Args:
+        vocabulary: Token to id, as in GPT-2's `vocab.json`.
+        merges: Pairs to merge, best first, as in the lines of `merges.txt`.
+
+    Raises:
+        InputError: If the vocabulary has no `<|endoftext|>`, or ids that do not
+            run from 0 to its size, or a merge is not of the vocabulary.
+
+    Example:
+        >>> tokenizer = Tokenizer.train(["low lower lowest"], 300)
+        >>> tokenizer.decode(tokenizer.encode("lower!"))
+        'lower!'
+    """
+
+    def __init__(
+        self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
+    ) -> None:
+        import tokenizers
+
+        if END_OF_TEXT not in vocabulary:
+            raise InputError(f"The vocabulary must hold the token '{END_OF_TEXT}'.")
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise InputError(
+                f"The ids of a vocabulary of {len(vocabulary)} tokens must be "
+                f"0 to {len(vocabulary) - 1}, each once."
+            )
+        self._vocabulary, self._merges = dict(vocabulary), [tuple(m) for m in merges]
+        try:
+            model = tokenizers.models.BPE(self._vocabulary, self._merges)
+        except Exception as error:  # the Rust side raises a bare Exception
+            raise InputError(f"The merges do not fit the vocabulary: {error}.") from error
+        self._bpe = tokenizers.Tokenizer(model)
+        self._bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+            add_prefix_space=False
+        )
+        self._bpe.decoder = tokenizers.decoders.ByteLevel()
+        self.end_token_id = vocabulary[END_OF_TEXT]
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """Trains a byte-level BPE; the same texts give the same tokenizer.
+
+        Args:
+            texts: The corpus; read once.
+            vocabulary_size: Tokens, at most: a small corpus may have fewer
+                pairs to merge. At least 257, the bytes and the end-of-text token.
+        """
+        import tokenizers
+
+        if vocabulary_size < 257:
+            raise InputError(
+                "`vocabulary_size` must be at least 257 (256 bytes and the end of "
+                f"text). Received: vocabulary_size={vocabulary_size}."
+            )
+        bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+        byte_level = tokenizers.pre_tokenizers.ByteLevel
+        bpe.pre_tokenizer = byte_level(add_prefix_space=False)
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[END_OF_TEXT],
+            # The trainer puts them in the order that it is given.
+            initial_alphabet=sorted(byte_level.alphabet()),
+            show_progress=False,
+        )
+        bpe.train_from_iterator(texts, trainer)
+        model = json.loads(bpe.to_str())["model"]
+        return cls(model["vocab"], model["merges"])
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Tokenizer":
+        """Reads `vocab.json` and `merges.txt`, or `encoder.json` and `vocab.bpe`.
+
+        Raises:
+            InputError: If neither pair is in the folder, or a file is broken.
+        """
+        for names in _FILE_NAMES:
+            vocabulary_file, merges_file = (Path(folder) / name for name in names)
+            if vocabulary_file.is_file() and merges_file.is_file():
+                return cls._read(vocabulary_file, merges_file)
+        expected = " or ".join(" and ".join(names) for names in _FILE_NAMES)
+        raise InputError(f"No tokenizer in '{folder}': expected {expected}.")
+
+    @classmethod
+    def _read(cls, vocabulary_file: Path, merges_file: Path) -> "Tokenizer":
+        try:
+            vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
+            lines = merges_file.read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError) as error:
+            message = f"Cannot read the tokenizer in '{vocabulary_file.parent}': {error}."
+            raise InputError(message) from error
+        is_table = isinstance(vocabulary, dict)
+        if not is_table or not all(type(i) is int for i in vocabulary.values()):
+            message = f"'{vocabulary_file}' must be one JSON object of token to id."
+            raise InputError(message)
+        merges = []
+        for number, line in enumerate(lines, 1):
+            pair = line.split(" ")
+            if (number == 1 and line.startswith("#version")) or not line:
+                continue
+            if len(pair) != 2:
+                raise InputError(
+                    f"'{merges_file}', line {number}: a merge must be two tokens "
+                    f"with a space between. Received: '{line}'."
+                )
+            merges.append((pair[0], pair[1]))
+        return cls(vocabulary, merges)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `vocab.json` and `merges.txt`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        vocabulary, merges = (folder / name for name in _FILE_NAMES[0])
+        ordered = dict(sorted(self._vocabulary.items(), key=lambda item: item[1]))
+        vocabulary.write_text(json.dumps(ordered, ensure_ascii=False), "utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in self._merges)]
+        merges.write_text("\n".join(lines) + "\n", "utf-8")
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens."""
+        return len(self._vocabulary)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of vocabulary and merges, equal for equal tokenizers."""
+        content: Any = [sorted(self._vocabulary.items()), self._merges]
+        text = json.dumps(content, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text."""
+        return list(self._bpe.encode(text).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many texts, on all cores."""
+        return [encoding.ids for encoding in self._bpe.encode_batch_fast(list(texts))]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        return str(self._bpe.decode(list(token_ids), skip_special_tokens=False))

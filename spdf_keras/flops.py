@@ -1,0 +1,194 @@
+"""Operations of a model, and Tables 2 and 3 of the paper beside its own values.
+
+Counted are the products of the six linear layers, of attention (full, not
+causal) and of the output projection, and three operations per attention score
+for the softmax. Left out: LayerNorm, GELU, biases, embedding lookups, the
+optimizer and the masking itself. Masked weights count as not computed, which no
+ordinary processor achieves: see `spdf-keras benchmark` for what it costs.
+
+Needs no TensorFlow.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from spdf_keras.config import PRESETS, GPTConfig, check_sparsity
+from spdf_keras.errors import InputError
+
+# Backward passes cost twice the forward pass: gradients of inputs and weights.
+TRAINING_FACTOR = 3
+
+SPARSITIES = (0.0, 0.5, 0.75)
+MODELS = {"gpt2_small": "GPT-2 Small", "gpt3_xl": "GPT-3 XL"}
+
+# Table 3 fine-tunes at the sequence length of the LoRA recipe.
+FINETUNE_SEQUENCE_LENGTH = 512
+
+# Training pairs of each corpus times the epochs that give the printed counts.
+# The number of Curation Corpus is not in the paper; 33,750 gives its totals.
+FINETUNE_SEQUENCES = {
+    "E2E": 3 * 42_061,
+    "WebNLG": 3 * 18_025,
+    "DART": 2 * 62_659,
+    "Curation Corpus": 33_750,
+}
+
+
+@dataclass(frozen=True)
+class PrintedPretraining:
+    """A row of Table 2 as printed."""
+
+    sequences: float
+    flops_per_sequence: float
+    total_flops: float
+    exaflops: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class PrintedFinetuning:
+    """A row of Table 3 as printed; its FLOPs per sequence are forward only."""
+
+    sequences: float
+    flops_per_sequence: float
+    total_flops: float
+    exaflops: float
+
+
+PRINTED_TABLE_2 = {
+    ("gpt2_small", 0.0): PrintedPretraining(1.22e6, 1.99e12, 2.43e18, 2.43, 1.0),
+    ("gpt2_small", 0.5): PrintedPretraining(1.22e6, 1.47e12, 1.79e18, 1.79, 0.737),
+    ("gpt2_small", 0.75): PrintedPretraining(1.22e6, 1.20e12, 1.46e18, 1.46, 0.601),
+    ("gpt3_xl", 0.0): PrintedPretraining(1.27e7, 1.86e13, 2.36e20, 236.10, 1.0),
+    ("gpt3_xl", 0.5): PrintedPretraining(1.27e7, 1.12e13, 1.42e20, 141.87, 0.601),
+    ("gpt3_xl", 0.75): PrintedPretraining(1.27e7, 7.46e12, 9.48e19, 94.76, 0.401),
+}
+
+PRINTED_TABLE_3 = {
+    ("E2E", "gpt2_small"): PrintedFinetuning(1.26e5, 1.36e11, 5.15e16, 0.052),
+    ("E2E", "gpt3_xl"): PrintedFinetuning(1.26e5, 1.39e12, 5.27e17, 0.524),
+    ("WebNLG", "gpt2_small"): PrintedFinetuning(0.54e5, 1.36e11, 2.21e16, 0.022),
+    ("WebNLG", "gpt3_xl"): PrintedFinetuning(0.54e5, 1.39e12, 2.26e17, 0.226),
+    ("DART", "gpt2_small"): PrintedFinetuning(1.25e5, 1.36e11, 5.12e16, 0.051),
+    ("DART", "gpt3_xl"): PrintedFinetuning(1.25e5, 1.39e12, 5.24e17, 0.524),
+    ("Curation Corpus", "gpt2_small"): PrintedFinetuning(
+        0.34e5, 1.36e11, 1.38e16, 0.014
+    ),
+    ("Curation Corpus", "gpt3_xl"): PrintedFinetuning(0.34e5, 1.39e12, 1.41e17, 0.141),
+}
+
+
+def forward_flops(
+    model: GPTConfig, sequence_length: int, sparsity: float = 0.0
+) -> float:
+    """Operations of one forward pass over one sequence.
+
+    Args:
+        model: The sizes.
+        sequence_length: Tokens in the sequence.
+        sparsity: Fraction of zeros in the six matrices of each block; their
+            products are counted as skipped.
+
+    Raises:
+        InputError: If `sparsity` is outside `[0, 1)` or the length not positive.
+
+    Example:
+        >>> round(forward_flops(PRESETS["gpt2_small"].model, 512) / 1e11, 2)
+        1.36
+
+    Reference:
+        Appendix A.4 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464);
+        the formula is the one that gives its Tables 2 and 3.
+    """
+    check_sparsity(sparsity)
+    if sequence_length < 1:
+        raise InputError(
+            "`sequence_length` must be positive. Received: "
+            f"sequence_length={sequence_length}."
+        )
+    length, layers, d = sequence_length, model.num_layers, model.hidden_dim
+    weights = layers * (4 * d * d + 2 * d * model.intermediate_dim)
+    linear = 2 * length * weights * (1.0 - sparsity)
+    attention = 4 * layers * length**2 * d
+    softmax = 3 * layers * model.num_heads * length**2
+    logits = 2 * length * d * model.vocabulary_size
+    return linear + attention + softmax + logits
+
+
+def training_flops(
+    model: GPTConfig, sequence_length: int, sparsity: float = 0.0
+) -> float:
+    """Operations of the forward and backward pass over one sequence.
+
+    Example:
+        >>> xl = PRESETS["gpt3_xl"].model
+        >>> dense, sparse = (training_flops(xl, 2048, s) for s in (0.0, 0.75))
+        >>> round(dense / sparse, 1)
+        2.5
+    """
+    return TRAINING_FACTOR * forward_flops(model, sequence_length, sparsity)
+
+
+def table_2() -> list[dict[str, Any]]:
+    """Table 2, pre-training: a row per model and sparsity, printed values beside.
+
+    `ratio` is the sparse model's FLOPs over the dense model's (printed as "FLOPs
+    Reduction": 0.401 means 2.5 times fewer).
+    """
+    rows = []
+    for (name, sparsity), printed in PRINTED_TABLE_2.items():
+        model, train = PRESETS[name].model, PRESETS[name].train
+        length = model.max_sequence_length
+        sequences = train.total_steps(model) * train.batch_size
+        per_sequence = training_flops(model, length, sparsity)
+        rows.append(
+            {
+                "model": name,
+                "sparsity": sparsity,
+                "sequences": sequences,
+                "flops_per_sequence": per_sequence,
+                "total_flops": sequences * per_sequence,
+                "exaflops": sequences * per_sequence / 1e18,
+                "ratio": per_sequence / training_flops(model, length),
+                **_printed(printed),
+            }
+        )
+    return rows
+
+
+def table_3() -> list[dict[str, Any]]:
+    """Table 3, dense fine-tuning: a row per corpus and model.
+
+    `flops_per_sequence` is the forward pass alone, which is what the paper prints
+    although its caption says forward and backward; `training_flops_per_sequence`
+    is the caption's reading, and `total_flops` is that times `sequences`, in the
+    paper too. `ratio` is the share of the dense pre-training total of Table 2;
+    the paper prints none.
+    """
+    pretraining = {
+        row["model"]: row["total_flops"] for row in table_2() if not row["sparsity"]
+    }
+    rows = []
+    for (dataset, name), printed in PRINTED_TABLE_3.items():
+        model, sequences = PRESETS[name].model, FINETUNE_SEQUENCES[dataset]
+        training = training_flops(model, FINETUNE_SEQUENCE_LENGTH)
+        total = sequences * training
+        rows.append(
+            {
+                "model": name,
+                "dataset": dataset,
+                "sequences": sequences,
+                "flops_per_sequence": training / TRAINING_FACTOR,
+                "training_flops_per_sequence": training,
+                "total_flops": total,
+                "exaflops": total / 1e18,
+                "ratio": total / pretraining[name],
+                **_printed(printed),
+                "printed_ratio": None,
+            }
+        )
+    return rows
+
+
+def _printed(row: PrintedPretraining | PrintedFinetuning) -> dict[str, float]:
+    return {f"printed_{key}": value for key, value in asdict(row).items()}

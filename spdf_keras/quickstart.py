@@ -1,0 +1,358 @@
+"""The whole path at several sparsities, stage by stage, into one folder.
+
+Each finished stage leaves a JSON file, so a run that was stopped goes on with
+the stage that it was in.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.config import Config, SparsityConfig, to_toml
+from spdf_keras.data.corpus import read_documents
+from spdf_keras.data.restaurants import (
+    generate_restaurants,
+    pretraining_text,
+    write_csv,
+)
+from spdf_keras.data.shards import Shards, write_shards
+from spdf_keras.data.tasks.e2e import FILES, find_split, read_e2e
+from spdf_keras.data.tasks.examples import Example
+from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
+from spdf_keras.evaluation import evaluate, write_lines
+from spdf_keras.export import to_saved_model, to_tflite
+from spdf_keras.flops import training_flops
+from spdf_keras.training.finetune import finetune
+from spdf_keras.training.pretrain import pretrain
+from spdf_keras.training.run import Run
+
+Result = dict[str, Any]
+Progress = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
+
+_RESTAURANTS = {"train": (1200, 1), "validation": (100, 2)}
+_DOCUMENTS = 4_000
+_WIKITEXT = ("wikitext2/train.txt", "wikitext-2/wiki.train.tokens", "wiki.train.tokens")
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """What a quickstart runs on.
+
+    Attributes:
+        title: Names them in the report.
+        text: The file to pre-train on.
+        task: The folder with the E2E csv files.
+    """
+
+    title: str
+    text: Path
+    task: Path
+
+    @classmethod
+    def find(cls, folder: str | Path) -> "Corpora":
+        """Finds WikiText-2 and the E2E csv files in a folder of real data.
+
+        Raises:
+            InputError: If one is missing; the message names the file.
+        """
+        for split in ("train", "validation"):
+            find_split(folder, split)
+        for name in _WIKITEXT:
+            for candidate in (Path(folder) / name, Path(folder) / f"{name}.gz"):
+                if candidate.is_file():
+                    return cls("WikiText-2 and E2E", candidate, Path(folder))
+        raise InputError(
+            f"No WikiText-2 in '{folder}': expected {_WIKITEXT[0]} or {_WIKITEXT[0]}.gz."
+        )
+
+    @classmethod
+    def write(cls, folder: str | Path) -> "Corpora":
+        """Writes the embedded corpus, where it is not there yet."""
+        folder = Path(folder)
+        text = folder / "pretraining.txt"
+        if not text.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            for split, (count, seed) in _RESTAURANTS.items():
+                write_csv(generate_restaurants(count, seed), folder / FILES[split])
+            unfinished = text.with_suffix(".unfinished")
+            unfinished.write_text("\n\n".join(pretraining_text(_DOCUMENTS, 0)), "utf-8")
+            os.replace(unfinished, text)
+        return cls("the embedded restaurant corpus", text, folder)
+
+
+class Quickstart:
+    """Runs the stages of each sparsity and remembers what is done.
+
+    Args:
+        folder: Where everything goes.
+        config: All settings; the sparsity comes with each call.
+        corpora: The data.
+        say: Gets a sentence per stage.
+        progress: Gives a display for a training stage by its label.
+
+    Raises:
+        InputError: If the folder holds a quickstart of other settings or data.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        corpora: Corpora,
+        say: Callable[[str], None],
+        progress: Progress,
+    ) -> None:
+        self._folder, self._config, self._corpora = folder, config, corpora
+        self._say, self._progress = say, progress
+        settings = f"# {corpora.title}\n{to_toml(config)}"
+        file = folder / "config.toml"
+        if file.is_file() and file.read_text("utf-8") != settings:
+            raise InputError(
+                f"The folder '{folder}' holds a quickstart with other settings or "
+                "data. Give the same ones to go on with it, or another folder."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(settings, "utf-8")
+        self._train, self._validation = (
+            read_e2e(find_split(corpora.task, split)) for split in ("train", "validation")
+        )
+
+    def run(self, sparsity: float) -> Result:
+        """Runs, or finishes, all stages at one sparsity.
+
+        Returns:
+            Everything that the report shows of it.
+        """
+        folder = self._folder / f"s{sparsity * 100:g}"
+        config = dataclasses.replace(
+            self._config,
+            sparsity=dataclasses.replace(self._config.sparsity, sparsity=sparsity),
+        )
+        stages: list[tuple[str, Callable[[Path, Config], Result]]] = [
+            ("pretrain", self._pretrain),
+            ("finetune", self._finetune),
+            ("evaluate", self._evaluate),
+            ("export", self._export),
+        ]
+        result: Result = {"sparsity": sparsity, "folder": str(folder), "seconds": {}}
+        for name, stage in stages:
+            file = folder / f"{name}.json"
+            if not file.is_file():
+                self._say(f"{sparsity:.0%} sparsity: {name}")
+                start = time.perf_counter()
+                done = stage(folder, config)
+                done["seconds"] = round(time.perf_counter() - start, 1)
+                unfinished = file.with_suffix(".unfinished")
+                unfinished.write_text(json.dumps(done), "utf-8")
+                os.replace(unfinished, file)
+            done = json.loads(file.read_text("utf-8"))
+            result["seconds"][name] = done.pop("seconds")
+            result.update(done)
+        return result
+
+    def _shards(self) -> Shards:
+        folder = self._folder / "shards"
+        if not folder.exists():
+            texts = [*read_documents([self._corpora.text]), *_task_text(self._train)]
+            tokenizer = Tokenizer.train(texts, self._config.model.vocabulary_size)
+            write_shards(
+                read_documents([self._corpora.text]),
+                tokenizer,
+                self._config.model.max_sequence_length,
+                folder,
+            )
+        return Shards.open(folder)
+
+    def _pretrain(self, folder: Path, config: Config) -> Result:
+        shards = self._shards()
+        with self._progress("pre-train") as report:
+            done = pretrain(config, shards, folder / "pretrain", report)
+        length = shards.context_length
+        ratio = training_flops(config.model, length, config.sparsity.sparsity)
+        ratio /= training_flops(config.model, length)
+        return {
+            "pretrain_loss": done["loss"],
+            "pretrain_validation_loss": done["validation_loss"],
+            "pretrain_tokens": done["tokens"],
+            "pretrain_flops": done["flops"],
+            "flops_ratio": ratio,
+        }
+
+    def _finetune(self, folder: Path, config: Config) -> Result:
+        # Without its JSON file the stage was stopped: it starts again.
+        shutil.rmtree(folder / "finetune", ignore_errors=True)
+        base = Run.open(folder / "pretrain")
+        with self._progress("fine-tune") as report:
+            done = finetune(
+                base,
+                self._train,
+                self._validation,
+                config.finetune,
+                folder / "finetune",
+                report,
+            )
+        return {
+            "finetune_validation_loss": done["validation_loss"],
+            "finetune_epochs": done["epochs"],
+        }
+
+    def _evaluate(self, folder: Path, config: Config) -> Result:
+        run = Run.open(folder / "finetune")
+        model, tokenizer = run.load_model(), run.tokenizer()
+        done = evaluate(model, tokenizer, self._validation, config.decode)
+        write_lines(folder / "hypotheses.txt", done.hypotheses)
+        samples = [
+            [example.context, text]
+            for example, text in zip(self._validation[:3], done.hypotheses, strict=False)
+        ]
+        return {
+            "bleu": done.score.bleu,
+            "signature": done.score.signature,
+            "samples": samples,
+        }
+
+    def _export(self, folder: Path, config: Config) -> Result:
+        target = folder / "export"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        pretrained = Run.open(folder / "pretrain").load_model()
+        finetuned = Run.open(folder / "finetune").load_model()
+        cards = {
+            "saved_model": to_saved_model(finetuned, target / "finetuned"),
+            "tflite": to_tflite(finetuned, target / "finetuned.tflite"),
+            "tflite_pretrained_sparse": to_tflite(
+                pretrained, target / "pretrained_sparse.tflite", sparse=True
+            ),
+        }
+        return {f"{name}_bytes": card.size_bytes for name, card in cards.items()}
+
+
+def _task_text(examples: Sequence[Example]) -> list[str]:
+    return [text for e in examples for text in (e.context, *e.references)]
+
+
+COLUMNS = (
+    "Sparsity",
+    "Pre-train loss",
+    "Pre-train FLOPs",
+    "of dense",
+    "BLEU",
+    "SavedModel",
+    "TFLite",
+    "TFLite, sparse",
+)
+
+
+def result_row(result: Result) -> list[str]:
+    """One line of the table, in the order of `COLUMNS`."""
+    sizes = ("saved_model_bytes", "tflite_bytes", "tflite_pretrained_sparse_bytes")
+    return [
+        f"{result['sparsity']:.0%}",
+        f"{result['pretrain_validation_loss'] or result['pretrain_loss']:.3f}",
+        f"{result['pretrain_flops']:.3g}",
+        f"{result['flops_ratio']:.3f}x",
+        f"{result['bleu']:.2f}",
+        *(f"{result[key] / 1e6:.2f} MB" for key in sizes),
+    ]
+
+
+def write_report(
+    folder: Path, config: Config, corpora: Corpora, results: Sequence[Result]
+) -> Path:
+    """Writes `report.md` and `loss.png`: table, curves, samples, conditions."""
+    _plot_losses(folder / "loss.png", results)
+    packages = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "sacrebleu")
+    lines = [
+        f"# Sparse pre-training, dense fine-tuning: {corpora.title}",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "| --- |" + " ---: |" * (len(COLUMNS) - 1),
+        *("| " + " | ".join(result_row(result)) + " |" for result in results),
+        "",
+        "Loss is that of the pre-training validation split, in nats per token. FLOPs "
+        "count the masked weights as skipped. BLEU is of the densely fine-tuned model "
+        f"on {FILES['validation']}, decoded greedily: `{results[0]['signature']}`. "
+        "The first two files hold the fine-tuned model, which is dense; the last one "
+        "the pre-trained model, whose zeros it does not store.",
+        "",
+        "![Loss of pre-training and fine-tuning](loss.png)",
+        "",
+        "## Samples",
+        "",
+    ]
+    for result in results:
+        for context, text in result["samples"]:
+            lines += [f"- {result['sparsity']:.0%}: `{context}`", f"  - {text}"]
+    seconds = ", ".join(
+        f"{r['sparsity']:.0%}: "
+        + " ".join(f"{stage} {value:g}" for stage, value in r["seconds"].items())
+        for r in results
+    )
+    lines += [
+        "",
+        "## Conditions",
+        "",
+        f"- Command: `{' '.join(['spdf-keras', *sys.argv[1:]])}`",
+        f"- Seconds per stage: {seconds}",
+        f"- {os.cpu_count()} cores, {platform.machine()}, Python "
+        + ", ".join([platform.python_version(), *(f"{p} {version(p)}" for p in packages)]),
+        "",
+        "```toml",
+        to_toml(dataclasses.replace(config, sparsity=SparsityConfig())).strip(),
+        "```",
+        "",
+    ]
+    path = folder / "report.md"
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+def _plot_losses(path: Path, results: Sequence[Result]) -> None:
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, stage, title in zip(
+        axes, ("pretrain", "finetune"), ("Pre-training", "Dense fine-tuning"), strict=True
+    ):
+        for color, result in enumerate(results):
+            records = list(Run(Path(result["folder"]) / stage).metrics())
+            label = f"{result['sparsity']:.0%} sparsity"
+            steps = [r["step"] for r in records if "loss" in r]
+            losses = [r["loss"] for r in records if "loss" in r]
+            axis.plot(steps, losses, f"C{color}", alpha=0.25, linewidth=0.7)
+            axis.plot(steps, _smooth(losses), f"C{color}", label=label)
+            held_out = [r for r in records if "validation_loss" in r]
+            axis.plot(
+                [r["step"] for r in held_out],
+                [r["validation_loss"] for r in held_out],
+                f"C{color}o--",
+                markersize=3,
+                linewidth=0.8,
+                label=f"{label}, validation",
+            )
+        axis.set(title=title, xlabel="step", ylabel="loss, nats per token")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def _smooth(values: Sequence[float], weight: float = 0.95) -> list[float]:
+    """An exponential moving average without its bias towards zero."""
+    average, norm, smoothed = 0.0, 0.0, []
+    for value in values:
+        average = weight * average + (1 - weight) * value
+        norm = weight * norm + (1 - weight)
+        smoothed.append(average / norm)
+    return smoothed

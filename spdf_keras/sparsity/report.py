@@ -1,0 +1,48 @@
+"""What the masks of a model are, and whether anything leaks through them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """One masked kernel.
+
+    Attributes:
+        path: Path of the kernel.
+        size: Its weights.
+        kept: How many the mask keeps.
+        violations: Pruned positions where the weight or one of its moments is
+            not exactly zero.
+    """
+
+    path: str
+    size: int
+    kept: int
+    violations: int
+
+    @property
+    def density(self) -> float:
+        """Kept weights over all weights."""
+        return self.kept / self.size
+
+
+def mask_reports(model: Any) -> list[MaskReport]:
+    """Reports every masked kernel of a GPT; an empty list for a dense model.
+
+    Moments are looked at where the model's optimizer has them.
+    """
+    weights, reports = model.named_weights(), []
+    slots = getattr(model.optimizer, "slots", None)
+    for path, mask_variable in model.named_masks().items():
+        mask = mask_variable.numpy()
+        variables = [weights[path]]
+        if slots and model.optimizer.built:
+            variables += slots(weights[path])
+        leaks = np.zeros(mask.shape, np.bool_)
+        for variable in variables:
+            leaks |= (variable.numpy() != 0) & ~mask
+        reports.append(MaskReport(path, mask.size, int(mask.sum()), int(leaks.sum())))
+    return reports

@@ -1,0 +1,133 @@
+"""A run: the folder that holds everything about one training."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spdf_keras.config import Config, load_config, to_toml
+from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
+from spdf_keras.training.checkpoint import list_checkpoints, restore_checkpoint
+
+if TYPE_CHECKING:
+    from spdf_keras.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    It holds `config.toml` (every setting), `tokenizer/`, `checkpoints/`,
+    `metrics.jsonl` (a line per step or validation) and `tensorboard/`.
+
+    Attributes:
+        folder: Where it is.
+    """
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: str | Path, config: Config, tokenizer: Tokenizer) -> "Run":
+        """Makes a new run.
+
+        Raises:
+            InputError: If the folder holds something that is not an unfinished run.
+        """
+        run = cls(Path(folder))
+        if run.folder.exists():
+            empty = run.folder.is_dir() and not any(run.folder.iterdir())
+            # A run that was killed before its first checkpoint starts afresh.
+            if not empty and (not run._config_file.is_file() or run.checkpoints()):
+                raise InputError(f"The folder '{folder}' is in use: choose another.")
+            shutil.rmtree(run.folder)
+        run.folder.mkdir(parents=True)
+        tokenizer.save(run.folder / "tokenizer")
+        run._config_file.write_text(to_toml(config), "utf-8")
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Opens a run that has at least one checkpoint.
+
+        Raises:
+            InputError: If the folder is not a run, or has no checkpoint yet.
+        """
+        run = cls(Path(folder))
+        if not run._config_file.is_file():
+            raise InputError(
+                f"No run in '{folder}': there is no config.toml. Make one with "
+                "`spdf-keras pretrain`."
+            )
+        if not run.checkpoints():
+            raise InputError(f"The run '{folder}' has no checkpoint yet.")
+        return run
+
+    @property
+    def _config_file(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where its checkpoints are."""
+        return self.folder / "checkpoints"
+
+    def config(self) -> Config:
+        """Every setting that it was started with."""
+        return load_config(self._config_file)
+
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        return Tokenizer.load(self.folder / "tokenizer")
+
+    def checkpoints(self) -> list[Path]:
+        """Its checkpoints, oldest first."""
+        return list_checkpoints(self.checkpoint_folder)
+
+    def load_model(self) -> "GPT":
+        """Builds its model with the weights and masks of the newest checkpoint."""
+        from spdf_keras.model.gpt import build_gpt
+
+        config = self.config()
+        model = build_gpt(
+            config.model,
+            config.sparsity.sparsity,
+            mask_seed=config.sparsity.seed,
+            train=config.train,
+        )
+        restore_checkpoint(model, self.checkpoints()[-1])
+        return model
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Appends one line to its metrics."""
+        with self._metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The lines of its metrics, in order."""
+        if self._metrics_file.is_file():
+            for line in self._metrics_file.read_text("utf-8").splitlines():
+                yield json.loads(line)
+
+    def forget_after(self, step: int) -> None:
+        """Drops metrics of steps after `step`, which will be done again."""
+        kept = [json.dumps(r) + "\n" for r in self._whole_lines() if r["step"] <= step]
+        temporary = self._metrics_file.with_suffix(".unfinished")
+        temporary.write_text("".join(kept), "utf-8")
+        os.replace(temporary, self._metrics_file)
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        if not self._metrics_file.is_file():
+            return
+        for line in self._metrics_file.read_text("utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return  # a kill may cut the last line
