@@ -29,6 +29,7 @@ setup(
         "tensorflow-text>=2.21,<2.22",
         "tensorboard>=2.20,<2.21",  # TensorFlow 2.21 no longer brings it
         "ai-edge-litert>=2.3,<2.4",
+        "flatbuffers>=25.9,<26",
         "tokenizers>=0.23,<0.24",
         "safetensors>=0.8,<0.9",
         "sacrebleu>=2.6,<3",

@@ -1,1 +1,39 @@
-"""From a trained model to a file that runs elsewhere."""
+"""From a trained model to a file that runs elsewhere.
+
+    from spdf_keras.export import to_saved_model, to_tflite
+
+    card = to_tflite(model, "gpt.tflite", sparse=True)
+    card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
+
+Every artefact is run before it is delivered: its logits are compared with the
+model's, and the card says how far apart they are. Importing this package loads
+nothing; the first use of a name below does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spdf_keras.errors import ExportError
+    from spdf_keras.export.card import ExportCard
+    from spdf_keras.export.saved_model import to_saved_model
+    from spdf_keras.export.tflite import to_tflite
+
+_HOMES = {
+    "ExportCard": "spdf_keras.export.card",
+    "ExportError": "spdf_keras.errors",
+    "to_saved_model": "spdf_keras.export.saved_model",
+    "to_tflite": "spdf_keras.export.tflite",
+}
+
+__all__ = ["ExportCard", "ExportError", "to_saved_model", "to_tflite"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spdf_keras.export' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

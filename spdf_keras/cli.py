@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from spdf_keras import __version__
-from spdf_keras.errors import InputError
+from spdf_keras.errors import ExportError, InputError
 
 COMMANDS = (
     "quickstart",
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     0 is success, 2 bad input (one sentence on the standard error stream), 1 what
-    the system refused, 130 an interrupt.
+    the system refused or a failed export, 130 an interrupt.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except ExportError as error:
+        print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         message = "interrupted; what was finished or checkpointed is kept"
         print(f"\nspdf-keras {args.command}: {message}.", file=sys.stderr)

@@ -14,7 +14,8 @@ def load_tensorflow() -> None:
     They (oneDNN, no GPU found) come from native code, straight to the standard
     error stream, before any log level is read.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Native errors that matter reach us as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -31,7 +32,9 @@ def load_tensorflow() -> None:
         os.close(nowhere)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
     """Prints a table; columns after the first are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
@@ -97,17 +100,10 @@ def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
                 if key in record:
                     shown[key] = f"{name} {record[key]:.3f}"
             losses, total = "  ".join(shown.values()), record["total_steps"]
-            progress.update(
-                task, completed=record["step"], total=total, losses=losses
-            )
+            progress.update(task, completed=record["step"], total=total, losses=losses)
             finished = record["step"] >= total
             if not console.is_terminal and (monotonic() - last > 30 or finished):
                 say(f"{label}: step {record['step']} of {total}, {losses}")
                 last = monotonic()
 
         yield report
-
-
-def format_bytes(size: int) -> str:
-    """A size in decimal megabytes, as disks and downloads count them."""
-    return f"{size / 1e6:.2f} MB"

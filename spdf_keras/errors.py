@@ -1,4 +1,4 @@
-"""The one exception for bad input."""
+"""The exceptions that the command line tells in one sentence."""
 
 
 class InputError(ValueError):
@@ -8,3 +8,7 @@ class InputError(ValueError):
     came, and the way out. It is raised where the value enters; the command
     line prints it without a traceback and exits with status 2.
     """
+
+
+class ExportError(RuntimeError):
+    """An artefact did not compute what the model computes; none was delivered."""

@@ -57,8 +57,13 @@ class AdamW(keras.optimizers.AdamW):
     def _use_weight_decay(self, variable: tf.Variable) -> bool:
         return len(variable.shape) >= 2
 
+    @property
+    def has_slots(self) -> bool:
+        """Whether it was built, so that every variable has its moments."""
+        return hasattr(self, "_momentums")
+
     def slots(self, variable: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
-        """The first and second moment of a variable; the optimizer must be built."""
+        """The first and second moment of a variable; see `has_slots`."""
         index = self._index_dict[self._var_key(variable)]
         return self._momentums[index], self._velocities[index]
 

@@ -73,7 +73,7 @@ class Corpora:
                 if candidate.is_file():
                     return cls("WikiText-2 and E2E", candidate, Path(folder))
         raise InputError(
-            f"No WikiText-2 in '{folder}': expected {_WIKITEXT[0]} or {_WIKITEXT[0]}.gz."
+            f"No WikiText-2 in '{folder}': expected {_WIKITEXT[0]}, plain or .gz."
         )
 
     @classmethod
@@ -125,7 +125,8 @@ class Quickstart:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(settings, "utf-8")
         self._train, self._validation = (
-            read_e2e(find_split(corpora.task, split)) for split in ("train", "validation")
+            read_e2e(find_split(corpora.task, split))
+            for split in ("train", "validation")
         )
 
     def run(self, sparsity: float) -> Result:
@@ -214,7 +215,9 @@ class Quickstart:
         write_lines(folder / "hypotheses.txt", done.hypotheses)
         samples = [
             [example.context, text]
-            for example, text in zip(self._validation[:3], done.hypotheses, strict=False)
+            for example, text in zip(
+                self._validation[:3], done.hypotheses, strict=False
+            )
         ]
         return {
             "bleu": done.score.bleu,
@@ -306,7 +309,9 @@ def write_report(
         f"- Command: `{' '.join(['spdf-keras', *sys.argv[1:]])}`",
         f"- Seconds per stage: {seconds}",
         f"- {os.cpu_count()} cores, {platform.machine()}, Python "
-        + ", ".join([platform.python_version(), *(f"{p} {version(p)}" for p in packages)]),
+        + ", ".join(
+            [platform.python_version(), *(f"{p} {version(p)}" for p in packages)]
+        ),
         "",
         "```toml",
         to_toml(dataclasses.replace(config, sparsity=SparsityConfig())).strip(),
@@ -324,7 +329,10 @@ def _plot_losses(path: Path, results: Sequence[Result]) -> None:
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, stage, title in zip(
-        axes, ("pretrain", "finetune"), ("Pre-training", "Dense fine-tuning"), strict=True
+        axes,
+        ("pretrain", "finetune"),
+        ("Pre-training", "Dense fine-tuning"),
+        strict=True,
     ):
         for color, result in enumerate(results):
             records = list(Run(Path(result["folder"]) / stage).metrics())
@@ -348,7 +356,7 @@ def _plot_losses(path: Path, results: Sequence[Result]) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _smooth(values: Sequence[float], weight: float = 0.95) -> list[float]:
+def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
     """An exponential moving average without its bias towards zero."""
     average, norm, smoothed = 0.0, 0.0, []
     for value in values:

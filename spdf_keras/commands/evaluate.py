@@ -11,7 +11,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a fine-tuned run")
     add_task(parser)
     parser.add_argument(
-        "--split", choices=["validation", "test"], default="validation", help="the split"
+        "--split",
+        choices=["validation", "test"],
+        default="validation",
+        help="the split",
     )
     parser.add_argument("--out", metavar="FILE", help="write the outputs, one per line")
     add_overrides(parser)

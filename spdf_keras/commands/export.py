@@ -10,23 +10,22 @@ HELP = "export a run's model"
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run")
     parser.add_argument(
-        "--format", required=True, choices=["saved_model", "tflite"], help="what to write"
+        "--format",
+        required=True,
+        choices=["saved_model", "tflite"],
+        help="what to write",
     )
     parser.add_argument(
-        "--sparse", action="store_true", help="TFLite: store only the weights that are kept"
+        "--sparse",
+        action="store_true",
+        help="TFLite: store only the weights that are kept",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="file or folder")
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import (
-        format_bytes,
-        load_tensorflow,
-        print_json,
-        print_table,
-        say,
-    )
+    from spdf_keras.console import load_tensorflow, print_table
     from spdf_keras.errors import InputError
     from spdf_keras.training.run import Run
 
@@ -41,20 +40,8 @@ def run(args: Namespace) -> None:
         card = to_saved_model(model, args.out)
     else:
         card = to_tflite(model, args.out, sparse=args.sparse)
-    print_table(
-        str(card.path),
-        ["Format", "Size", "Of dense", "Sparsity", "Largest logit error"],
-        [
-            [
-                card.format,
-                format_bytes(card.size_bytes),
-                f"{card.size_bytes / card.dense_size_bytes:.2f}x",
-                f"{card.sparsity:.0%}",
-                f"{card.max_abs_error:.1e}",
-            ]
-        ],
-    )
+    print_table(args.run_folder, card.columns, [card.row()])
     for note in card.notes:
-        say(f"- {note}")
+        print(f"- {note}")
     if args.json:
-        print_json(card.to_json())
+        print(card.to_json())

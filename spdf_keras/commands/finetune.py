@@ -10,8 +10,12 @@ HELP = "fine-tune a run densely on a task"
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("base", metavar="RUN", help="the pre-trained run")
     add_task(parser)
-    parser.add_argument("--config", metavar="FILE", help="TOML with [finetune] settings")
-    parser.add_argument("--out", required=True, metavar="RUN", help="the new run folder")
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML with [finetune] settings"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="RUN", help="the new run folder"
+    )
     add_overrides(parser)
     add_json(parser)
 

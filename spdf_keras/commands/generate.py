@@ -45,4 +45,6 @@ def run(args: Namespace) -> None:
     for text in outputs:
         print(text)
     if args.json:
-        print_json([{"prompt": p, "output": o} for p, o in zip(texts, outputs, strict=True)])
+        print_json(
+            [{"prompt": p, "output": o} for p, o in zip(texts, outputs, strict=True)]
+        )

@@ -13,7 +13,9 @@ HELP = "turn text files into token shards"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a .txt or .txt.gz file")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a .txt or .txt.gz file"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--context-length",

@@ -14,7 +14,9 @@ HELP = "run the whole path and print one table"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="folder")
+    parser.add_argument(
+        "--out", default="runs/quickstart", metavar="DIR", help="folder"
+    )
     parser.add_argument("--data", metavar="DIR", help="folder with E2E and WikiText-2")
     parser.add_argument("--config", metavar="FILE", help="other settings than its own")
     parser.add_argument(

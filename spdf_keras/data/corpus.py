@@ -23,7 +23,9 @@ def open_text(path: str | Path) -> str:
         message = f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}."
         raise InputError(message) from error
     except EOFError as error:
-        raise InputError(f"'{path}' is cut short: its gzip stream has no end.") from error
+        raise InputError(
+            f"'{path}' is cut short: its gzip stream has no end."
+        ) from error
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"Cannot read '{path}': {reason}.") from error

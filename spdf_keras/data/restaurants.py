@@ -21,6 +21,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from random import Random
@@ -31,9 +32,7 @@ from spdf_keras.errors import InputError
 T = TypeVar("T")
 
 _FIRST = "Amber Copper Crooked Hidden Ivory Merry Painted Silver Sleepy Velvet".split()
-_LAST = (
-    "Badger Barrel Compass Fiddle Heron Kettle Orchard Pelican Teapot Walnut".split()
-)
+_LAST = "Badger Barrel Compass Fiddle Heron Kettle Orchard Pelican Teapot Wheel".split()
 _OWNERS = "Bramley Hollis Quill Sorrel Tansy Yarrow".split()
 _ROOMS = "Cellar Kitchen Larder Table".split()
 _DISHES = {
@@ -55,17 +54,15 @@ VALUES: dict[str, Sequence[str]] = {
     + [f"{owner} {room}" for owner in _OWNERS for room in _ROOMS],
     "eatType": ("alehouse", "bistro", "canteen", "diner", "tavern", "tea room"),
     "food": tuple(_DISHES),
-    "priceRange": "cheap,moderate,high,under 10 pounds,over 40 pounds".split(","),
-    "customer rating": ("poor", "average", "excellent", "2 out of 5", "4 out of 5"),
-    "area": "old town,harbour district,market quarter,garden suburb,west end".split(
-        ","
-    ),
+    "priceRange": ("cheap", "fair", "moderate", "high"),
+    "customer rating": ("one star", "two stars", "three stars", "four stars"),
+    "area": ("harbour district", "market quarter", "old town", "west end"),
     "familyFriendly": ("yes", "no"),
-    "near": [
+    "near": (
         *("Anchor Square", "Candle Cinema", "Ferry Museum", "Foxglove Garden"),
         *("Harper Library", "Kestrel Tower", "Lantern Bridge", "Miller Hall"),
         *("Rowan Station", "Swan Lock", "Tidewater Lighthouse", "Willow Park"),
-    ],
+    ),
 }
 FAMILY_PHRASES = {
     "yes": ("is family-friendly", "is good for families", "welcomes children"),
@@ -94,9 +91,7 @@ _PHRASES = {
     "area": ("in the {}",),
     "near": ("near {}", "close to {}"),
     "priceRange": ("{} prices", "a {} price range"),
-    "priceRange in numbers": ("meals for {}", "a price range of {}"),
-    "customer rating": ("a {} customer rating",),
-    "customer rating in numbers": ("a customer rating of {}",),
+    "customer rating": ("a customer rating of {}", "{} from its customers"),
 }
 # Templates write every article as "a"; `_tidy` makes it "an" where it must be.
 _LEADS = (
@@ -105,9 +100,7 @@ _LEADS = (
     "{name} is a {place} with {features}.",
     "{name} is a {place} {where} with {features}.",
     "{name} is a {place} that {family}.",
-    "{name} is a {place} {where} that {family}.",
     "{name} is a {kind} that serves {food} food.",
-    "{name} is a {kind} {where} that serves {food} food.",
     "{name}, a {place} {where}, has {features}.",
     "{name}, a {place} with {features}, {family}.",
     "{name} serves {food} food {where}.",
@@ -142,123 +135,96 @@ _DETAILS = (
 _WORDS = {
     "person": "Ada Bruno Clara Dmitri Elena Farid Greta Hugo Ines Jonas".split(),
     "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
-    "street": ["Baker Lane", "Harp Street", "King Row", "Mint Street", "Rope Walk"],
-    "drink": ["apple juice", "black tea", "cold beer", "mint tea", "red wine"],
-    "opening": ["eight in the morning", "noon", "five o'clock"],
-    "closing": ["nine in the evening", "half past ten", "midnight"],
+    "street": ("Baker Lane", "Harp Street", "King Row", "Mint Street", "Rope Walk"),
+    "drink": ("apple juice", "black tea", "cold beer", "mint tea", "red wine"),
+    "opening": ("eight in the morning", "ten in the morning", "noon"),
+    "closing": ("nine in the evening", "half past ten", "midnight"),
     "number": "three four five six seven eight nine ten twelve fifteen".split(),
 }
-# Openings, bodies and endings. A document has one opening, some of the body in its
-# order, and one ending. A "|" starts a new line.
+# The first two lines are openings, the last two endings: a document has one of each
+# and, between them, some of the others in their order. A "|" starts a new line.
 _DOCUMENTS = {
     "guide": """
 The {area} is a good part of town for a slow walk and a long lunch.
-Most visitors to the {area} come for {near} and stay for the food.
-
+Most visitors to this side of town come for {near} and stay for the food.
 {about}
 If you walk past {near}, stop at {name} and ask for the {dish1}.
-People who like {food} cooking should look for {name} on {street1}.
 {about}
-On {day1} the whole street smells of the {dish1} from {name}.
+People who like {food} cooking should look for {name} on {street1}.
 {name} was a lamp shop until {person1} turned it into a {kind}.
 {about}
 The queue outside {name} is long on {day1}, but it moves quickly.
-The {dish1} at {name} has been on the menu for {number1} years.
 Visitors often miss {name}, because its door is behind {near}.
-
 Wherever you go, book a table before {day1}.
 All of these places are a short walk from each other.
 """,
     "review": """
 I walked past {name} for {number1} years before I went in with {person1}.
 {person1} told me to try {name}, so last {day1} we went together.
-
 {about}
-The room was full, but we waited only {number2} minutes.
-Our table was by the window, and we could see {near}.
-A sign on the door says that the {kind} {family}.
+The room was full, so we waited {number2} minutes for a table near the window.
 I ordered the {dish1}, and {person1} chose the {dish2}.
 The {dish1} was fresh, generous and full of flavour.
 The {dish2} came late, but the waiter brought us free {drink1}.
-The music was soft enough for a long talk, and nobody hurried us.
 {person1} said it was the best {food} food in the {area}.
-The bill was no surprise, because we expected {prices}.
-{name} has {score}, and now I know why.
-
+The bill was no surprise, because we expected {price} prices.
+{name} has a customer rating of {rating}, and now I know why.
 I would go again just for the {dish1}.
 Next time I want to try the {dish3} with a glass of {drink1}.
 """,
     "hours": """
 {name} opens at {opening1} and closes at {closing1}.
 The doors of {name} open at {opening1} every day except {day2}.
-
 {about}
 On {day1} the kitchen starts one hour later than on other days.
 The last orders are taken thirty minutes before closing time.
-Groups of more than {number1} people should book a table by telephone.
 The {dish1} is made early, and it is often gone before two o'clock.
-The kitchen needs {number2} minutes for the {dish2}.
-In summer the {kind} puts a few more tables on the terrace.
 Dogs are allowed on the terrace but not in the dining room.
 On {day1} there is live music, and {person1} plays the piano.
 After six in the evening you can park for free behind {near}.
-The number {number3} bus goes from {near} to the door.
-
+The number {number1} bus goes from {near} to the door.
 For holidays, look at the note on the door.
 The {kind} is closed for one week in January.
 """,
     "dialogue": """
 {person1}: Where shall we eat on {day1}?|{person2}: What about {name}?
 {person1}: I would like {food} food.|{person2}: Then let us go to {name}.
-
 {person1}: Is it far from here?|{person2}: No, it is {where}.
 {person1}: Please tell me more about it.|{person2}: {about}
-{person1}: Is it expensive?|{person2}: You can expect {prices}.
-{person1}: What do other people say?|{person2}: It has {score}.
+{person1}: Is it expensive?|{person2}: You can expect {price} prices.
+{person1}: What do other people say?|{person2}: Most people give it {rating}.
 {person1}: Can the children come?|{person2}: I know that it {family}.
 {person1}: What should I order?|{person2}: The {dish1} is very good there.
-{person1}: And what will you have?|{person2}: The {dish2}, as always.
 {person1}: What do they have to drink?|{person2}: They make good {drink1}.
-{person1}: Do we need to book?|{person2}: Yes, {day1} is a busy day.
 {person1}: When does it close?|{person2}: It closes at {closing1}.
-
 {person1}: Then I will meet you at {near}.|{person2}: See you there.
 {person1}: Good, I will call {name}.|{person2}: Ask for the window table.
 """,
     "menu": """
-The menu of {name} is short, and it changes every {day1}.
+The menu of {name} is short, and {person1} writes it by hand every {day1}.
 The {food} kitchen of {name} is small, but its menu is long.
-
 {about}
-The cook, {person1}, learned to make {food} food from a old neighbour.
-{person1} bakes in the morning, and {person2} cooks at night.
+The cook, {person2}, learned to make {food} food from a old neighbour.
 There is a soup of the day and a small plate of cheese.
-The {dish1} is served with salad and a slice of warm bread.
+The {dish1} comes to the table on a large blue plate.
 Everything in the {dish1} comes from the market, down to the salt.
 A glass of {drink1} goes well with the {dish1}.
-Ask for the {dish2} if you are very hungry.
-The {dish2} takes {number1} hours to make and is worth the wait.
-The recipe for the {dish3} is a secret of the house.
+The {dish2} takes a while to make, but it is worth the wait.
+The recipe for the {dish3} has been a secret for {number1} years.
 Guests who do not eat meat can choose from {number2} dishes.
-
 Two people can share the {dish2}, because the portions are large.
 The menu hangs on the door, so you can read it before you go in.
 """,
     "directions": """
 To walk to {name}, leave {near} by the main gate.
 It is easy to find {name} if you start at {near}.
-
 Go along {street1} for {number1} minutes, until you see a red letter box.
 Wait at the crossing, because the traffic is heavy on {day1}.
 Turn left at the flower shop, and then take the second street.
-Follow the tram line through the {area} for {number2} stops.
 Go past the bakery with the blue door and the school behind it.
-Walk down the steps next to the old clock, and mind the wet stones.
 Cross the small bridge and keep the river on your left.
 Turn right after the post office, where the road goes up the hill.
 If you see the town hall, you have gone too far and must turn back.
-At the end of the road there is a yard with {number3} trees.
-
 The {kind} is on the corner, under a green sign. {about}
 You will smell the {dish1} before you see the door. {about}
 """,
@@ -291,19 +257,16 @@ def generate_restaurants(
             is below 1.
 
     Example:
-        >>> generate_restaurants(1, seed=0)[0].mr
-        'TODO'
+        >>> generate_restaurants(1, seed=0)[0].mr.split(", ")[:2]
+        ['name[Yarrow Kitchen]', 'eatType[tavern]']
     """
-    if not 1 <= count <= NUM_MRS:
+    _require_positive("count", count)
+    if count > NUM_MRS:
         raise InputError(
-            f"`count` must be from 1 to {NUM_MRS}, the number of different MRs that "
+            f"`count` must be at most {NUM_MRS}, the number of different MRs that "
             f"the grammar can write. Received: count={count}"
         )
-    if num_references < 1:
-        raise InputError(
-            "`num_references` must be at least 1. "
-            f"Received: num_references={num_references}"
-        )
+    _require_positive("num_references", num_references)
     rng = Random(f"restaurants {seed}")
     restaurants: dict[str, Restaurant] = {}
     while len(restaurants) < count:
@@ -334,18 +297,20 @@ def pretraining_text(num_documents: int, seed: int) -> Iterator[str]:
     """Writes plain documents about the same restaurants, without any MR.
 
     Guides, reviews, opening hours, dialogues, menus and directions of 60 to 200
-    words. Paragraphs, and the turns of a dialogue, are lines. A document depends on
-    the seed and on its position only.
+    words. Paragraphs, and the turns of a dialogue, are lines, and none is empty: a
+    blank line can part documents. A document depends on the seed and on its
+    position only.
 
     Raises:
         InputError: If `num_documents` is below 1.
     """
-    if num_documents < 1:
-        raise InputError(
-            "`num_documents` must be at least 1. "
-            f"Received: num_documents={num_documents}"
-        )
+    _require_positive("num_documents", num_documents)
     return (_document(Random(f"text {seed} {i}")) for i in range(num_documents))
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"`{name}` must be at least 1. Received: {name}={value}")
 
 
 def _pick(rng: Random, items: Sequence[T]) -> T:
@@ -378,14 +343,15 @@ def _reference(values: Mapping[str, str], rng: Random) -> str:
         templates = _DETAILS if sentences else _LEADS
         template = _pick(rng, [t for t in templates if _fits(t, left)])
         words = {slot: _say(slot, left, rng) for slot in _slots(template)}
-        words["it"] = f"The {values['eatType']}" if "eatType" in values else "It"
-        words["it"] = _pick(rng, ("It", words["it"]))
+        the_kind = f"The {values['eatType']}" if "eatType" in values else "It"
+        words["it"] = _pick(rng, ("It", "It", "It", the_kind))
         sentences.append(_tidy(template.format(**words)))
     return " ".join(sentences)
 
 
-def _slots(template: str) -> list[str]:
-    return [slot for slot in re.findall(r"{(\w+)}", template) if slot in _SLOTS]
+@cache
+def _slots(template: str) -> tuple[str, ...]:
+    return tuple(slot for slot in re.findall(r"{(\w+)}", template) if slot in _SLOTS)
 
 
 def _fits(template: str, left: Mapping[str, str]) -> bool:
@@ -410,8 +376,7 @@ def _say(slot: str, left: dict[str, str], rng: Random) -> str:
 def _phrase(name: str, value: str, rng: Random) -> str:
     if name == "familyFriendly":
         return _pick(rng, FAMILY_PHRASES[value])
-    in_numbers = " in numbers" if re.search(r"\d", value) else ""
-    return _pick(rng, _PHRASES[name + in_numbers]).format(value)
+    return _pick(rng, _PHRASES[name]).format(value)
 
 
 def _tidy(sentence: str) -> str:
@@ -421,18 +386,19 @@ def _tidy(sentence: str) -> str:
 
 def _document(rng: Random) -> str:
     kind = _pick(rng, list(_DOCUMENTS))
-    blocks = _DOCUMENTS[kind].strip().split("\n\n")
-    openings, body, endings = (block.split("\n") for block in blocks)
-    enough_words = 60 + int(70 * rng.random())
+    templates = _DOCUMENTS[kind].strip().split("\n")
+    *body, last = range(len(templates))
+    order = [_pick(rng, (0, 1)), _pick(rng, (last - 1, last))]
+    order += _shuffled(rng, body[2:-1])
+    enough_words = 60 + int(60 * rng.random())
     facts = _facts(rng)
-    lines = {-1: _pick(rng, openings).format(**facts)}
-    for position in _shuffled(rng, range(len(body))):
+    lines: dict[int, str] = {}
+    for position in order:
         if sum(len(line.split()) for line in lines.values()) < enough_words:
             # A guide is about one area, the others are about one restaurant.
             here = _facts(rng, area=facts["area"]) if kind == "guide" else facts
-            lines[position] = body[position].format(**here)
-    lines[len(body)] = _pick(rng, endings).format(**facts)
-    sentences = [_tidy(lines[position]) for position in sorted(lines)]
+            lines[position] = _tidy(templates[position].format(**here))
+    sentences = [lines[position] for position in sorted(lines)]
     if kind == "dialogue":
         return "\n".join(sentences).replace("|", "\n")
     half = len(sentences) // 2
@@ -442,14 +408,13 @@ def _document(rng: Random) -> str:
 def _facts(rng: Random, **known: str) -> dict[str, str]:
     """Draws a restaurant and all else that a template of a document can name."""
     values = {name: _pick(rng, VALUES[name]) for name in VALUES} | known
-    told = {name: values[name] for name in _draw_values(rng)}
     facts = values | {
-        "about": _reference(told, rng),
+        "about": _reference({name: values[name] for name in _draw_values(rng)}, rng),
         "kind": values["eatType"],
+        "price": values["priceRange"],
+        "rating": values["customer rating"],
         "where": _say("where", dict(values), rng),
         "family": _say("family", dict(values), rng),
-        "prices": _phrase("priceRange", values["priceRange"], rng),
-        "score": _phrase("customer rating", values["customer rating"], rng),
     }
     for word, choices in {**_WORDS, "dish": _DISHES[values["food"]]}.items():
         for i, choice in enumerate(_shuffled(rng, choices), start=1):

@@ -142,7 +142,12 @@ class _SplitWriter:
     def __init__(
         self, folder: Path, split: str, width: int, dtype: np.dtype[Any]
     ) -> None:
-        self._folder, self._split, self._width, self._dtype = folder, split, width, dtype
+        self._folder, self._split, self._width, self._dtype = (
+            folder,
+            split,
+            width,
+            dtype,
+        )
         self._pending: list[int] = []
         self._shards: list[dict[str, Any]] = []
         self._documents = self._tokens = 0
@@ -204,7 +209,9 @@ class Shards:
                 "with `spdf-keras prepare`."
             ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{folder / 'index.json'}' is damaged: {error}.") from error
+            raise InputError(
+                f"'{folder / 'index.json'}' is damaged: {error}."
+            ) from error
         width = index["context_length"] + 1
         for shard in shards:
             try:

@@ -46,11 +46,13 @@ class Tokenizer:
                 f"The ids of a vocabulary of {len(vocabulary)} tokens must be "
                 f"0 to {len(vocabulary) - 1}, each once."
             )
-        self._vocabulary, self._merges = dict(vocabulary), [tuple(m) for m in merges]
+        self._vocabulary, self._merges = dict(vocabulary), [(a, b) for a, b in merges]
         try:
             model = tokenizers.models.BPE(self._vocabulary, self._merges)
         except Exception as error:  # the Rust side raises a bare Exception
-            raise InputError(f"The merges do not fit the vocabulary: {error}.") from error
+            raise InputError(
+                f"The merges do not fit the vocabulary: {error}."
+            ) from error
         self._bpe = tokenizers.Tokenizer(model)
         self._bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
             add_prefix_space=False
@@ -108,7 +110,9 @@ class Tokenizer:
             vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
             lines = merges_file.read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError) as error:
-            message = f"Cannot read the tokenizer in '{vocabulary_file.parent}': {error}."
+            message = (
+                f"Cannot read the tokenizer in '{vocabulary_file.parent}': {error}."
+            )
             raise InputError(message) from error
         is_table = isinstance(vocabulary, dict)
         if not is_table or not all(type(i) is int for i in vocabulary.values()):

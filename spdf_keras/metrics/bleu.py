@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spdf_keras.errors import InputError
 
@@ -19,9 +20,7 @@ class Bleu:
     signature: str
 
 
-def corpus_bleu(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
-) -> Bleu:
+def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Bleu:
     """Scores hypotheses as the official E2E script does.
 
     Lower-case, tokenised as mteval-v13a. Items may have different numbers of
@@ -51,7 +50,8 @@ def corpus_bleu(
     for number, texts in enumerate(references, 1):
         if not texts:
             raise InputError(f"Item {number} has no reference.")
-    streams = [
+    # sacreBLEU takes None for a missing reference, though its types do not say so.
+    streams: Any = [
         [texts[i] if i < len(texts) else None for texts in references]
         for i in range(max(map(len, references)))
     ]

@@ -141,9 +141,9 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         query, key, value = (
             self._split_heads(project(name, x)) for name in self.prunable_names[:3]
         )
-        if cache is None:
+        if cache is None or position is None:
             steps = tf.range(_dim(inputs, 1))
-            allowed = steps[:, None] >= steps[None, :]
+            allowed = (steps[:, None] >= steps[None, :])[None, None]
         else:
             # A blend, not a scatter: exact, and XNNPACK runs it in one piece.
             slots = tf.one_hot(position, _dim(cache[0], 2), dtype=key.dtype)
@@ -187,7 +187,8 @@ def _attention(
     # Scaling the query costs head_dim / length of scaling the scores.
     query = query * tf.cast(query.shape[-1] ** -0.5, query.dtype)
     scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-    scores = tf.where(allowed, scores, -1e9)
+    # A sum, not a choice of scores: XNNPACK then runs decoding in one piece.
+    scores += tf.where(allowed, 0.0, -1e9)
     return tf.matmul(tf.cast(tf.nn.softmax(scores), value.dtype), value)
 
 

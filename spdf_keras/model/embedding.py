@@ -55,7 +55,10 @@ class TiedEmbedding(keras.layers.Layer):
         super().build(input_shape)
 
     def call(
-        self, inputs: tf.Tensor, position: tf.Tensor | None = None, reverse: bool = False
+        self,
+        inputs: tf.Tensor,
+        position: tf.Tensor | None = None,
+        reverse: bool = False,
     ) -> tf.Tensor:
         # One dense tensor for both uses: the gradients of a gather and of a
         # product then add up densely, and the clipping norm is right.

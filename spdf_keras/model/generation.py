@@ -19,14 +19,17 @@ _PROMPT_BUCKET = 32
 def effective_kernels(model: Any) -> Kernels:
     """Each block's kernels by name, masked where the model is sparse.
 
-    Computed once before a loop, they spare every decoding step the masking.
+    Computed once before a loop, they spare every decoding step the masking. They
+    have the dtype that the blocks compute in.
     """
-    return [
-        layer.masked_kernels()
-        if isinstance(layer, PruneFixedRandom)
-        else layer.own_kernels()
-        for layer in model.blocks
-    ]
+    blocks = []
+    for layer in model.blocks:
+        is_masked = isinstance(layer, PruneFixedRandom)
+        kernels = layer.masked_kernels() if is_masked else layer.own_kernels()
+        blocks.append(
+            {name: tf.cast(k, layer.compute_dtype) for name, k in kernels.items()}
+        )
+    return blocks
 
 
 def prefill(
@@ -103,7 +106,10 @@ class GreedyDecoder:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._loop = tf.function(self._greedy, reduce_retracing=True)
+        ids, vector = (tf.TensorSpec(shape, tf.int32) for shape in ([None] * 2, [None]))
+        # One trace for all shapes: a trace costs more than a batch of decoding.
+        signature = [ids, vector, vector, tf.TensorSpec([], tf.int32)]
+        self._loop = tf.function(self._greedy, input_signature=signature)
 
     def __call__(
         self,
@@ -130,7 +136,9 @@ class GreedyDecoder:
         results: dict[int, list[int]] = {}
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            tokens = self._run([prompts[i] for i in rows], max_new_tokens, end_token_ids)
+            tokens = self._run(
+                [prompts[i] for i in rows], max_new_tokens, end_token_ids
+            )
             results.update(zip(rows, tokens, strict=True))
         return [results[i] for i in range(len(prompts))]
 

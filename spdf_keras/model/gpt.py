@@ -54,6 +54,8 @@ class GPT(keras.Model):
             **kwargs: The other arguments of `keras.Model.compile`.
         """
         loss = keras.losses.get(loss) or NextTokenCrossentropy()
+        # Said explicitly, or Keras warns at each dataset with sample weights.
+        kwargs.setdefault("weighted_metrics", [])
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.micro_batches = micro_batches
         self._set_untracked("_loss_tracker", keras.metrics.Mean(name="loss"))
@@ -222,7 +224,8 @@ class GPT(keras.Model):
     def _weighted_loss(
         self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
     ) -> tf.Tensor:
-        per_token = getattr(self.loss, "call", self.loss)(labels, logits)
+        loss: Any = self.loss
+        per_token = getattr(loss, "call", loss)(labels, logits)
         return tf.reduce_sum(weights * per_token)
 
     def _track(self, loss: tf.Tensor, total: tf.Tensor) -> None:

@@ -73,9 +73,7 @@ def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.packbits(mask)
 
 
-def unpack_mask(
-    bits: NDArray[np.uint8], shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
+def unpack_mask(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The inverse of `pack_mask`.
 
     Raises:

@@ -35,12 +35,12 @@ def mask_reports(model: Any) -> list[MaskReport]:
     Moments are looked at where the model's optimizer has them.
     """
     weights, reports = model.named_weights(), []
-    slots = getattr(model.optimizer, "slots", None)
+    has_slots = getattr(model.optimizer, "has_slots", False)
     for path, mask_variable in model.named_masks().items():
         mask = mask_variable.numpy()
         variables = [weights[path]]
-        if slots and model.optimizer.built:
-            variables += slots(weights[path])
+        if has_slots:
+            variables += model.optimizer.slots(weights[path])
         leaks = np.zeros(mask.shape, np.bool_)
         for variable in variables:
             leaks |= (variable.numpy() != 0) & ~mask

@@ -23,7 +23,9 @@ class StepLog(keras.callbacks.Callback):
         report: Also gets each record, as it comes; for a progress display.
     """
 
-    def __init__(self, run: Run, total_steps: int, report: Report | None = None) -> None:
+    def __init__(
+        self, run: Run, total_steps: int, report: Report | None = None
+    ) -> None:
         super().__init__()
         self._run, self._total, self._report = run, total_steps, report
         self._events = tf.summary.create_file_writer(str(run.folder / "tensorboard"))

@@ -59,7 +59,7 @@ def save_checkpoint(model: Any, folder: Path, step: int, keep: int = 2) -> Path:
             path: pack_mask(mask.numpy()) for path, mask in model.named_masks().items()
         },
     }
-    if getattr(model.optimizer, "slots", None) and model.optimizer.built:
+    if getattr(model.optimizer, "has_slots", False):
         contents["optimizer"] = {
             f"{slot}/{path}": variable.numpy()
             for path, weight in weights.items()

@@ -65,9 +65,7 @@ def finetune(
     best, best_epoch, epoch = math.inf, 0, 0
     for epoch in range(1, settings.epochs + 1):
         order = f"{settings.seed}:{epoch}"
-        model.fit(
-            pairs.batches(settings.batch_size, order), verbose=0, callbacks=[log]
-        )
+        model.fit(pairs.batches(settings.batch_size, order), verbose=0, callbacks=[log])
         step = int(model.optimizer.iterations.numpy())
         batches = held_out.batches(settings.batch_size)
         loss = model.evaluate(batches, verbose=0, return_dict=True)["loss"]

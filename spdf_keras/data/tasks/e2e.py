@@ -12,7 +12,11 @@ from spdf_keras.data.corpus import open_text
 from spdf_keras.data.tasks.examples import Example
 from spdf_keras.errors import InputError
 
-FILES = {"train": "trainset.csv", "validation": "devset.csv", "test": "testset_w_refs.csv"}
+FILES = {
+    "train": "trainset.csv",
+    "validation": "devset.csv",
+    "test": "testset_w_refs.csv",
+}
 
 _FIELD = re.compile(r"([^,\[\]]+)\[([^\]]*)\]")
 _RENAMED = {
@@ -104,4 +108,6 @@ def find_split(folder: str | Path, split: str) -> Path:
         for candidate in (base / name, base / f"{name}.gz"):
             if candidate.is_file():
                 return candidate
-    raise InputError(f"No E2E {split} data in '{folder}': expected {name} or {name}.gz.")
+    raise InputError(
+        f"No E2E {split} data in '{folder}': expected {name} or {name}.gz."
+    )

@@ -134,7 +134,9 @@ class EncodedPairs:
         lengths = np.array([len(pair) for pair in self.token_ids])
         pool = _POOL_BATCHES * batch_size
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-        order = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
+        order = np.concatenate(
+            [p[np.argsort(lengths[p], kind="stable")] for p in pools]
+        )
         starts = range(0, len(order), batch_size)
         batches = [order[start : start + batch_size] for start in starts]
         if key is None:

@@ -29,4 +29,7 @@ def read_references(paths: Sequence[str | Path]) -> list[list[str]]:
                 "Reference files must have a line per item. Received: "
                 f"{len(contents[0])} lines in '{paths[0]}', {len(lines)} in '{path}'."
             )
-    return [[text for text in texts if text.strip()] for texts in zip(*contents)]
+    return [
+        [text for text in texts if text.strip()]
+        for texts in zip(*contents, strict=True)
+    ]

@@ -1,0 +1,180 @@
+"""Runs an exported `.tflite` file; needs NumPy and ai-edge-litert, nothing else.
+
+    python export/run_tflite.py MODEL.tflite --token-ids 1,2,3 --max-new-tokens 16
+
+It prints one JSON object with the prompt and its greedy continuation. What cannot
+be used is told in one sentence, with exit status 2.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+Caches = dict[str, NDArray[np.float32]]
+
+
+class RunError(ValueError):
+    """The file or the prompt cannot be used; the message is one sentence."""
+
+
+class TFLiteModel:
+    """A `.tflite` file with the signatures `prefill` and `decode`.
+
+    Args:
+        path: The file.
+        num_threads: Threads of the runtime; its own choice if None.
+
+    Attributes:
+        prompt_length: Longest prompt, in tokens.
+        cache_length: Longest sequence, prompt and continuation together.
+        vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
+
+    Raises:
+        RunError: If the file is missing, or is none that `to_tflite` wrote.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
+        if not Path(path).is_file():
+            raise RunError(f"There is no file '{path}'.")
+        try:
+            # Its own errors for a bad file are of these two kinds.
+            interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+        except (ValueError, RuntimeError) as error:
+            raise RunError(f"Cannot load '{path}': {str(error).strip()}") from error
+        signatures = interpreter.get_signature_list()
+        if not {"prefill", "decode"} <= set(signatures):
+            raise RunError(
+                "A model must have the signatures prefill and decode. Received: "
+                f"'{path}' with {', '.join(signatures) or 'none'}."
+            )
+        self._prefill = interpreter.get_signature_runner("prefill")
+        self._decode = interpreter.get_signature_runner("decode")
+        self.prompt_length = int(
+            _shape(self._prefill.get_input_details(), "token_ids")[1]
+        )
+        self.cache_length = int(_shape(self._decode.get_input_details(), "k_0")[2])
+        logits = _shape(self._decode.get_output_details(), "logits")
+        self.vocabulary_size = int(logits[2])
+
+    def prefill(self, token_ids: Sequence[int]) -> tuple[NDArray[np.float32], Caches]:
+        """Runs a prompt at once.
+
+        Args:
+            token_ids: 1 to `prompt_length` token ids.
+
+        Returns:
+            Logits `(len(token_ids), vocabulary_size)`, and the caches.
+
+        Raises:
+            RunError: If the prompt's length or a token id is out of range.
+        """
+        if not 1 <= len(token_ids) <= self.prompt_length:
+            raise RunError(
+                f"A prompt must have 1 to {self.prompt_length} tokens, the prompt "
+                f"length of this file. Received: {len(token_ids)} tokens."
+            )
+        if not 0 <= min(token_ids) <= max(token_ids) < self.vocabulary_size:
+            raise RunError(
+                f"Token ids must be in [0, {self.vocabulary_size}). Received: "
+                f"{min(token_ids)} to {max(token_ids)}."
+            )
+        # What the padding leaves in the caches is overwritten before it is read.
+        padded = np.zeros((1, self.prompt_length), np.int32)
+        padded[0, : len(token_ids)] = token_ids
+        outputs = self._prefill(token_ids=padded)
+        return outputs.pop("logits")[0, : len(token_ids)], outputs
+
+    def decode(
+        self, token_id: int, position: int, caches: Caches
+    ) -> tuple[NDArray[np.float32], Caches]:
+        """Runs one more token.
+
+        Args:
+            token_id: The token.
+            position: Its position, below `cache_length`.
+            caches: From `prefill` or the last `decode`.
+
+        Returns:
+            Logits `(vocabulary_size,)`, and the caches with the token's own.
+        """
+        outputs = self._decode(
+            token_ids=np.array([[token_id]], np.int32),
+            position=np.array([position], np.int32),
+            **caches,
+        )
+        return outputs.pop("logits")[0, 0], outputs
+
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        max_new_tokens: int = 16,
+        end_token_ids: Sequence[int] = (),
+    ) -> list[int]:
+        """Continues a prompt with the likeliest tokens.
+
+        Args:
+            token_ids: The prompt.
+            max_new_tokens: Tokens to add, at most; `cache_length` bounds it too.
+            end_token_ids: Tokens that end it (and are not returned).
+
+        Returns:
+            The new token ids.
+
+        Raises:
+            RunError: As `prefill`.
+        """
+        logits, caches = self.prefill(token_ids)
+        room = min(max_new_tokens, self.cache_length - len(token_ids))
+        new: list[int] = []
+        row = logits[-1]
+        while len(new) < room and (token := int(row.argmax())) not in end_token_ids:
+            new.append(token)
+            if len(new) < room:
+                position = len(token_ids) + len(new) - 1
+                row, caches = self.decode(token, position, caches)
+        return new
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Runs an exported .tflite file.")
+    parser.add_argument("model", help="the .tflite file")
+    parser.add_argument("--token-ids", required=True, help="the prompt, as in 1,2,3")
+    parser.add_argument("--max-new-tokens", type=int, default=16)
+    parser.add_argument("--end-token-ids", default="", help="tokens to stop at")
+    parser.add_argument("--num-threads", type=int)
+    options = parser.parse_args(arguments)
+    try:
+        prompt = _token_ids(options.token_ids)
+        model = TFLiteModel(options.model, options.num_threads)
+        ends = _token_ids(options.end_token_ids)
+        new = model.generate(prompt, options.max_new_tokens, ends)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({"token_ids": prompt, "new_token_ids": new}))
+    return 0
+
+
+def _token_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise RunError(
+            f"Token ids must be integers with commas between. Received: '{text}'."
+        ) from error
+
+
+def _shape(details: dict[str, Any], name: str) -> Any:
+    return details[name]["shape"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

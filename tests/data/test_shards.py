@@ -1,0 +1,158 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spdf_keras.data import shards as module
+from spdf_keras.data.corpus import open_text, read_documents
+from spdf_keras.data.shards import Shards, shuffled, write_shards
+from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
+
+TEXTS = [f"document number {i} has {i * i} words and {i % 7} cats" for i in range(200)]
+TOKENIZER = Tokenizer.train(TEXTS, 300)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "_SEQUENCES_PER_SHARD", 50)  # several shards
+    write_shards(TEXTS, TOKENIZER, 16, tmp_path / "shards", validation_fraction=0.2)
+    return tmp_path / "shards"
+
+
+def stream(opened: Shards, split: str) -> list[int]:
+    count = opened.num_sequences(split)
+    return opened.rows(split)[np.arange(count)].ravel().tolist()
+
+
+def test_no_token_is_lost_and_documents_end_with_the_end_of_text(folder: Path) -> None:
+    opened = Shards.open(folder)
+    assert len(list(folder.glob("train-*.npy"))) > 1
+    documents = []
+    for split in ("train", "validation"):
+        counts = opened.index["splits"][split]
+        tokens = stream(opened, split)
+        assert len(tokens) + counts["tokens_left_out"] == counts["tokens"]
+        text = TOKENIZER.decode(tokens).split("<|endoftext|>")
+        documents += text[:-1]
+        left_out = counts["documents"] - len(text[:-1])
+        assert left_out <= 1 + counts["tokens_left_out"]  # those that were cut
+    assert set(documents) <= set(TEXTS) and len(documents) == len(set(documents))
+    assert opened.tokenizer().fingerprint == TOKENIZER.fingerprint
+
+
+def test_a_documents_split_does_not_depend_on_where_it_stands(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_shards(TEXTS[::-1], TOKENIZER, 16, tmp_path / "b", validation_fraction=0.2)
+    a, b = (Shards.open(f).index["splits"] for f in (folder, tmp_path / "b"))
+    assert a["validation"]["tokens"] == b["validation"]["tokens"] > 0
+    share = a["validation"]["documents"] / len(TEXTS)
+    assert share == pytest.approx(0.2, abs=0.09)  # three deviations
+
+
+def test_batches_are_a_function_of_seed_and_step(folder: Path) -> None:
+    opened = Shards.open(folder)
+
+    def read(seed: int, start: int, stop: int) -> list[Any]:
+        return [x.numpy() for x, _ in opened.batches(8, seed, start, stop)]
+
+    whole = read(0, 0, 60)
+    for start, resumed in ((0, read(0, 0, 20)), (37, read(0, 37, 60))):
+        for a, b in zip(whole[start:], resumed, strict=False):
+            np.testing.assert_array_equal(a, b)
+    assert any(np.any(a != b) for a, b in zip(whole, read(1, 0, 60), strict=True))
+
+
+def test_an_epoch_visits_every_sequence_once_and_labels_are_one_ahead(
+    folder: Path,
+) -> None:
+    opened = Shards.open(folder)
+    count = opened.num_sequences()
+    pairs = [
+        (x.numpy()[0], y.numpy()[0]) for x, y in opened.batches(1, 0, 0, 2 * count)
+    ]
+    rows = [(*x, y[-1]) for x, y in pairs]
+    everything = sorted(map(tuple, opened.rows("train")[np.arange(count)]))
+    assert sorted(rows[:count]) == sorted(rows[count:]) == everything
+    assert rows[:count] != rows[count:]
+    for x, y in pairs:
+        np.testing.assert_array_equal(x[1:], y[:-1])
+
+
+def test_validation_is_read_once_in_order(folder: Path) -> None:
+    opened = Shards.open(folder)
+    count = opened.num_sequences("validation")
+    rows = [x.numpy() for x, _ in opened.validation(3)]
+    assert len(rows) == count // 3 and len(list(opened.validation(3, 2))) == 2
+    np.testing.assert_array_equal(
+        np.concatenate(rows),
+        opened.rows("validation")[np.arange(count // 3 * 3)][:, :-1],
+    )
+
+
+def test_a_shuffle_is_a_permutation_that_never_changes() -> None:
+    assert sorted(shuffled(100, "a")) == list(range(100))
+    assert shuffled(6, "0:0").tolist() == [1, 0, 4, 3, 2, 5]
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    def refuse(sentence: str, *args: Any, **kwargs: Any) -> None:
+        with pytest.raises(InputError, match=sentence):
+            write_shards(*args, **kwargs)
+
+    target = tmp_path / "new"
+    refuse("`context_length` must be positive", TEXTS, TOKENIZER, 0, target)
+    refuse(
+        r"`validation_fraction` must be in \[0, 1\)", TEXTS, TOKENIZER, 8, target, 1.0
+    )
+    refuse("The corpus is too short: 12 tokens", ["a" * 11], TOKENIZER, 64, target, 0.0)
+
+    def broken() -> Any:
+        yield from TEXTS
+        raise InputError("line 7 is broken")
+
+    refuse("line 7 is broken", broken(), TOKENIZER, 8, target)
+    assert list(tmp_path.iterdir()) == []
+    write_shards(TEXTS, TOKENIZER, 8, target)
+    refuse("is not empty: choose another", TEXTS, TOKENIZER, 8, target)
+
+
+def test_damaged_shards_are_refused(folder: Path) -> None:
+    shard = folder / "train-00001.npy"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
+    with pytest.raises(InputError, match="train-00001.npy' is missing or damaged"):
+        Shards.open(folder)
+    shard.unlink()
+    with pytest.raises(InputError, match="train-00001.npy' is missing or damaged"):
+        Shards.open(folder)
+    (folder / "index.json").write_text("{}")
+    with pytest.raises(InputError, match="index.json' is damaged"):
+        Shards.open(folder)
+    with pytest.raises(InputError, match="Make them with `spdf-keras prepare`"):
+        Shards.open(folder / "nowhere")
+
+
+def test_documents_are_blocks_between_blank_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeff one\r\ntwo \r\n\r\n \t\nthree\n\n\n".encode())
+    assert list(read_documents([file, file])) == ["one\ntwo", "three"] * 2
+
+
+def test_a_text_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    import gzip
+
+    cut, plain, latin = (tmp_path / n for n in ("cut.gz", "plain.gz", "latin.txt"))
+    cut.write_bytes(gzip.compress(b"hello" * 1000)[:-9])
+    plain.write_bytes(b"hello")
+    latin.write_bytes(b"caf\xe9")
+    for path, sentence in (
+        (cut, "is cut short"),
+        (plain, "Cannot read .*gzip"),
+        (latin, "is not UTF-8 text: .* at byte 3"),
+        (tmp_path / "none.txt", "Cannot read .*No such file"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            open_text(path)

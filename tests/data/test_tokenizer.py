@@ -1,0 +1,80 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
+
+TEXT = ["the cat sat on the mat", "the dog sat on the log", "Ünï 日本語 😀 cats"] * 3
+TOKENIZER = Tokenizer.train(TEXT, 300)
+
+
+@given(st.text())
+def test_any_text_comes_back(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+def test_training_is_repeatable_and_merges_what_is_frequent() -> None:
+    again = Tokenizer.train(TEXT, 300)
+    assert again.fingerprint == TOKENIZER.fingerprint
+    assert len(TOKENIZER.encode("the cat sat")) <= 5  # of 11 bytes
+    # The bytes, the end of text, and as many merges as the text has pairs for.
+    assert 257 < TOKENIZER.vocabulary_size <= 300
+    assert Tokenizer.train(["a"], 300).fingerprint != TOKENIZER.fingerprint
+
+
+def test_saving_and_loading_gives_the_same_tokenizer(tmp_path: Path) -> None:
+    TOKENIZER.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.fingerprint == TOKENIZER.fingerprint
+    assert loaded.encode_batch(TEXT) == [TOKENIZER.encode(text) for text in TEXT]
+    (tmp_path / "vocab.json").rename(tmp_path / "encoder.json")
+    (tmp_path / "merges.txt").rename(tmp_path / "vocab.bpe")
+    assert Tokenizer.load(tmp_path).fingerprint == TOKENIZER.fingerprint
+
+
+def test_text_cannot_spell_the_end_of_text() -> None:
+    assert TOKENIZER.end_token_id not in TOKENIZER.encode("a<|endoftext|>b")
+
+
+def test_gpt2s_tokenizer_gives_the_ids_of_the_lora_files(real_data: Path) -> None:
+    tokenizer = Tokenizer.load(real_data / "gpt2_bpe")
+    assert (tokenizer.vocabulary_size, tokenizer.end_token_id) == (50257, 50256)
+    file = real_data / "lora_format" / "webnlg_valid.jsonl.gz"
+    for line in gzip.open(file, "rt", encoding="utf-8"):
+        row = json.loads(line)
+        for name, blank in (("context", ""), ("completion", " ")):
+            ids = tokenizer.encode(blank + row[name])
+            assert [*ids, 50256] == row[f"{name}_ids"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "merges", "sentence"),
+    [
+        ('{"a": 0}', "", "must hold the token '<|endoftext|>'"),
+        ('{"<|endoftext|>": 1}', "", "must be 0 to 0, each once"),
+        ('{"<|endoftext|>": "x"}', "", "one JSON object of token to id"),
+        ("[1]", "", "one JSON object of token to id"),
+        ("{", "", "Cannot read the tokenizer in"),
+        ('{"<|endoftext|>": 0}', "a b c", "line 1: a merge must be two tokens"),
+        ('{"<|endoftext|>": 0}', "a b", "The merges do not fit the vocabulary"),
+    ],
+)
+def test_a_broken_tokenizer_is_refused(
+    tmp_path: Path, vocabulary: str, merges: str, sentence: str
+) -> None:
+    (tmp_path / "vocab.json").write_text(vocabulary)
+    (tmp_path / "merges.txt").write_text(merges)
+    with pytest.raises(InputError, match=sentence.replace("|", r"\|")):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_missing_tokenizer_and_a_tiny_vocabulary_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"vocab.json and merges.txt or encoder.json"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(InputError, match="at least 257"):
+        Tokenizer.train(TEXT, 256)

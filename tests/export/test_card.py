@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from spdf_keras.export import ExportCard, ExportError
+from spdf_keras.export.card import logit_error
+
+
+def test_the_error_is_the_largest_of_all_pairs() -> None:
+    first = np.array([3, -4], np.float32), np.array([3, -4.0001], np.float32)
+    second = np.array([1, 2], np.float32), np.array([1.0002, 2], np.float32)
+    error, scale = logit_error([first, second])
+    assert error == pytest.approx(2e-4, rel=1e-3) and scale == 4
+
+
+@pytest.mark.parametrize("received", [[3, -4.0005], [3, np.nan], [np.inf, -4]])
+def test_logits_that_are_off_or_not_finite_are_refused(received: list[float]) -> None:
+    exact = np.array([3, -4], np.float32)
+    wrong = exact, np.array(received, np.float32)
+    # A good pair after a bad one does not hide it.
+    for pairs in ([wrong, (exact, exact)], [(exact, exact), wrong]):
+        with pytest.raises(
+            ExportError, match="logits differ from the Keras model's by"
+        ):
+            logit_error(pairs)
+
+
+def test_a_model_that_is_not_finite_is_not_exported() -> None:
+    broken = np.array([1, np.nan], np.float32)
+    with pytest.raises(ExportError, match="logits differ"):
+        logit_error([(broken, broken)])
+
+
+def test_shapes_are_not_broadcast() -> None:
+    with pytest.raises(ExportError, match=r"shape \(1,\), the Keras model's \(2,\)"):
+        logit_error([(np.zeros(2, np.float32), np.zeros(1, np.float32))])
+
+
+def test_a_row_has_the_columns_of_the_table() -> None:
+    card = ExportCard("tflite_sparse", "m.tflite", 375, 1000, 0.75, 2e-6, 4.0)
+    assert dict(zip(card.columns, card.row(), strict=True)) == {
+        "format": "tflite_sparse",
+        "size (MB)": "0.00",
+        "of dense": "0.38x",
+        "sparsity": "75.00%",
+        "max error": "2.0e-06",
+        "relative error": "5.0e-07",
+        "path": "m.tflite",
+    }

@@ -1,0 +1,95 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spdf_keras import build_gpt
+from spdf_keras.config import GPTConfig
+from spdf_keras.errors import InputError
+from spdf_keras.model.generation import decode, effective_kernels, prefill, project
+
+
+def widen(model: Any) -> None:
+    """Ten times wider weights: outputs that vary with every token."""
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 2:
+            weight.assign(10 * weight)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: GPTConfig) -> Any:
+    model = build_gpt(tiny, 0.5)
+    widen(model)
+    return model
+
+
+def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
+    """The reference: one full forward pass per token, no cache."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(np.argmax(model(np.array([tokens]))[0, -1])))
+    return tokens[len(prompt) :]
+
+
+def test_decoding_step_by_step_equals_one_forward_pass(model: Any) -> None:
+    token_ids = np.random.default_rng(0).integers(0, 512, (3, 20)).astype(np.int32)
+    expected = model(token_ids).numpy()
+    kernels = effective_kernels(model)
+    hidden, caches = prefill(model, tf.constant(token_ids[:, :8]), 24, kernels)
+    logits = [project(model, hidden)]
+    for position in range(8, 20):
+        column = tf.constant(token_ids[:, position : position + 1])
+        where = tf.fill([3], position)
+        hidden, caches = decode(model, column, where, caches, kernels)
+        logits.append(project(model, hidden))
+    # Logits reach 40; the products run over other shapes.
+    np.testing.assert_allclose(tf.concat(logits, 1), expected, atol=2e-4)
+
+
+def test_prompts_of_any_lengths_in_one_batch_give_the_tokens_of_each_alone(
+    model: Any,
+) -> None:
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(0, 512, n).tolist() for n in (1, 40, 7, 33, 32)]
+    outputs = model.generate(prompts, max_new_tokens=12, batch_size=3)
+    assert outputs == [greedy(model, prompt, 12) for prompt in prompts]
+
+
+def test_a_continuation_stops_before_its_end_token(model: Any) -> None:
+    prompts = [[5, 6, 7], [8]]
+    free = [greedy(model, prompt, 10) for prompt in prompts]
+    end = free[0][4]
+    expected = [t[: t.index(end)] if end in t else t for t in free]
+    assert model.generate(prompts, 10, end_token_ids=[end]) == expected
+    assert len(expected[0]) <= 4
+
+
+def test_a_continuation_stops_at_the_end_of_the_context(model: Any) -> None:
+    prompts = [[3] * 60, [4] * 10]
+    outputs = model.generate(prompts, max_new_tokens=30)
+    assert [len(output) for output in outputs] == [4, 30]
+    assert outputs == [greedy(model, prompts[0], 4), greedy(model, prompts[1], 30)]
+
+
+def test_generation_sees_later_training(tiny: GPTConfig) -> None:
+    model = build_gpt(tiny, 0.5)
+    before = model.generate([[1, 2, 3]], 5)
+    widen(model)
+    after = model.generate([[1, 2, 3]], 5)
+    assert after != before and after == [greedy(model, [1, 2, 3], 5)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ([], "must have 1 to 63 tokens .* Received: 0 tokens in prompt 1"),
+        ([1] * 64, "Received: 64 tokens in prompt 1"),
+        ([512], r"Token ids must be in \[0, 512\). Received: 512 to 512 in prompt 1"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_refused(
+    model: Any, prompt: list[int], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        model.generate([[1], prompt])

@@ -1,0 +1,48 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spdf_keras import build_gpt, strip
+from spdf_keras.config import GPTConfig
+
+
+def test_a_stripped_model_gives_the_same_logits_to_the_bit(
+    tiny: GPTConfig, token_batches: Callable[..., Any]
+) -> None:
+    model = build_gpt(tiny, 0.75)
+    model.fit(token_batches(3), verbose=0)
+    dense = strip(model)
+    batch = token_batches(2, seed=1)
+    logits, stripped = (m.predict(batch, verbose=0) for m in (model, dense))
+    assert logits.tobytes() == stripped.tobytes()
+    assert dense.sparsity == 0.0 and not dense.named_masks()
+    assert len(dense.weights) == len(dense.trainable_weights)
+
+
+def test_every_weight_of_a_stripped_model_trains_with_fresh_moments(
+    tiny: GPTConfig, token_batches: Callable[..., Any]
+) -> None:
+    model = build_gpt(tiny, 0.75, warmup_tokens=0, learning_rate=1e-3)
+    model.fit(token_batches(3), verbose=0)
+    before = {path: w.numpy() for path, w in model.named_weights().items()}
+    dense = strip(model)
+    assert int(dense.optimizer.iterations) == 0
+    dense.fit(token_batches(1), verbose=0)
+    for path, mask in model.named_masks().items():
+        # The masked model has variables of its own.
+        np.testing.assert_array_equal(model.named_weights()[path], before[path])
+        step = np.abs(dense.named_weights()[path].numpy() - before[path])
+        revived, kept = step[~mask.numpy()], step[mask.numpy()]
+        assert (revived != 0).mean() > 0.99
+        # AdamW's first step is the learning rate, whatever the gradient.
+        assert np.median(revived) == pytest.approx(np.median(kept), rel=0.05)
+
+
+def test_a_dense_model_is_copied(tiny: GPTConfig) -> None:
+    model = build_gpt(tiny)
+    dense = strip(model)
+    assert dense is not model
+    for ours, theirs in zip(dense.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,114 @@
+"""Imports point down, and importing the package loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "spdf_keras"
+
+# From the bottom up; a module may import those of its own level and below.
+LEVELS = (
+    ("errors", "keras2"),
+    ("config",),
+    ("sparsity", "flops", "metrics", "optimizer", "data"),
+    ("model",),
+    ("training", "evaluation"),
+    ("export",),
+    ("console",),
+    ("quickstart",),
+    ("commands",),
+    ("cli", "__main__", "__init__"),
+)
+# These start at once: no TensorFlow, not even inside a function.
+LIGHT = ("errors", "config", "flops", "metrics", "sparsity.masks", "cli")
+
+
+def level(module: str) -> int:
+    top = module.split(".")[0]
+    return next(i for i, names in enumerate(LEVELS) if top in names)
+
+
+def modules() -> dict[str, Path]:
+    paths = [*PACKAGE.rglob("*.py"), *(PACKAGE / "export").glob("*.py")]
+    found = {}
+    for path in paths:
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name or "__init__"] = path
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_imports_point_down() -> None:
+    found = modules()
+    assert len(found) > 40 and any(name.startswith("export.") for name in found)
+    for name, path in found.items():
+        if name == "__init__":
+            continue  # it names the homes of what it offers
+        for target in imported(path):
+            if target.startswith("spdf_keras."):
+                inner = target.removeprefix("spdf_keras.")
+                assert level(inner) <= level(name), f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_light_module_does_without_tensorflow(name: str) -> None:
+    heavy = {"tensorflow", "tf_keras", "spdf_keras.keras2"}
+    for module, path in modules().items():
+        if module == name or module.startswith(name + "."):
+            assert not imported(path) & heavy
+
+
+def test_keras_comes_through_one_door() -> None:
+    for name, path in modules().items():
+        if name != "keras2":
+            allowed = {"tf_keras.src.mixed_precision"}  # has no public name
+            names = {
+                n for n in imported(path) if n.split(".")[0] in ("tf_keras", "keras")
+            }
+            assert names <= allowed, name
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_the_package_loads_no_tensorflow() -> None:
+    code = (
+        "import sys, spdf_keras, spdf_keras.export, spdf_keras.cli\n"
+        "spdf_keras.cli.build_parser(); spdf_keras.PRESETS\n"
+        "heavy = {'tensorflow', 'tf_keras', 'keras', 'matplotlib', 'rich'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+    assert run(code).stdout.strip() == "set()"
+
+
+def test_keras_3_is_refused_with_the_way_out() -> None:
+    late = "import tensorflow as tf; tf.keras.version(); import spdf_keras.keras2"
+    result = run(f"import os; os.environ.pop('TF_USE_LEGACY_KERAS', 0); {late}")
+    last = result.stderr.strip().splitlines()[-1]
+    assert "already using Keras 3" in last and "Import spdf_keras first" in last
+    result = run("import spdf_keras.keras2", TF_USE_LEGACY_KERAS="0")
+    last = result.stderr.strip().splitlines()[-1]
+    assert "TF_USE_LEGACY_KERAS=0. Unset it" in last

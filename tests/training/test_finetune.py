@@ -1,0 +1,79 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spdf_keras.config import DecodeConfig, FinetuneConfig
+from spdf_keras.data.tasks.e2e import find_split, read_e2e
+from spdf_keras.errors import InputError
+from spdf_keras.evaluation import evaluate, write_lines
+from spdf_keras.training.finetune import finetune
+from spdf_keras.training.run import Run
+
+SETTINGS = FinetuneConfig(
+    batch_size=4, epochs=3, learning_rate=3e-3, warmup_steps=1, label_smoothing=0.0
+)
+
+
+def test_a_sparse_run_is_finetuned_densely_and_not_changed(
+    pretrained: Path, task: Path, tmp_path: Path
+) -> None:
+    base = Run.open(pretrained)
+    before = {f: f.read_bytes() for f in sorted(pretrained.rglob("*.safetensors"))}
+    train, held_out = (read_e2e(find_split(task, s)) for s in ("train", "validation"))
+    result = finetune(base, train, held_out, SETTINGS, tmp_path / "run")
+    assert result["steps"] == 3 * 3 and result["epochs"] == result["best_epoch"] == 3
+    run = Run.open(tmp_path / "run")
+    curve = [r["validation_loss"] for r in run.metrics() if "validation_loss" in r]
+    assert curve == sorted(curve, reverse=True) and curve[-1] < curve[0] - 0.1
+    assert result["validation_loss"] == curve[-1]
+    model, masked = run.load_model(), base.load_model()
+    assert model.sparsity == 0.0 and not model.named_masks()
+    for path, mask in masked.named_masks().items():
+        revived = model.named_weights()[path].numpy()[~mask.numpy()]
+        assert (revived != 0).mean() > 0.99
+    assert {f: f.read_bytes() for f in before} == before
+    assert run.tokenizer().fingerprint == base.tokenizer().fingerprint
+
+
+def test_it_stops_when_the_validation_loss_rises_and_keeps_the_best_epoch(
+    pretrained: Path, task: Path, tmp_path: Path
+) -> None:
+    # Twelve pairs are soon learnt by heart, to the loss of all others.
+    train, held_out = (read_e2e(find_split(task, s)) for s in ("train", "validation"))
+    settings = dataclasses.replace(SETTINGS, epochs=60, learning_rate=1e-2, patience=2)
+    result = finetune(Run.open(pretrained), train, held_out, settings, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    curve = [r["validation_loss"] for r in run.metrics() if "validation_loss" in r]
+    best = int(np.argmin(curve)) + 1
+    assert result["best_epoch"] == best
+    assert result["epochs"] == len(curve) == best + 2 < 60
+    (checkpoint,) = run.checkpoints()
+    assert checkpoint.name == f"step-{3 * best:08d}"
+
+
+def test_examples_that_do_not_fit_are_refused_before_anything_is_written(
+    pretrained: Path, task: Path, tmp_path: Path
+) -> None:
+    train = read_e2e(find_split(task, "train"))
+    settings = dataclasses.replace(SETTINGS, sequence_length=10)
+    with pytest.raises(InputError, match="more than the 10 that fit. Raise `finetune."):
+        finetune(Run.open(pretrained), train, train, settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_input_is_decoded_once_and_scored(
+    pretrained: Path, task: Path, tmp_path: Path
+) -> None:
+    run = Run.open(pretrained)
+    examples = read_e2e(find_split(task, "validation"))
+    done: list[int] = []
+    settings = DecodeConfig(max_new_tokens=8, batch_size=2)
+    result = evaluate(
+        run.load_model(), run.tokenizer(), examples, settings, done.append
+    )
+    assert len(result.hypotheses) == len(examples) == done[-1] == 5
+    assert 0 <= result.score.bleu < 50
+    write_lines(tmp_path / "out.txt", ["one\ntwo", "three"])
+    assert (tmp_path / "out.txt").read_text() == "one two\nthree\n"

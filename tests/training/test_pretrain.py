@@ -1,0 +1,135 @@
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spdf_keras.config import Config, SparsityConfig, TrainConfig
+from spdf_keras.data.shards import Shards
+from spdf_keras.errors import InputError
+from spdf_keras.flops import training_flops
+from spdf_keras.sparsity.report import mask_reports
+from spdf_keras.training.pretrain import pretrain
+from spdf_keras.training.run import Run
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int) -> Any:
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] == step:
+            raise Stop
+
+    return report
+
+
+def losses(run: Run) -> list[tuple[int, float]]:
+    return [(r["step"], r["loss"]) for r in run.metrics() if "loss" in r]
+
+
+def test_a_run_learns_and_keeps_its_masks(pretrained: Path) -> None:
+    run = Run.open(pretrained)
+    curve = losses(run)
+    assert [step for step, _ in curve] == list(range(1, 21))
+    assert curve[0][1] == pytest.approx(np.log(400), abs=0.1)
+    assert curve[-1][1] < curve[0][1] - 0.5
+    assert [r["step"] for r in run.metrics() if "validation_loss" in r] == [10, 20, 20]
+    reports = mask_reports(run.load_model())
+    assert {r.density for r in reports} == {0.25}
+    assert not any(r.violations for r in reports)
+    assert list((pretrained / "tensorboard").glob("events.*"))
+
+
+def test_what_a_run_returns_is_what_it_did(
+    config: Config, shards: Shards, pretrained: Path, tmp_path: Path
+) -> None:
+    # Nothing is left to do in a finished run: its result is read off it.
+    shutil.copytree(pretrained, tmp_path / "run")
+    result = pretrain(config, shards, tmp_path / "run")
+    assert (result["steps"], result["tokens"]) == (20, 20 * 4 * 32)
+    assert result["loss"] == losses(Run.open(pretrained))[-1][1]
+    assert result["flops"] == 80 * training_flops(config.model, 32, 0.75)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    config: Config, shards: Shards, pretrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        pretrain(config, shards, tmp_path / "run", stop_at(13))
+    pretrain(config, shards, tmp_path / "run")
+    whole, resumed = Run.open(pretrained), Run.open(tmp_path / "run")
+    assert losses(resumed) == losses(whole)
+    for a, b in zip(whole.checkpoints(), resumed.checkpoints(), strict=True):
+        for file in a.glob("*.safetensors"):
+            assert file.read_bytes() == (b / file.name).read_bytes()
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_afresh(
+    config: Config, shards: Shards, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        pretrain(config, shards, tmp_path / "run", stop_at(2))
+    short = dataclasses.replace(config.train, tokens=3 * 4 * 32)
+    result = pretrain(
+        dataclasses.replace(config, train=short), shards, tmp_path / "run"
+    )
+    assert [step for step, _ in losses(Run.open(tmp_path / "run"))] == [1, 2, 3]
+    assert result["steps"] == 3
+
+
+def test_another_setting_or_corpus_is_refused_by_name(
+    config: Config, shards: Shards, pretrained: Path
+) -> None:
+    other = dataclasses.replace(config, sparsity=SparsityConfig(0.5, 3))
+    with pytest.raises(InputError, match=r"sparsity.sparsity=0.75. Received: .*=0.5"):
+        pretrain(other, shards, pretrained)
+    train = dataclasses.replace(config.train, learning_rate=1.0)
+    with pytest.raises(InputError, match="started with train.learning_rate=0.003"):
+        pretrain(dataclasses.replace(config, train=train), shards, pretrained)
+
+
+def test_a_corpus_that_does_not_fit_the_model_is_refused(
+    config: Config, shards: Shards, tmp_path: Path
+) -> None:
+    def refuse(sentence: str, **sizes: int) -> None:
+        model = dataclasses.replace(config.model, **sizes)
+        with pytest.raises(InputError, match=sentence):
+            pretrain(dataclasses.replace(config, model=model), shards, tmp_path / "r")
+
+    refuse("the model has only vocabulary_size=300", vocabulary_size=300)
+    refuse(r"32 tokens, longer than .*max_sequence_length=16", max_sequence_length=16)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_folder_with_something_else_is_not_touched(
+    config: Config, shards: Shards, tmp_path: Path
+) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="is in use: choose another"):
+        pretrain(config, shards, tmp_path)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, pretrained: Path) -> None:
+    with pytest.raises(InputError, match="there is no config.toml. Make one with"):
+        Run.open(tmp_path / "nowhere")
+    shutil.copytree(pretrained, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        Run.open(tmp_path / "run")
+
+
+def test_a_dense_run_trains_without_masks(
+    config: Config, shards: Shards, tmp_path: Path
+) -> None:
+    train: TrainConfig = dataclasses.replace(
+        config.train, tokens=2 * 4 * 32, micro_batches=2
+    )
+    dense = dataclasses.replace(config, sparsity=SparsityConfig(), train=train)
+    pretrain(dense, shards, tmp_path / "run")
+    (checkpoint,) = Run.open(tmp_path / "run").checkpoints()
+    assert not (checkpoint / "masks.safetensors").exists()
