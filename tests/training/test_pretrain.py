@@ -15,14 +15,14 @@ from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def stop_at(step: int) -> Any:
     def report(record: dict[str, Any]) -> None:
         if record["step"] == step:
-            raise Stop
+            raise StopError
 
     return report
 
@@ -58,7 +58,7 @@ def test_what_a_run_returns_is_what_it_did(
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     config: Config, shards: Shards, pretrained: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         pretrain(config, shards, tmp_path / "run", stop_at(13))
     pretrain(config, shards, tmp_path / "run")
     whole, resumed = Run.open(pretrained), Run.open(tmp_path / "run")
@@ -71,7 +71,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_afresh(
     config: Config, shards: Shards, tmp_path: Path
 ) -> None:
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         pretrain(config, shards, tmp_path / "run", stop_at(2))
     short = dataclasses.replace(config.train, tokens=3 * 4 * 32)
     result = pretrain(
