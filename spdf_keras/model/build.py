@@ -17,7 +17,7 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimizer import AdamW, WarmupDecay
+from spdf_keras.optimizer import WarmupDecay, adamw
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 
@@ -97,16 +97,10 @@ def compile_for_pretraining(
         train.total_steps(model.sizes, sequence_length),
         train.final_learning_rate,
     )
-    optimizer = AdamW(
-        schedule,
-        train.weight_decay,
-        train.beta_1,
-        train.beta_2,
-        train.epsilon,
-        train.clip_norm or None,
-    )
     model.compile(
-        optimizer, micro_batches=train.micro_batches, jit_compile=train.jit_compile
+        adamw(train, schedule),
+        micro_batches=train.micro_batches,
+        jit_compile=train.jit_compile,
     )
 
 
