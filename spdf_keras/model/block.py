@@ -187,8 +187,9 @@ def _attention(
     # Scaling the query costs head_dim / length of scaling the scores.
     query = query * tf.cast(query.shape[-1] ** -0.5, query.dtype)
     scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-    # A sum, not a choice of scores: XNNPACK then runs decoding in one piece.
-    scores += tf.where(allowed, 0.0, -1e9)
+    # Not a choice of scores: XNNPACK then runs decoding in one piece. And not a sum:
+    # TensorFlow fuses product and sum into a kernel that is 90 times slower.
+    scores -= tf.where(allowed, 0.0, 1e9)
     return tf.matmul(tf.cast(tf.nn.softmax(scores), value.dtype), value)
 
 

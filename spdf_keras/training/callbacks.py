@@ -29,10 +29,11 @@ class StepLog(keras.callbacks.Callback):
         super().__init__()
         self._run, self._total, self._report = run, total_steps, report
         self._events = tf.summary.create_file_writer(str(run.folder / "tensorboard"))
-        self._last = 0.0
+        self._begin = 0.0
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._last = time.perf_counter()
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Validation and checkpoints between steps are not the step's time.
+        self._begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.perf_counter()
@@ -40,11 +41,9 @@ class StepLog(keras.callbacks.Callback):
             "step": int(self.model.optimizer.iterations.numpy()),
             "loss": float(logs["batch_loss"]),
             "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
-            "seconds": round(now - self._last, 4),
+            "seconds": round(now - self._begin, 4),
         }
         self.write(record)
-        # Validation and checkpoints between steps are not the step's time.
-        self._last = time.perf_counter()
 
     def write(self, record: dict[str, Any]) -> None:
         """Writes one record, which must have a `step`."""
