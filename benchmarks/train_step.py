@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
 
-    results = []
+    results: list[dict[str, Any]] = []
     for jit_compile in (False, True):
         steps = build_steps(args, jit_compile)
         seconds = alternate(steps, args.rounds)

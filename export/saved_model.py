@@ -11,8 +11,9 @@ import tensorflow as tf
 from spdf_keras.errors import InputError
 from spdf_keras.export.card import ExportCard, Logits, logit_error
 from spdf_keras.export.files import size_bytes, staged
+from spdf_keras.model.build import build_gpt
 from spdf_keras.model.generation import Kernels, effective_kernels, prefill, project
-from spdf_keras.model.gpt import GPT, build_gpt
+from spdf_keras.model.gpt import GPT
 
 _FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spdf_keras.config import PRESETS, GPTConfig, TrainConfig
-    from spdf_keras.model.gpt import GPT, build_gpt
+    from spdf_keras.model.build import build_gpt, load_model
+    from spdf_keras.model.gpt import GPT
     from spdf_keras.sparsity.strip import strip
 
 __version__ = "0.1.0"
@@ -25,7 +26,8 @@ _HOMES = {
     "GPTConfig": "spdf_keras.config",
     "PRESETS": "spdf_keras.config",
     "TrainConfig": "spdf_keras.config",
-    "build_gpt": "spdf_keras.model.gpt",
+    "build_gpt": "spdf_keras.model.build",
+    "load_model": "spdf_keras.model.build",
     "strip": "spdf_keras.sparsity.strip",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "build_gpt",
+    "load_model",
     "strip",
 ]
 

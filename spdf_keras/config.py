@@ -108,17 +108,14 @@ class SparsityConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Pre-training; the defaults are appendix A.1 and Table 1's GPT-2 Small.
+class StepConfig:
+    """An optimizer step: what pre-training and fine-tuning share.
 
     Attributes:
         batch_size: Sequences in one optimizer step.
         micro_batches: Parts that a batch is computed in, one after the other;
             must divide `batch_size`. More parts need less memory.
-        tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
-        warmup_tokens: Tokens over which the learning rate rises linearly.
         learning_rate: Peak of the schedule.
-        final_learning_rate: Where the cosine ends, as a fraction of the peak.
         beta_1: AdamW's decay of the first moment.
         beta_2: AdamW's decay of the second moment. The paper says 0.999; a
             public configuration of the same group has 0.95.
@@ -129,17 +126,11 @@ class TrainConfig:
         seed: Seed of the initial weights and of the data order.
         precision: `float32` or `mixed_bfloat16`.
         jit_compile: Compile the step with XLA.
-        validate_every: Steps between validation losses; 0 is at the end alone.
-        checkpoint_every: Steps between checkpoints; 0 is at the end alone.
-        keep_checkpoints: How many of the newest checkpoints stay.
     """
 
     batch_size: int = 256
     micro_batches: int = 1
-    tokens: int = 0
-    warmup_tokens: int = 375_000_000
     learning_rate: float = 6e-4
-    final_learning_rate: float = 0.1
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
@@ -148,29 +139,46 @@ class TrainConfig:
     seed: int = 0
     precision: str = "float32"
     jit_compile: bool = False
-    validate_every: int = 500
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self,
-            *("batch_size", "micro_batches", "learning_rate", "epsilon"),
-            "keep_checkpoints",
-        )
-        _check_not_negative(
-            self,
-            *("tokens", "warmup_tokens", "weight_decay", "clip_norm", "seed"),
-            *("validate_every", "checkpoint_every"),
-        )
+        _check_positive(self, "batch_size", "micro_batches", "learning_rate", "epsilon")
+        _check_not_negative(self, "weight_decay", "clip_norm", "seed")
         _check_fraction(self, "beta_1", "beta_2")
-        fraction = self.final_learning_rate
-        _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
         divides = self.batch_size % self.micro_batches == 0
         must = f"a divisor of batch_size={self.batch_size}"
         _check(self, "micro_batches", divides, must)
         known = self.precision in PRECISIONS
         _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
+
+
+@dataclass(frozen=True)
+class TrainConfig(StepConfig):
+    """Pre-training; the defaults are appendix A.1 and Table 1's GPT-2 Small.
+
+    Attributes:
+        tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
+        warmup_tokens: Tokens over which the learning rate rises linearly.
+        final_learning_rate: Where the cosine ends, as a fraction of the peak.
+        validate_every: Steps between validation losses; 0 is at the end alone.
+        checkpoint_every: Steps between checkpoints; 0 is at the end alone.
+        keep_checkpoints: How many of the newest checkpoints stay.
+    """
+
+    tokens: int = 0
+    warmup_tokens: int = 375_000_000
+    final_learning_rate: float = 0.1
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(self, "keep_checkpoints")
+        _check_not_negative(
+            self, "tokens", "warmup_tokens", "validate_every", "checkpoint_every"
+        )
+        fraction = self.final_learning_rate
+        _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
 
     def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
         """Optimizer steps to see all training tokens, rounded up.
@@ -194,61 +202,38 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(StepConfig):
     """Dense fine-tuning; appendix A.2, and the LoRA recipe that it points to.
 
+    The paper's grid is 8 to 64 for `batch_size`, and 1e-4, 5e-5 and 2.5e-5 for
+    `learning_rate`, the peak of a linear schedule.
+
     Attributes:
-        batch_size: Examples in one optimizer step. The paper's grid: 8 to 64.
-        micro_batches: As in pre-training.
         epochs: Passes over the training examples, at most.
         patience: Epochs without a better validation loss before it stops.
-        learning_rate: Peak of the linear schedule. The paper's grid: 1e-4,
-            5e-5, 2.5e-5.
         warmup_steps: Steps over which the learning rate rises linearly; at
             most a tenth of all steps is used.
         sequence_length: Longest example, context and target together, in
-            tokens. Batches are padded to the longest example of the corpus.
+            tokens. Batches are padded to their own longest example.
         label_smoothing: Weight of the uniform distribution in the loss.
-        beta_1: AdamW's decay of the first moment.
-        beta_2: AdamW's decay of the second moment.
-        epsilon: AdamW's epsilon.
-        weight_decay: Decoupled decay, as in pre-training.
-        clip_norm: Bound of the gradient's global norm; 0 does not clip.
-        seed: Seed of the order of examples.
-        precision: `float32` or `mixed_bfloat16`.
-        jit_compile: Compile the step with XLA.
     """
 
     batch_size: int = 8
-    micro_batches: int = 1
-    epochs: int = 5
-    patience: int = 1
     learning_rate: float = 1e-4
-    warmup_steps: int = 500
-    sequence_length: int = 512
-    label_smoothing: float = 0.1
-    beta_1: float = 0.9
-    beta_2: float = 0.999
     epsilon: float = 1e-6
     weight_decay: float = 0.01
     clip_norm: float = 0.0
-    seed: int = 0
-    precision: str = "float32"
-    jit_compile: bool = False
+    epochs: int = 5
+    patience: int = 1
+    warmup_steps: int = 500
+    sequence_length: int = 512
+    label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self,
-            *("batch_size", "micro_batches", "epochs", "patience"),
-            *("learning_rate", "sequence_length", "epsilon"),
-        )
-        _check_not_negative(self, "warmup_steps", "weight_decay", "clip_norm", "seed")
-        _check_fraction(self, "label_smoothing", "beta_1", "beta_2")
-        divides = self.batch_size % self.micro_batches == 0
-        must = f"a divisor of batch_size={self.batch_size}"
-        _check(self, "micro_batches", divides, must)
-        known = self.precision in PRECISIONS
-        _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
+        super().__post_init__()
+        _check_positive(self, "epochs", "patience", "sequence_length")
+        _check_not_negative(self, "warmup_steps")
+        _check_fraction(self, "label_smoothing")
 
 
 @dataclass(frozen=True)

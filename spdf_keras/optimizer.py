@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.config import StepConfig
 from spdf_keras.keras2 import keras
 
 
@@ -86,6 +87,18 @@ class AdamW(keras.optimizers.AdamW):
             epsilon=self.epsilon * tf.sqrt(1.0 - beta_2_power),
             grad=tf.convert_to_tensor(gradient),
         )
+
+
+def adamw(settings: StepConfig, learning_rate: Any) -> AdamW:
+    """The optimizer of `settings`, with a learning rate or schedule."""
+    return AdamW(
+        learning_rate,
+        settings.weight_decay,
+        settings.beta_1,
+        settings.beta_2,
+        settings.epsilon,
+        settings.clip_norm or None,
+    )
 
 
 @keras.saving.register_keras_serializable("spdf_keras")

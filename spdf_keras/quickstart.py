@@ -116,6 +116,10 @@ class Quickstart:
     ) -> None:
         self._folder, self._config, self._corpora = folder, config, corpora
         self._say, self._progress = say, progress
+        self._train, self._validation = (
+            read_e2e(find_split(corpora.task, split))
+            for split in ("train", "validation")
+        )
         settings = f"# {corpora.title}\n{to_toml(config)}"
         file = folder / "config.toml"
         if file.is_file() and file.read_text("utf-8") != settings:
@@ -125,10 +129,6 @@ class Quickstart:
             )
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(settings, "utf-8")
-        self._train, self._validation = (
-            read_e2e(find_split(corpora.task, split))
-            for split in ("train", "validation")
-        )
 
     def run(self, sparsity: float) -> Result:
         """Runs, or finishes, all stages at one sparsity.

@@ -21,6 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="TFLite: store only the weights that are kept",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="file or folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an export that is there"
+    )
     add_json(parser)
 
 
@@ -37,9 +40,9 @@ def run(args: Namespace) -> None:
 
     model = source.load_model()
     if args.format == "saved_model":
-        card = to_saved_model(model, args.out)
+        card = to_saved_model(model, args.out, args.overwrite)
     else:
-        card = to_tflite(model, args.out, sparse=args.sparse)
+        card = to_tflite(model, args.out, sparse=args.sparse, overwrite=args.overwrite)
     print_table(args.run_folder, card.columns, [card.row()])
     for note in card.notes:
         print(f"- {note}")

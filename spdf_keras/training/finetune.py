@@ -10,7 +10,7 @@ from spdf_keras.config import FinetuneConfig, SparsityConfig
 from spdf_keras.data.tasks.examples import EncodedPairs, Example
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.loss import NextTokenCrossentropy
-from spdf_keras.optimizer import AdamW, WarmupDecay
+from spdf_keras.optimizer import WarmupDecay, adamw
 from spdf_keras.sparsity.strip import strip
 from spdf_keras.training.callbacks import Report, StepLog
 from spdf_keras.training.checkpoint import save_checkpoint
@@ -90,16 +90,10 @@ def finetune(
 
 def _compile(model: GPT, settings: FinetuneConfig, total_steps: int) -> None:
     warmup = min(settings.warmup_steps, total_steps // 10)
-    optimizer = AdamW(
-        WarmupDecay(settings.learning_rate, warmup, total_steps, shape="linear"),
-        settings.weight_decay,
-        settings.beta_1,
-        settings.beta_2,
-        settings.epsilon,
-        settings.clip_norm or None,
-    )
+    rate = settings.learning_rate
+    schedule = WarmupDecay(rate, warmup, total_steps, shape="linear")
     model.compile(
-        optimizer,
+        adamw(settings, schedule),
         NextTokenCrossentropy(settings.label_smoothing),
         micro_batches=settings.micro_batches,
         jit_compile=settings.jit_compile,

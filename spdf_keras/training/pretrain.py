@@ -8,7 +8,8 @@ from spdf_keras.config import Config
 from spdf_keras.data.shards import Shards
 from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
-from spdf_keras.model.gpt import GPT, build_gpt, compile_for_pretraining
+from spdf_keras.model.build import build_gpt, compile_for_pretraining
+from spdf_keras.model.gpt import GPT
 from spdf_keras.training.callbacks import Report, SaveCheckpoints, StepLog, Validate
 from spdf_keras.training.checkpoint import restore_checkpoint, save_checkpoint
 from spdf_keras.training.run import Run

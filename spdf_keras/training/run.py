@@ -16,6 +16,10 @@ from spdf_keras.training.checkpoint import list_checkpoints, restore_checkpoint
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
 
+_FILES = frozenset(
+    ("config.toml", "tokenizer", "checkpoints", "metrics.jsonl", "tensorboard")
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -39,9 +43,10 @@ class Run:
         """
         run = cls(Path(folder))
         if run.folder.exists():
-            empty = run.folder.is_dir() and not any(run.folder.iterdir())
-            # A run that was killed before its first checkpoint starts afresh.
-            if not empty and (not run._config_file.is_file() or run.checkpoints()):
+            # A run that was killed before its first checkpoint starts afresh, but
+            # nothing is removed that a run has not written.
+            ours = run.folder.is_dir() and _FILES.issuperset(os.listdir(run.folder))
+            if not ours or run.checkpoints():
                 raise InputError(f"The folder '{folder}' is in use: choose another.")
             shutil.rmtree(run.folder)
         run.folder.mkdir(parents=True)
@@ -93,7 +98,7 @@ class Run:
 
     def load_model(self) -> "GPT":
         """Builds its model with the weights and masks of the newest checkpoint."""
-        from spdf_keras.model.gpt import build_gpt
+        from spdf_keras.model.build import build_gpt
 
         config = self.config()
         model = build_gpt(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spdf_keras import build_gpt, strip
+from spdf_keras import build_gpt, load_model, strip
 from spdf_keras.config import GPTConfig
+from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.optimizer import AdamW
 from spdf_keras.sparsity.masks import random_mask
@@ -186,7 +187,7 @@ def test_saving_keeps_masks_and_training_goes_on_equally(
     model = build_gpt(tiny, 0.75, micro_batches=2)
     model.fit(token_batches(3), verbose=0)
     model.save(tmp_path / name)
-    loaded = keras.models.load_model(tmp_path / name)
+    loaded = load_model(tmp_path / name)
     assert type(loaded) is type(model) and loaded.sparsity == 0.75
     for path, mask in model.named_masks().items():
         np.testing.assert_array_equal(loaded.named_masks()[path], mask)
@@ -233,3 +234,16 @@ def test_tfmots_callback_and_stripping_know_the_wrapper(
     assert not any(report.violations for report in mask_reports(model))
     stripped = tfmot.sparsity.keras.strip_pruning(model)
     assert [layer.name for layer in stripped.blocks] == ["block_0", "block_1"]
+
+
+def test_what_is_no_saved_gpt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.keras").write_text("no model")
+    layer = keras.layers.Dense(1)
+    keras.Sequential([keras.Input((1,)), layer]).save(tmp_path / "b.keras")
+    for name, sentence in (
+        ("none.keras", "There is no model at"),
+        ("a.keras", "Cannot load a model from"),
+        ("b.keras", "holds no GPT. Received: Sequential"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            load_model(tmp_path / name)

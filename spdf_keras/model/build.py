@@ -1,0 +1,169 @@
+"""Builds, compiles and loads GPTs."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.config import (
+    GPTConfig,
+    TrainConfig,
+    check_sparsity,
+    config_from_tables,
+    get_preset,
+)
+from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras
+from spdf_keras.model.block import GPTBlock
+from spdf_keras.model.embedding import TiedEmbedding
+from spdf_keras.model.gpt import GPT
+from spdf_keras.optimizer import WarmupDecay, adamw
+from spdf_keras.sparsity.wrapper import PruneFixedRandom
+
+
+def build_gpt(
+    model: str | GPTConfig,
+    sparsity: float = 0.0,
+    *,
+    mask_seed: int | None = None,
+    train: TrainConfig | None = None,
+    **settings: Any,
+) -> GPT:
+    """Builds a GPT with fixed random masks, compiled for pre-training.
+
+    The initial weights depend on the seed and on each weight's path alone, so
+    the kept weights of a sparse model start where the dense model's start.
+
+    Args:
+        model: A preset (`gpt_nano`, `gpt_mini`, `gpt2_small`, `gpt3_xl`) or sizes.
+        sparsity: Fraction of zeros in the six matrices of each block, in `[0, 1)`.
+            0 builds the plain dense model.
+        mask_seed: Seed of the masks; that of the weights if None.
+        train: Pre-training settings; the preset's if None. They set the
+            optimizer, its schedule, the precision and the compilation.
+        **settings: Fields of `TrainConfig` to change, such as `seed=1`,
+            `learning_rate=1e-3` or `jit_compile=True`.
+
+    Returns:
+        A compiled model for `fit` on a dataset of `(token_ids, labels)` or
+        `(token_ids, labels, sample_weight)`, each `(batch, length)`.
+
+    Raises:
+        InputError: If the preset, a setting or the sparsity is not valid.
+
+    Example:
+        >>> model = build_gpt("gpt_nano", sparsity=0.75, seed=1)
+        >>> model(keras.backend.ones((2, 8), "int32")).shape
+        TensorShape([2, 8, 2048])
+
+    Reference:
+        Table 1 and appendix A.1 of
+        [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
+    """
+    if isinstance(model, str):
+        preset = get_preset(model)
+        sizes, train = preset.model, train or preset.train
+    elif isinstance(model, GPTConfig):
+        sizes, train = model, train or TrainConfig()
+    else:
+        raise InputError(
+            f"`model` must be a preset's name or a GPTConfig. Received: {model!r}."
+        )
+    if settings:
+        defaults = config_from_tables({"train": dataclasses.asdict(train)})
+        train = config_from_tables({"train": settings}, base=defaults).train
+    check_sparsity(sparsity)
+    if mask_seed is None:
+        mask_seed = train.seed
+    gpt = _functional(sizes, sparsity, train.seed, mask_seed, train.precision)
+    compile_for_pretraining(gpt, train)
+    return gpt
+
+
+def compile_for_pretraining(
+    model: GPT, train: TrainConfig, sequence_length: int = 0
+) -> None:
+    """Compiles `model` with the recipe of appendix A.1.
+
+    Args:
+        model: The model.
+        train: Its pre-training settings.
+        sequence_length: Tokens per sequence, which with the batch size turns
+            tokens into steps; 0 is the model's context.
+    """
+    schedule = WarmupDecay(
+        train.learning_rate,
+        train.warmup_steps(model.sizes, sequence_length),
+        train.total_steps(model.sizes, sequence_length),
+        train.final_learning_rate,
+    )
+    model.compile(
+        adamw(train, schedule),
+        micro_batches=train.micro_batches,
+        jit_compile=train.jit_compile,
+    )
+
+
+def load_model(path: str | Path) -> GPT:
+    """Loads a model that its method `save` wrote, with masks, compiled as it was.
+
+    A `.keras` file also has the optimizer's state. `keras.models.load_model` does
+    the same once this module is imported, which makes its classes known.
+
+    Args:
+        path: A `.keras` file, or the folder of a Keras SavedModel.
+
+    Raises:
+        InputError: If there is no such file, or it holds no GPT.
+    """
+    if not Path(path).exists():
+        raise InputError(f"There is no model at '{path}'.")
+    try:
+        model = keras.models.load_model(path)
+    except (OSError, ValueError, TypeError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"Cannot load a model from '{path}': {first}") from error
+    if not isinstance(model, GPT):
+        raise InputError(f"'{path}' holds no GPT. Received: {type(model).__name__}.")
+    return model
+
+
+def _functional(
+    sizes: GPTConfig, sparsity: float, seed: int, mask_seed: int, precision: str
+) -> GPT:
+    embedding = TiedEmbedding(
+        sizes.vocabulary_size,
+        sizes.hidden_dim,
+        sizes.max_sequence_length,
+        seed=_path_seed(seed, "embedding"),
+        name="embedding",
+        dtype=precision,
+    )
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    x = embedding(token_ids)
+    for index in range(sizes.num_layers):
+        name = f"block_{index}"
+        layer: keras.layers.Layer = GPTBlock(
+            sizes.num_heads,
+            sizes.intermediate_dim,
+            sizes.layer_norm_epsilon,
+            residual_scale=(2 * sizes.num_layers) ** -0.5,
+            seed=_path_seed(seed, name),
+            name=name,
+            dtype=precision,
+        )
+        if sparsity:
+            layer = PruneFixedRandom(layer, sparsity, mask_seed)
+        x = layer(x)
+    norm = keras.layers.LayerNormalization(
+        epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision
+    )
+    logits = embedding(norm(x), reverse=True)
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
+    return GPT(token_ids, logits, name="gpt")
+
+
+def _path_seed(seed: int, path: str) -> int:
+    """A seed for one layer, so that no layer's draw depends on another's."""
+    digest = hashlib.sha256(f"initial:{seed}:{path}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
