@@ -31,6 +31,7 @@ setup(
         "ai-edge-litert>=2.3,<2.4",
         "flatbuffers>=25.9,<26",
         "tokenizers>=0.23,<0.24",
+        "backports.zstd>=1.8,<2",  # in Python 3.14: compression.zstd
         "safetensors>=0.8,<0.9",
         "sacrebleu>=2.6,<3",
         "numpy>=2.4,<2.5",

@@ -15,6 +15,7 @@ from spdf_keras.errors import ExportError, InputError
 
 COMMANDS = (
     "quickstart",
+    "fetch",
     "prepare",
     "pretrain",
     "finetune",

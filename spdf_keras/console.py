@@ -107,3 +107,58 @@ def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
                 last = monotonic()
 
         yield report
+
+
+@contextmanager
+def corpus_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows the preparation of a corpus: share of the files, MB/s, tokens/s.
+
+    Yields a function that takes the reports of `prepare`. Where the standard error
+    stream is no terminal, a plain line is printed every 30 seconds.
+    """
+    from time import monotonic
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rates]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    first: dict[str, Any] = {}
+    start = last = monotonic()
+    with progress:
+        task = progress.add_task(label, total=None, rates="")
+
+        def report(record: dict[str, Any]) -> None:
+            nonlocal start, last
+            now = monotonic()
+            if not first:  # what an earlier run did is no speed of this one
+                first.update(record)
+                start = now
+            seconds = max(now - start, 1e-9)
+            mega_bytes = (record["bytes"] - first["bytes"]) / seconds / 1e6
+            tokens = (record["tokens"] - first["tokens"]) / seconds
+            rates = f"{mega_bytes:.1f} MB/s  {tokens:,.0f} tokens/s"
+            done, total = record["file_bytes"], record["total_bytes"]
+            progress.update(task, completed=done, total=total, rates=rates)
+            if not console.is_terminal and now - last > 30:
+                share = done / max(total, 1)
+                say(f"{label}: {share:.1%}, {record['tokens']:,} tokens, {rates}")
+                last = now
+
+        yield report

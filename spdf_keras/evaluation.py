@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spdf_keras.config import DecodeConfig
+from spdf_keras.config import Config, DecodeConfig
 from spdf_keras.data.tasks.examples import Example, encode_context
 from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
 from spdf_keras.metrics.bleu import Bleu, corpus_bleu
 
 if TYPE_CHECKING:
@@ -23,10 +24,29 @@ class Evaluation:
     Attributes:
         hypotheses: One text per example, in order.
         score: Corpus BLEU.
+        cut_contexts: Contexts that lost their end to make room.
     """
 
     hypotheses: list[str]
     score: Bleu
+    cut_contexts: int = 0
+
+
+def context_room(config: Config) -> int:
+    """Tokens of a context that leave room for the output in a fine-tuned sequence.
+
+    Raises:
+        InputError: If no token of the context would be left.
+    """
+    length = min(config.finetune.sequence_length, config.model.max_sequence_length)
+    room = length - config.decode.max_new_tokens
+    if room < 2:  # one of the context, and the separator
+        raise InputError(
+            "`decode.max_new_tokens` must leave room for a context in the sequence "
+            f"of {length} tokens. Received: max_new_tokens="
+            f"{config.decode.max_new_tokens}."
+        )
+    return room
 
 
 def generate_texts(
@@ -36,6 +56,7 @@ def generate_texts(
     settings: DecodeConfig,
     report: Callable[[int], None] | None = None,
     separator: bool = True,
+    max_context: int | None = None,
 ) -> list[str]:
     """Continues each context greedily up to the end-of-text token.
 
@@ -47,11 +68,14 @@ def generate_texts(
         report: Gets the number of contexts done, after each batch.
         separator: Close each context as the fine-tuning tasks do; False
             continues it as plain text.
+        max_context: Tokens, with the separator, to which a longer context is cut.
 
     Returns:
         The texts, stripped of outer blanks.
     """
-    encode = partial(encode_context, tokenizer) if separator else tokenizer.encode
+    encode = tokenizer.encode
+    if separator:
+        encode = partial(encode_context, tokenizer, max_length=max_context)
     prompts = [encode(context) for context in contexts]
     outputs: list[list[int]] = []
     # A few batches at a time: `generate` sorts by length inside a call.
@@ -74,12 +98,21 @@ def evaluate(
     examples: Sequence[Example],
     settings: DecodeConfig,
     report: Callable[[int], None] | None = None,
+    max_context: int | None = None,
 ) -> Evaluation:
-    """Decodes every example once and scores it against all its references."""
+    """Decodes every example once and scores it against all its references.
+
+    `max_context` is that of `generate_texts`.
+    """
     contexts = [example.context for example in examples]
-    hypotheses = generate_texts(model, tokenizer, contexts, settings, report)
+    hypotheses = generate_texts(
+        model, tokenizer, contexts, settings, report, max_context=max_context
+    )
     references = [example.references for example in examples]
-    return Evaluation(hypotheses, corpus_bleu(hypotheses, references))
+    cut = 0
+    if max_context is not None:
+        cut = sum(len(encode_context(tokenizer, c)) > max_context for c in contexts)
+    return Evaluation(hypotheses, corpus_bleu(hypotheses, references), cut)
 
 
 def write_lines(path: str | Path, texts: Sequence[str]) -> None:

@@ -20,12 +20,13 @@ from typing import Any
 
 from spdf_keras.config import Config, SparsityConfig, to_toml
 from spdf_keras.data.corpus import read_documents
+from spdf_keras.data.prepare import write_shards
 from spdf_keras.data.restaurants import (
     generate_restaurants,
     pretraining_text,
     write_csv,
 )
-from spdf_keras.data.shards import Shards, write_shards
+from spdf_keras.data.shards import Shards
 from spdf_keras.data.tasks.e2e import FILES, find_split, read_e2e
 from spdf_keras.data.tasks.examples import Example
 from spdf_keras.data.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ class Corpora:
     Attributes:
         title: Names them in the report.
         text: The file to pre-train on.
-        task: The folder with the E2E csv files.
+        task: The folder with the E2E files.
     """
 
     title: str
@@ -275,6 +276,7 @@ def write_report(
 ) -> Path:
     """Writes `report.md` and `loss.png`: table, curves, samples, conditions."""
     _plot_losses(folder / "loss.png", results)
+    held_out = find_split(corpora.task, "validation").name
     packages = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "sacrebleu")
     lines = [
         f"# Sparse pre-training, dense fine-tuning: {corpora.title}",
@@ -285,7 +287,7 @@ def write_report(
         "",
         "Loss is that of the pre-training validation split, in nats per token. FLOPs "
         "count the masked weights as skipped. BLEU is of the densely fine-tuned model "
-        f"on {FILES['validation']}, decoded greedily: `{results[0]['signature']}`. "
+        f"on {held_out}, decoded greedily: `{results[0]['signature']}`. "
         "The first two files hold the fine-tuned model, which is dense; the last one "
         "the pre-trained model, whose zeros it does not store.",
         "",

@@ -2,6 +2,8 @@
 
 from argparse import ArgumentParser
 
+from spdf_keras.data.tasks.registry import TASKS
+
 
 def add_json(parser: ArgumentParser) -> None:
     """`--json`."""
@@ -24,7 +26,12 @@ def add_overrides(parser: ArgumentParser) -> None:
 
 def add_task(parser: ArgumentParser) -> None:
     """`--task` and `--data`."""
-    parser.add_argument("--task", choices=["e2e"], default="e2e", help="the task")
+    add_task_name(parser)
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="folder with the task's files"
     )
+
+
+def add_task_name(parser: ArgumentParser) -> None:
+    """`--task`."""
+    parser.add_argument("--task", choices=list(TASKS), default="e2e", help="the task")

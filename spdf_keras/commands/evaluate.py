@@ -24,22 +24,28 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from spdf_keras.config import config_from_tables
     from spdf_keras.console import load_tensorflow, print_json, print_table, say
-    from spdf_keras.data.tasks.e2e import find_split, read_e2e
+    from spdf_keras.data.tasks.registry import get_task
+    from spdf_keras.data.tasks.task import describe
     from spdf_keras.training.run import Run
 
-    examples = read_e2e(find_split(args.data, args.split))
+    task = get_task(args.task)
+    examples = task.read(args.data, args.split)
     source = Run.open(args.run_folder)
-    settings = config_from_tables({}, args.overrides, base=source.config()).decode
+    config = config_from_tables({}, args.overrides, base=source.config())
+    say(f"{args.split}: {describe(examples)}")
     load_tensorflow()
-    from spdf_keras.evaluation import evaluate, write_lines
+    from spdf_keras.evaluation import context_room, evaluate, write_lines
 
     result = evaluate(
         source.load_model(),
         source.tokenizer(),
         examples,
-        settings,
+        config.decode,
         lambda done: say(f"decoded {done} of {len(examples)}"),
+        context_room(config) if task.cut_context else None,
     )
+    if result.cut_contexts:
+        say(f"{result.cut_contexts} contexts lost their end to fit")
     if args.out:
         write_lines(args.out, result.hypotheses)
     print_table(

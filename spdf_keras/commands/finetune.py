@@ -26,9 +26,11 @@ def run(args: Namespace) -> None:
         load_tensorflow,
         print_json,
         print_table,
+        say,
         step_progress,
     )
-    from spdf_keras.data.tasks.e2e import find_split, read_e2e
+    from spdf_keras.data.tasks.registry import get_task
+    from spdf_keras.data.tasks.task import describe
     from spdf_keras.training.run import Run
 
     settings = load_config(args.config).finetune if args.config else None
@@ -36,14 +38,24 @@ def run(args: Namespace) -> None:
     config = base.config()
     tables = {"finetune": vars(settings)} if settings else {}
     config = config_from_tables(tables, args.overrides, base=config)
-    train, validation = (
-        read_e2e(find_split(args.data, split)) for split in ("train", "validation")
-    )
+    task = get_task(args.task)
+    train, validation = (task.read(args.data, s) for s in ("train", "validation"))
+    say(f"train: {describe(train)}; validation: {describe(validation)}")
     load_tensorflow()
     from spdf_keras.training.finetune import finetune
 
     with step_progress("fine-tune") as report:
-        result = finetune(base, train, validation, config.finetune, args.out, report)
+        result = finetune(
+            base,
+            train,
+            validation,
+            config.finetune,
+            args.out,
+            report,
+            task.cut_context,
+        )
+    if result["cut_contexts"]:
+        say(f"{result['cut_contexts']} contexts lost their end to fit")
     print_table(
         args.out,
         ["Task", "Epochs", "Best epoch", "Steps", "Validation loss"],

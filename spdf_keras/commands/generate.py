@@ -1,12 +1,14 @@
 """Continues texts with a run's model, greedily, with a key-value cache.
 
-With `--task e2e`, each text is a meaning representation such as
-`name[Aromi], area[riverside]`, and a fine-tuned run describes it.
+With `--task`, each text is an input of the task, and a fine-tuned run gives its
+output. For e2e that is `name[Aromi], area[riverside]`, for webnlg and dart
+`subject | relation | object` with ` || ` between triples, for curation an article.
 """
 
 from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.data.tasks.registry import TASKS
 
 HELP = "continue texts with a run's model"
 
@@ -16,7 +18,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", action="append", help="a text; may be repeated")
     source.add_argument("--input", metavar="FILE", help="a file with a text per line")
-    parser.add_argument("--task", choices=["e2e"], help="texts are inputs of this task")
+    parser.add_argument(
+        "--task", choices=list(TASKS), help="texts are inputs of this task"
+    )
     add_overrides(parser)
     add_json(parser)
 
@@ -25,7 +29,7 @@ def run(args: Namespace) -> None:
     from spdf_keras.config import config_from_tables
     from spdf_keras.console import load_tensorflow, print_json
     from spdf_keras.data.corpus import open_text
-    from spdf_keras.data.tasks.e2e import linearise
+    from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.errors import InputError
     from spdf_keras.training.run import Run
 
@@ -33,14 +37,20 @@ def run(args: Namespace) -> None:
     if not texts or not all(text.strip() for text in texts):
         raise InputError("Every prompt must be a line of text. Received: an empty one.")
     source = Run.open(args.run_folder)
-    settings = config_from_tables({}, args.overrides, base=source.config()).decode
-    contexts = [linearise(text) for text in texts] if args.task else texts
+    config = config_from_tables({}, args.overrides, base=source.config())
+    task = get_task(args.task) if args.task else None
+    contexts = [task.linearise(text) for text in texts] if task else texts
     load_tensorflow()
-    from spdf_keras.evaluation import generate_texts
+    from spdf_keras.evaluation import context_room, generate_texts
 
     tokenizer = source.tokenizer()
     outputs = generate_texts(
-        source.load_model(), tokenizer, contexts, settings, separator=bool(args.task)
+        source.load_model(),
+        tokenizer,
+        contexts,
+        config.decode,
+        separator=bool(task),
+        max_context=context_room(config) if task and task.cut_context else None,
     )
     for text in outputs:
         print(text)

@@ -1,20 +1,26 @@
-"""Turns text files into packed token shards for pre-training.
+"""Turns a corpus into packed token shards for pre-training.
 
-Documents are blocks of text between blank lines. A tokenizer is read from a
-folder (vocab.json and merges.txt, or encoder.json and vocab.bpe) or trained on
-the text itself.
+JSON lines (.jsonl, the Pile's layout: each line an object with `text`) or plain
+text (documents are blocks between blank lines), packed as .gz or .zst or not, in
+files, folders or patterns. A tokenizer is read from a folder (vocab.json and
+merges.txt, or encoder.json and vocab.bpe) or trained on the corpus itself.
+
+Started again after it was stopped, it goes on where it was.
 """
 
 from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import add_json
 
-HELP = "turn text files into token shards"
+HELP = "turn a corpus into token shards"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="a .txt or .txt.gz file"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a file, folder or pattern of .jsonl or .txt, alone or with .gz or .zst",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -27,7 +33,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--tokenizer", metavar="DIR", help="folder of a GPT-2 BPE")
     source.add_argument(
-        "--vocabulary-size", type=int, metavar="N", help="train a BPE of N tokens"
+        "--vocabulary-size",
+        type=int,
+        metavar="N",
+        help="train a BPE of N tokens, on 200 MB from the start of the files",
     )
     parser.add_argument(
         "--validation-fraction",
@@ -36,40 +45,46 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="F",
         help="share of documents to validate on (default: 0.01)",
     )
+    parser.add_argument(
+        "--on-error",
+        choices=["stop", "skip"],
+        default="stop",
+        help="a line that cannot be used: name it and stop, or leave it out and "
+        "count it (default: stop)",
+    )
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import print_json, print_table
-    from spdf_keras.data.corpus import read_documents
-    from spdf_keras.data.shards import write_shards
+    from spdf_keras.console import corpus_progress, print_json, print_table, say
+    from spdf_keras.data.prepare import prepare
     from spdf_keras.data.tokenizer import Tokenizer
 
-    if args.tokenizer:
-        tokenizer = Tokenizer.load(args.tokenizer)
-    else:
-        tokenizer = Tokenizer.train(read_documents(args.files), args.vocabulary_size)
-    index = write_shards(
-        read_documents(args.files),
-        tokenizer,
-        args.context_length,
-        args.out,
-        args.validation_fraction,
-    )
+    size = args.vocabulary_size
+    with corpus_progress("prepare") as report:
+        index = prepare(
+            args.inputs,
+            Tokenizer.load(args.tokenizer) if size is None else size,
+            args.context_length,
+            args.out,
+            args.validation_fraction,
+            args.on_error,
+            report,
+        )
+    counts = ("documents", "tokens", "sequences", "tokens_left_out")
     print_table(
-        f"{args.out}: sequences of {args.context_length} tokens, "
-        f"vocabulary of {tokenizer.vocabulary_size}",
+        f"{args.out}: sequences of {args.context_length} tokens from "
+        f"{index['corpus']['bytes']:,} bytes of text",
         ["Split", "Documents", "Tokens", "Sequences", "Tokens left out"],
         [
-            [
-                name,
-                *(
-                    f"{split[key]:,}"
-                    for key in ("documents", "tokens", "sequences", "tokens_left_out")
-                ),
-            ]
+            [name, *(f"{split[key]:,}" for key in counts)]
             for name, split in index["splits"].items()
         ],
     )
+    if index["corpus"]["empty_documents"]:
+        say(f"Left out as empty: {index['corpus']['empty_documents']:,} documents.")
+    for kind, found in index["corpus"]["skipped"].items():
+        lines = f"{found['count']:,} lines ({kind})"
+        say(f"Left out: {lines}, the first of them {found['first']}.")
     if args.json:
         print_json(index)

@@ -6,13 +6,13 @@ several files with a line per output each.
 
 from argparse import ArgumentParser, Namespace
 
-from spdf_keras.commands.arguments import add_json
+from spdf_keras.commands.arguments import add_json, add_task_name
 
 HELP = "score a file of outputs"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--task", choices=["e2e"], default="e2e", help="the task")
+    add_task_name(parser)
     parser.add_argument(
         "--hypotheses", required=True, metavar="FILE", help="an output per line"
     )

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spdf_keras.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -147,6 +150,16 @@ class Tokenizer:
         return len(self._vocabulary)
 
     @property
+    def vocabulary(self) -> dict[str, int]:
+        """Token to id, as a copy."""
+        return dict(self._vocabulary)
+
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """Pairs to merge, best first, as a copy."""
+        return list(self._merges)
+
+    @property
     def fingerprint(self) -> str:
         """A hash of vocabulary and merges, equal for equal tokenizers."""
         content: Any = [sorted(self._vocabulary.items()), self._merges]
@@ -160,6 +173,13 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts, on all cores."""
         return [encoding.ids for encoding in self._bpe.encode_batch_fast(list(texts))]
+
+    def encode_arrays(
+        self, texts: Sequence[str], dtype: np.dtype[Any]
+    ) -> list[NDArray[np.integer]]:
+        """As `encode_batch`, in arrays; other threads run while it encodes."""
+        encodings = self._bpe.encode_batch_fast(list(texts))
+        return [np.array(encoding.ids, dtype) for encoding in encodings]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids; bytes that are no UTF-8 become U+FFFD."""

@@ -24,6 +24,7 @@ def finetune(
     settings: FinetuneConfig,
     folder: str | Path,
     report: Report | None = None,
+    cut_context: bool = False,
 ) -> dict[str, Any]:
     """Strips the masks of a pre-trained run and trains every weight on a task.
 
@@ -38,10 +39,13 @@ def finetune(
         settings: The `[finetune]` settings.
         folder: The new run's folder.
         report: Gets a record per step, for a progress display.
+        cut_context: Whether an example that is too long loses the end of its
+            context; False refuses it.
 
     Returns:
         `epochs` that were run, `best_epoch`, its `validation_loss` (in nats per
-        target token, with label smoothing as in training), and `steps`.
+        target token, with label smoothing as in training), `steps`, and
+        `cut_contexts`, the pairs of both splits whose context was cut.
 
     Raises:
         InputError: If an example is too long, or the folder is in use.
@@ -51,8 +55,8 @@ def finetune(
     """
     config, tokenizer = base.config(), base.tokenizer()
     longest = min(settings.sequence_length, config.model.max_sequence_length)
-    pairs = EncodedPairs.encode(examples, tokenizer, longest)
-    held_out = EncodedPairs.encode(validation, tokenizer, longest)
+    pairs = EncodedPairs.encode(examples, tokenizer, longest, cut_context)
+    held_out = EncodedPairs.encode(validation, tokenizer, longest, cut_context)
     run = Run.create(
         folder,
         dataclasses.replace(config, sparsity=SparsityConfig(), finetune=settings),
@@ -80,6 +84,7 @@ def finetune(
         "best_epoch": best_epoch,
         "validation_loss": best,
         "steps": step,
+        "cut_contexts": pairs.num_cut + held_out.num_cut,
     }
 
 

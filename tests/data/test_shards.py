@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spdf_keras.data import shards as module
-from spdf_keras.data.corpus import open_text, read_documents
-from spdf_keras.data.shards import Shards, shuffled, write_shards
+from spdf_keras.data import writer as module
+from spdf_keras.data.prepare import write_shards
+from spdf_keras.data.shards import Shards, shuffled
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 
@@ -63,6 +63,31 @@ def test_batches_are_a_function_of_seed_and_step(folder: Path) -> None:
         for a, b in zip(whole[start:], resumed, strict=False):
             np.testing.assert_array_equal(a, b)
     assert any(np.any(a != b) for a, b in zip(whole, read(1, 0, 60), strict=True))
+
+
+def test_workers_share_each_batch(folder: Path) -> None:
+    opened = Shards.open(folder)
+
+    def read(*shard: int) -> list[Any]:  # across the end of an epoch
+        batches = opened.batches(12, 0, 5, 16, *shard)
+        assert batches.element_spec[0].shape == (12 // (shard or (1,))[0], 16)
+        return [np.stack([x.numpy(), y.numpy()]) for x, y in batches]
+
+    assert 5 * 12 < opened.num_sequences() < 16 * 12
+    whole = read()
+    for num_workers in (1, 2, 3, 12):
+        parts = [read(num_workers, worker) for worker in range(num_workers)]
+        for step, batch in enumerate(whole):
+            together = np.concatenate([part[step] for part in parts], axis=1)
+            np.testing.assert_array_equal(together, batch)
+    for shard, sentence in (
+        ((5, 0), "`num_workers` must divide batch_size=12"),
+        ((0, 0), "`num_workers` must divide"),
+        ((3, 3), "`worker` must be 0 to 2"),
+        ((3, -1), "`worker` must be 0 to 2"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            read(*shard)
 
 
 def test_an_epoch_visits_every_sequence_once_and_labels_are_one_ahead(
@@ -122,6 +147,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
 def test_damaged_shards_are_refused(folder: Path) -> None:
     shard = folder / "train-00001.npy"
     content = shard.read_bytes()
+    Shards.open(folder).verify()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="train-00001.npy' has changed since"):
+        Shards.open(folder).verify()
     shard.write_bytes(content[:-10])
     with pytest.raises(InputError, match="train-00001.npy' is missing or damaged"):
         Shards.open(folder)
@@ -133,26 +162,3 @@ def test_damaged_shards_are_refused(folder: Path) -> None:
         Shards.open(folder)
     with pytest.raises(InputError, match="Make them with `spdf-keras prepare`"):
         Shards.open(folder / "nowhere")
-
-
-def test_documents_are_blocks_between_blank_lines(tmp_path: Path) -> None:
-    file = tmp_path / "a.txt"
-    file.write_bytes("\ufeff one\r\ntwo \r\n\r\n \t\nthree\n\n\n".encode())
-    assert list(read_documents([file, file])) == ["one\ntwo", "three"] * 2
-
-
-def test_a_text_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    import gzip
-
-    cut, plain, latin = (tmp_path / n for n in ("cut.gz", "plain.gz", "latin.txt"))
-    cut.write_bytes(gzip.compress(b"hello" * 1000)[:-9])
-    plain.write_bytes(b"hello")
-    latin.write_bytes(b"caf\xe9")
-    for path, sentence in (
-        (cut, "is cut short"),
-        (plain, "Cannot read .*gzip"),
-        (latin, "is not UTF-8 text: .* at byte 3"),
-        (tmp_path / "none.txt", "Cannot read .*No such file"),
-    ):
-        with pytest.raises(InputError, match=sentence):
-            open_text(path)

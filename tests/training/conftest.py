@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from spdf_keras.config import Config, config_from_tables
+from spdf_keras.data.prepare import write_shards
 from spdf_keras.data.restaurants import (
     generate_restaurants,
     pretraining_text,
     write_csv,
 )
-from spdf_keras.data.shards import Shards, write_shards
+from spdf_keras.data.shards import Shards
 from spdf_keras.data.tokenizer import Tokenizer
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from spdf_keras.config import DecodeConfig, FinetuneConfig
 from spdf_keras.data.tasks.e2e import find_split, read_e2e
+from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import evaluate, write_lines
+from spdf_keras.evaluation import context_room, evaluate, write_lines
 from spdf_keras.training.finetune import finetune
 from spdf_keras.training.run import Run
 
@@ -61,6 +62,33 @@ def test_examples_that_do_not_fit_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match="more than the 10 that fit. Raise `finetune."):
         finetune(Run.open(pretrained), train, train, settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_of_long_inputs_is_cut_in_training_and_in_decoding(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    base = Run.open(pretrained)
+    rows = [f"{n} {'news of the town ' * 60},Sum {n}" for n in range(4)]
+    (tmp_path / "train.csv").write_text("\n".join(["article,summary", *rows]))
+    task = get_task("curation")
+    examples = task.read(tmp_path, "train")
+    settings = dataclasses.replace(SETTINGS, epochs=1, sequence_length=48)
+    with pytest.raises(InputError, match="more than the 48 that fit"):
+        finetune(base, examples, examples, settings, tmp_path / "run")
+    cut = task.cut_context
+    result = finetune(base, examples, examples, settings, tmp_path / "run", None, cut)
+    assert result["cut_contexts"] == 2 * 4  # four in each split
+    config = dataclasses.replace(
+        Run.open(tmp_path / "run").config(), decode=DecodeConfig(max_new_tokens=8)
+    )
+    evaluated = evaluate(
+        base.load_model(),
+        base.tokenizer(),
+        examples,
+        config.decode,
+        max_context=context_room(config),
+    )
+    assert evaluated.cut_contexts == len(evaluated.hypotheses) == 4
 
 
 def test_every_input_is_decoded_once_and_scored(

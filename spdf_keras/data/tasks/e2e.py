@@ -1,15 +1,20 @@
 """The E2E NLG challenge: restaurant attributes to a sentence.
 
-Reads the official csv files (`mr,ref`) and linearises as the LoRA recipe does.
+Reads the official csv files (`mr,ref`), linearised as the LoRA recipe does, or that
+recipe's own text files, a `context||reference` a line. Both give equal contexts;
+the references of the text files have blanks around punctuation.
 """
 
 import csv
 import io
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from spdf_keras.data.corpus import open_text
-from spdf_keras.data.tasks.examples import Example
+from spdf_keras.data.tasks.files import find_file, name_of_split
+from spdf_keras.data.tasks.task import Example, Examples, Task, gather
 from spdf_keras.errors import InputError
 
 FILES = {
@@ -17,6 +22,9 @@ FILES = {
     "validation": "devset.csv",
     "test": "testset_w_refs.csv",
 }
+
+# The same as the LoRA recipe has it.
+TEXT_FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 _FIELD = re.compile(r"([^,\[\]]+)\[([^\]]*)\]")
 _RENAMED = {
@@ -53,26 +61,32 @@ def linearise(mr: str) -> str:
     return " | ".join(parts)
 
 
-def read_e2e(path: str | Path) -> list[Example]:
-    """Reads one csv file: an example per distinct meaning representation.
+def read_e2e(path: str | Path) -> Examples:
+    """Reads one file: an example per distinct meaning representation.
 
     Examples keep the order in which their meaning representations first appear;
     all references of one are together, in file order.
 
     Args:
-        path: A `.csv` or `.csv.gz` with the header `mr,ref`.
+        path: Text lines if its name ends in `.txt` or `.txt.gz`, else a csv, plain
+            or gzip, with the header `mr,ref`.
 
     Raises:
         InputError: If the file cannot be read or a row is malformed; the
             message names the line.
     """
+    is_text = Path(path).name.removesuffix(".gz").endswith(".txt")
+    return gather((_read_text if is_text else _read_csv)(path), Counter(), str(path))
+
+
+def _read_csv(path: str | Path) -> Iterator[Example]:
     rows = csv.reader(io.StringIO(open_text(path), newline=""), strict=True)
-    references: dict[str, list[str]] = {}
     try:
         header = next(rows, [])
         if [name.strip().lower() for name in header] != ["mr", "ref"]:
             message = f"'{path}' must start with the header `mr,ref`."
             raise InputError(f"{message} Received: {','.join(header)!r}.")
+        row: list[str] | None = None
         for row in rows:
             if len(row) != 2 or not row[0].strip() or not row[1].strip():
                 raise InputError(
@@ -84,17 +98,33 @@ def read_e2e(path: str | Path) -> list[Example]:
             except InputError as error:
                 message = f"'{path}', line {rows.line_num}: {error}"
                 raise InputError(message) from error
-            references.setdefault(context, []).append(row[1].strip())
+            yield Example(context, (row[1].strip(),))
+        if row is None:
+            raise InputError(f"'{path}' has no rows below its header.")
     except csv.Error as error:
         message = f"'{path}', line {rows.line_num}: not a csv row: {error}."
         raise InputError(message) from error
-    if not references:
-        raise InputError(f"'{path}' has no rows below its header.")
-    return [Example(context, tuple(texts)) for context, texts in references.items()]
+
+
+def _read_text(path: str | Path) -> Iterator[Example]:
+    # Not `splitlines`: a reference may hold a character that it takes for a break.
+    for number, line in enumerate(open_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        context, separator, text = line.partition("||")
+        if not separator or "||" in text or not context.strip() or not text.strip():
+            raise InputError(
+                f"'{path}', line {number}: a line must be `context||reference`. "
+                f"Received: '{line.strip()[:60]}'."
+            )
+        yield Example(context.strip(), (text.strip(),))
 
 
 def find_split(folder: str | Path, split: str) -> Path:
-    """Finds a split's official csv file in `folder` or in its `e2e` folder.
+    """Finds a split's file in `folder` or in its `e2e` folder.
+
+    The official csv files are taken where there are any, the text files else: all
+    splits come from the same kind, as their references are spaced differently.
 
     Args:
         folder: Where the files are, plain or as `.gz`.
@@ -103,11 +133,20 @@ def find_split(folder: str | Path, split: str) -> Path:
     Raises:
         InputError: If the file is not there.
     """
-    name = FILES[split]
-    for base in (Path(folder), Path(folder) / "e2e"):
-        for candidate in (base / name, base / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
-    raise InputError(
-        f"No E2E {split} data in '{folder}': expected {name} or {name}.gz."
-    )
+    name, text_name = name_of_split(FILES, split), TEXT_FILES[split]
+    has_csv = find_file(folder, ["e2e"], FILES.values())
+    path = find_file(folder, ["e2e"], [name if has_csv else text_name])
+    if path is None:
+        or_text = "" if has_csv else f", or {text_name} or {text_name}.gz"
+        raise InputError(
+            f"No E2E {split} data in '{folder}': expected {name} or {name}.gz{or_text}."
+        )
+    return path
+
+
+def read_split(folder: str | Path, split: str) -> Examples:
+    """Reads the file that `find_split` finds."""
+    return read_e2e(find_split(folder, split))
+
+
+E2E = Task("e2e", read_split, linearise)

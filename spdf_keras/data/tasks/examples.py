@@ -1,4 +1,4 @@
-"""What every fine-tuning task gives, and its way to padded batches."""
+"""From the examples of a fine-tuning task to padded batches of token ids."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.data.shards import shuffled
+from spdf_keras.data.tasks.task import Example as Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 
@@ -20,22 +21,20 @@ _WIDTH_STEP = 16
 _POOL_BATCHES = 64
 
 
-@dataclass(frozen=True)
-class Example:
-    """One input of a task with all its references.
+def encode_context(
+    tokenizer: Tokenizer, context: str, max_length: int | None = None
+) -> list[int]:
+    """Token ids of an input, closed by the end-of-text token (the separator).
 
-    Attributes:
+    Args:
+        tokenizer: Encodes it.
         context: The linearised input.
-        references: The texts that people wrote for it.
+        max_length: A longer context loses its end, not the separator.
     """
-
-    context: str
-    references: tuple[str, ...]
-
-
-def encode_context(tokenizer: Tokenizer, context: str) -> list[int]:
-    """Token ids of an input, closed by the end-of-text token (the separator)."""
-    return [*tokenizer.encode(context), tokenizer.end_token_id]
+    token_ids = tokenizer.encode(context)
+    if max_length is not None:
+        token_ids = token_ids[: max_length - 1]
+    return [*token_ids, tokenizer.end_token_id]
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,20 @@ class EncodedPairs:
     Attributes:
         token_ids: One array per pair: context, separator, target, end.
         context_lengths: How many of them are context and separator.
+        num_cut: Pairs whose context lost its end to make room.
     """
 
     token_ids: list[NDArray[np.int32]]
     context_lengths: NDArray[np.int64]
+    num_cut: int = 0
 
     @classmethod
     def encode(
-        cls, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int
+        cls,
+        examples: Sequence[Example],
+        tokenizer: Tokenizer,
+        max_length: int,
+        cut_context: bool = False,
     ) -> "EncodedPairs":
         """Encodes each reference with its context as the LoRA recipe does.
 
@@ -60,6 +65,8 @@ class EncodedPairs:
             examples: The task's examples.
             tokenizer: Encodes them.
             max_length: Longest pair that is allowed, in tokens.
+            cut_context: Whether a longer pair loses the end of its context. The
+                separator, the target and one token of context always stay.
 
         Raises:
             InputError: If a pair is longer, or there is none.
@@ -69,7 +76,7 @@ class EncodedPairs:
         if not targets:
             raise InputError("The task has no examples.")
         end = [tokenizer.end_token_id]
-        token_ids, lengths = [], []
+        token_ids, lengths, num_cut = [], [], 0
         for number, (context, target) in enumerate(
             zip(
                 tokenizer.encode_batch(contexts),
@@ -78,6 +85,9 @@ class EncodedPairs:
             ),
             1,
         ):
+            room = max_length - len(target) - 2
+            if cut_context and len(context) > room > 0:
+                context, num_cut = context[:room], num_cut + 1
             pair = np.array(context + end + target + end, np.int32)
             if len(pair) > max_length:
                 raise InputError(
@@ -88,7 +98,7 @@ class EncodedPairs:
                 )
             token_ids.append(pair)
             lengths.append(len(context) + 1)
-        return cls(token_ids, np.array(lengths))
+        return cls(token_ids, np.array(lengths), num_cut)
 
     def __len__(self) -> int:
         return len(self.token_ids)

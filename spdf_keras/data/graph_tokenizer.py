@@ -1,0 +1,291 @@
+r"""The tokenizer as TensorFlow operations, for serving and `tf.data`.
+
+It gives the ids of `Tokenizer`, for every text. KerasNLP's `BytePairTokenizer`
+does not: it cuts a final `\n\n` in two, takes 15 white-space characters for
+others, leaves out U+096C, which it uses as a mark, and stops at U+0000.
+
+Its regular expressions are not mended here but done without: the text is cut by
+comparing the classes of neighbouring characters. The classes are read from the
+`tokenizers` library, as two engines may be of two versions of Unicode.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from spdf_keras.data.tokenizer import Tokenizer
+
+# Classes of characters, and what stands before and after a text.
+_OTHER, _LETTER, _NUMBER, _WHITE_SPACE, _BLANK, _EDGE = range(6)
+_PATTERNS = {_LETTER: r"\p{L}+", _NUMBER: r"\p{N}+", _WHITE_SPACE: r"\s+"}
+# Only these planes of Unicode have, or are planned to have, any of the three.
+_PLANES = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
+
+
+class GraphTokenizer(tf.Module):
+    """Encodes and decodes string tensors with the ids of a `Tokenizer`.
+
+    Its four methods are `tf.function`s of core TensorFlow operations, so a
+    SavedModel that has them needs neither this package nor TensorFlow Text. They
+    run on the CPU, wherever the model does; TFLite has no such operations.
+
+    Strings should be UTF-8. Bytes that are not become U+FFFD, as many as in
+    Python's `bytes.decode(errors="replace")`.
+
+    Args:
+        tokenizer: What it equals.
+
+    Example:
+        >>> tokenizer = Tokenizer.train(["low lower lowest"], 300)
+        >>> in_graph = GraphTokenizer(tokenizer)
+        >>> in_graph.encode_batch(["lower!", ""]).to_list() == [
+        ...     tokenizer.encode("lower!"),
+        ...     [],
+        ... ]
+        True
+        >>> in_graph.decode(tokenizer.encode("lower!")).numpy()
+        b'lower!'
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(name="graph_tokenizer")
+        vocabulary = tokenizer.vocabulary
+        self._size = len(vocabulary)
+        characters = _byte_characters()
+        byte_ids = [vocabulary.get(character, -1) for character in characters]
+        self._has_all_bytes = min(byte_ids) >= 0
+        self._byte_ids = tf.constant(byte_ids, tf.int32)
+        self._classes = tf.constant(_character_classes())
+        tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+        self._token_bytes = tf.constant([_bytes_of(t, characters) for t in tokens])
+
+        # A pair that is listed twice has its last rank, as in the library.
+        ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
+        pairs = [(vocabulary[a], vocabulary[b]) for a, b in ranks]
+        products = np.zeros(len(tokenizer.merges) + 1, np.int32)
+        for (first, second), rank in ranks.items():
+            products[rank] = vocabulary[first + second]
+        self._products = tf.constant(products)
+        self._no_merge = len(products)
+        self._is_ordered = _is_ordered(pairs, list(ranks.values()), products)
+        # A table may not be empty: -1 is the key of no pair.
+        keys = [-1, *(a * self._size + b for a, b in pairs)]
+        values = [self._no_merge, *ranks.values()]
+        self._ranks = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(keys, tf.int64), tf.constant(values, tf.int32)
+            ),
+            default_value=self._no_merge,
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def encode(self, text: tf.Tensor) -> tf.Tensor:
+        """Token ids of one text, int32 of shape `(tokens,)`."""
+        return self._encode(text[tf.newaxis]).values
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def encode_batch(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Token ids of texts, int32 of shape `(texts, None)`.
+
+        Words are merged once a batch, however often they come: large batches
+        are faster.
+        """
+        return self._encode(texts)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def decode(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD.
+
+        Ids that are no token, such as a padding of -1, are left out.
+        """
+        row = tf.RaggedTensor.from_row_lengths(token_ids, [tf.size(token_ids)])
+        return self._decode(row)[0]
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.int32)])
+    def decode_batch(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
+        """Texts of token ids, as `decode`, of shape `(texts,)`.
+
+        A dense batch is given as `tf.RaggedTensor.from_tensor(token_ids)`.
+        """
+        return self._decode(token_ids)
+
+    def _encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        characters = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")
+        rows = tf.cast(characters.value_rowids(), tf.int32)
+        starts = self._word_starts(characters.values, rows)
+        words = tf.strings.unicode_encode(
+            tf.RaggedTensor.from_row_starts(characters.values, starts), "UTF-8"
+        )
+        different, number = tf.unique(words)
+        tokens = tf.gather(self._merge(different), number)  # (words, None)
+        tokens_per_text = tf.math.unsorted_segment_sum(
+            tokens.row_lengths(), tf.gather(rows, starts), tf.size(texts)
+        )
+        return tf.RaggedTensor.from_row_lengths(tokens.values, tokens_per_text)
+
+    def _word_starts(self, characters: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        r"""Where the words of GPT-2's regular expression start.
+
+        It is `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+` or
+        `\s+(?!\S)|\s+`, which comes to this: a word is a run of one class, and
+        takes a blank before it along. Of white space before a word, the last
+        character is by itself, unless it is such a blank. A contraction starts only
+        where a word would.
+
+        Args:
+            characters: Code points of all texts.
+            rows: The text that each is of.
+        """
+        classes = tf.cast(tf.gather(self._classes, characters), tf.int32)
+        is_blank = classes == _BLANK
+        is_white = is_blank | (classes == _WHITE_SPACE)
+        kinds = tf.where(is_white, _WHITE_SPACE, classes)
+        previous_row, next_row = _shift(rows, 1, -1), _shift(rows, -1, -1)
+        is_first, is_last = rows != previous_row, rows != next_row
+        previous = tf.where(is_first, _EDGE, _shift(kinds, 1, _EDGE))
+        after_blank = _shift(is_blank, 1, False) & ~is_first
+        next_is_white = is_last | _shift(is_white, -1, False)
+        white_start = (previous != _WHITE_SPACE) | ~next_is_white
+        word_start = (kinds != previous) & ~after_blank
+
+        # The two characters after an apostrophe that starts a word.
+        quote = (characters == ord("'")) & word_start
+        one = tf.where(is_last, 0, _shift(characters, -1, 0))
+        two = tf.where(rows == _shift(rows, -2, -1), _shift(characters, -2, 0), 0)
+        short, long = tf.zeros_like(quote), tf.zeros_like(quote)
+        for letter in "stmd":
+            short |= quote & (one == ord(letter))
+        for first, second in ("re", "ve", "ll"):
+            long |= quote & (one == ord(first)) & (two == ord(second))
+        inside = _shift(short | long, 1, False) | _shift(long, 2, False)
+        after = _shift(short, 2, False) | _shift(long, 3, False)
+        word_start = (word_start | after) & ~inside
+        is_start = is_first | tf.where(is_white, white_start, word_start)
+        return tf.reshape(tf.where(is_start), [-1])
+
+    def _merge(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Token ids of words, all different: `(words,)` to `(words, None)`."""
+        split = tf.strings.bytes_split(words)
+        raw = tf.reshape(tf.io.decode_raw(split.values, tf.uint8), [-1])
+        all_ids = tf.gather(self._byte_ids, tf.cast(raw, tf.int32))
+        all_words = tf.cast(split.value_rowids(), tf.int32)
+        if not self._has_all_bytes:  # the library, too, leaves out the others
+            is_known = all_ids >= 0
+            all_ids = tf.boolean_mask(all_ids, is_known)
+            all_words = tf.boolean_mask(all_words, is_known)
+        none = tf.zeros([0], tf.int32)
+
+        def step(
+            ids: tf.Tensor, at: tf.Tensor, done: tf.Tensor, done_at: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            """Does the best merge of every word; words without one are done."""
+            word = tf.gather(all_words, at)
+            is_pair = word[:-1] == word[1:]
+            key = tf.cast(ids[:-1], tf.int64) * self._size + tf.cast(ids[1:], tf.int64)
+            found = tf.where(is_pair, self._ranks.lookup(key), self._no_merge)
+            rank = tf.pad(found, [[0, 1]], constant_values=self._no_merge)
+            best = tf.math.unsorted_segment_min(rank, word, tf.size(words))
+            best = tf.gather(best, word)
+            is_done = best == self._no_merge
+            merges = self._without_overlap((rank == best) & ~is_done, word)
+            product = tf.gather(self._products, tf.where(merges, rank, 0))
+            ids = tf.where(merges, product, ids)
+            stays = ~is_done & ~_shift(merges, 1, False)
+            return (
+                tf.boolean_mask(ids, stays),
+                tf.boolean_mask(at, stays),
+                tf.concat([done, tf.boolean_mask(ids, is_done)], 0),
+                tf.concat([done_at, tf.boolean_mask(at, is_done)], 0),
+            )
+
+        _, _, ids, at = tf.while_loop(
+            lambda ids, *_: tf.size(ids) > 0,
+            step,
+            (all_ids, tf.range(tf.size(all_ids)), none, none),
+            shape_invariants=(tf.TensorShape([None]),) * 4,
+        )
+        # Back in the order of the text.
+        slots = tf.tensor_scatter_nd_update(
+            tf.zeros_like(all_ids) - 1, at[:, None], ids
+        )
+        is_used = slots >= 0
+        return tf.RaggedTensor.from_value_rowids(
+            tf.boolean_mask(slots, is_used),
+            tf.cast(tf.boolean_mask(all_words, is_used), tf.int64),
+            nrows=tf.size(words, tf.int64),
+        )
+
+    def _without_overlap(self, chosen: tf.Tensor, word: tf.Tensor) -> tf.Tensor:
+        """Of pairs that share a token, as in `aaa`, the first."""
+        index = tf.range(tf.size(chosen))
+        if not self._is_ordered:  # a merge may make a better one possible: one a step
+            first = tf.where(chosen, index, tf.size(chosen))
+            first = tf.math.unsorted_segment_min(first, word, tf.reduce_max(word) + 1)
+            return index == tf.gather(first, word)
+        is_start = chosen & ~_shift(chosen, 1, False)
+        starts = tf.concat([[0], tf.boolean_mask(index, is_start)], 0)
+        offset = index - tf.gather(starts, tf.cumsum(tf.cast(is_start, tf.int32)))
+        return chosen & (offset % 2 == 0)
+
+    def _decode(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
+        is_token = (token_ids >= 0) & (token_ids < self._size)
+        known = tf.ragged.boolean_mask(token_ids, is_token)
+        text = tf.strings.reduce_join(tf.gather(self._token_bytes, known), axis=-1)
+        return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+
+
+def _shift(values: tf.Tensor, by: int, fill: Any) -> tf.Tensor:
+    """Moves values to later places (`by` > 0) or earlier ones."""
+    if by > 0:
+        return tf.pad(values, [[by, 0]], constant_values=fill)[:-by]
+    return tf.pad(values, [[0, -by]], constant_values=fill)[-by:]
+
+
+def _is_ordered(
+    pairs: list[tuple[int, int]], ranks: list[int], products: NDArray[np.int32]
+) -> bool:
+    """Whether both tokens of every merge are made by better merges only."""
+    made_by: dict[int, int] = {}
+    for rank in ranks:
+        made_by[products[rank]] = max(rank, made_by.get(products[rank], -1))
+    return all(
+        made_by.get(token, -1) < rank
+        for pair, rank in zip(pairs, ranks, strict=True)
+        for token in pair
+    )
+
+
+def _byte_characters() -> list[str]:
+    """The character that each byte is written as in GPT-2's vocabulary."""
+    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = (byte for byte in range(256) if byte not in shown)
+    codes = {byte: 256 + number for number, byte in enumerate(hidden)}
+    return [chr(codes.get(byte, byte)) for byte in range(256)]
+
+
+def _bytes_of(token: str, characters: list[str]) -> bytes:
+    """What a token stands for; one that is not of byte characters, for itself."""
+    if set(token) <= set(characters):
+        return bytes(map(characters.index, token))
+    return token.encode()
+
+
+@lru_cache(maxsize=1)
+def _character_classes() -> NDArray[np.uint8]:
+    """The class of every code point, read from the `tokenizers` library."""
+    from tokenizers import Regex, pre_tokenizers
+
+    codes = np.concatenate([np.array(plane) for plane in _PLANES])
+    text = "".join(map(chr, codes))
+    classes = np.full(0x110000, _OTHER, np.uint8)
+    for kind, pattern in _PATTERNS.items():
+        cutter = pre_tokenizers.Split(Regex(pattern), "removed")
+        is_of_kind = np.ones(len(codes), bool)
+        for _, (start, end) in cutter.pre_tokenize_str(text):
+            is_of_kind[start:end] = False
+        classes[codes[is_of_kind]] = kind
+    classes[ord(" ")] = _BLANK
+    return classes

@@ -1,0 +1,70 @@
+"""What a preparation that was stopped needs to go on."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+
+
+class Journal:
+    """`journal.json`: what was done of which work."""
+
+    def __init__(self, work: Path, settings: dict[str, Any]) -> None:
+        self.path, self._settings = work / "journal.json", settings
+
+    def read(self) -> dict[str, Any]:
+        """The last state, or nothing where there is none.
+
+        Raises:
+            InputError: If it is that of other inputs or settings.
+        """
+        try:
+            journal = json.loads(self.path.read_text("utf-8"))
+            before = journal.pop("settings")
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"'{self.path}' is damaged: {error}. Delete its folder to start over."
+            ) from error
+        for key, value in self._settings.items():
+            if before.get(key) != value:
+                raise InputError(
+                    f"'{self.path.parent}' holds a corpus that was begun with other "
+                    f"{key.replace('_', ' ')}. Give the same to go on with it, or "
+                    "delete that folder to start over."
+                )
+        return dict(journal)
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Makes this the last state."""
+        replace_file(self.path, json.dumps({"settings": self._settings, **state}))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a text file that is there as a whole, or as before."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def fingerprint_files(files: Sequence[Path]) -> list[list[Any]]:
+    """Name, size and time of the last change of each file."""
+    stats = [(str(file), file.stat()) for file in files]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def find_finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The index in a folder, if it came from what has this fingerprint."""
+    try:
+        index = json.loads((folder / "index.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(index, dict) and index.get("prepared_from") == fingerprint
+    return index if same else None

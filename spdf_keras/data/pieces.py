@@ -1,0 +1,125 @@
+r"""Long documents, a piece at a time, with the token ids of the whole.
+
+GPT-2 splits text with a regular expression before it merges bytes:
+
+    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+
+Ids of two pieces, one after the other, are those of the whole text if the split
+has a boundary between them, and neither side looks across it. It holds before
+
+- a space or line feed after something that is no space: a match holds a space
+  only as its first character or is all spaces, so none runs across, and no match
+  before it looks past a character that is no space;
+- a digit or punctuation after a letter: a match with a letter ends with letters
+  (`'s` too), so it ends there whether the text goes on or not.
+
+Nothing in the expression looks back, so the right side starts afresh.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+PIECE_CHARACTERS = 2**18
+# `tokenizers` takes up to 400 bytes of memory per character of one word.
+MAX_RUN_CHARACTERS = 2**20
+
+# Letters by their range: which characters are letters depends on the version of
+# Unicode, but a letter stays one, and so does what stands in ASCII.
+_PLACE = re.compile(
+    r"(?<=\S)[ \n]"
+    r"|(?<=[A-Za-z\u0430-\u044f\u3041-\u3096\u4e00-\u9fa5\uac00-\ud7a3])"
+    r"[!-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]"
+)
+_JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# Before these bytes no escape, surrogate pair or character of UTF-8 is cut.
+_JSON_PLACE = re.compile(rb"[ \xc2-\xf4]")
+
+
+def cut(text: str, max_run: int = MAX_RUN_CHARACTERS) -> list[str]:
+    """Cuts a text into pieces that can be tokenised one by one.
+
+    All but the last have at least `PIECE_CHARACTERS`; a short text is one piece.
+
+    Args:
+        text: Anything.
+        max_run: Characters that a piece may go on until there is a place to cut.
+
+    Raises:
+        ValueError: If one goes on for longer.
+
+    Example:
+        >>> [len(piece) for piece in cut("word " * 60_000)]
+        [262144, 37856]
+    """
+    pieces, start = [], 0
+    while len(text) - start > PIECE_CHARACTERS:
+        place = _PLACE.search(text, start + PIECE_CHARACTERS)
+        stop = place.start() if place else len(text)
+        if stop - start > PIECE_CHARACTERS + max_run:
+            raise ValueError(
+                f"it has more than {max_run:,} characters without a "
+                "space or another place to cut"
+            )
+        if place is None:
+            break
+        pieces.append(text[start:stop])
+        start = stop
+    return [*pieces, text[start:]]
+
+
+def json_text_pieces(line: bytes) -> Iterator[str]:
+    """Yields the `text` of a long JSON line as pieces, in little more memory.
+
+    Raises:
+        ValueError: As `cut`, or if the line is no JSON object with a string
+            `text`; it says what is wrong. Pieces may have come before that.
+    """
+    spans: list[tuple[int, int]] = []
+
+    def number(match: re.Match[bytes]) -> bytes:
+        spans.append(match.span())
+        return b'"%d"' % (len(spans) - 1)
+
+    def read(start: int, stop: int) -> str:
+        return str(json.loads(b'"%b"' % line[start:stop]))
+
+    # Every string, key or value, is replaced by its number: what remains is short.
+    record = parse_json(_JSON_STRING.sub(number, line))
+    place = None
+    for key, value in record.items() if isinstance(record, dict) else ():
+        start, stop = spans[int(key)]
+        if stop - start < 64 and read(start + 1, stop - 1) == "text":
+            place = value
+    if place is None:
+        raise ValueError("it has no `text`")
+    if not isinstance(place, str):
+        raise ValueError("its `text` is not a string")
+    start, end = spans[int(place)]
+    start, end = start + 1, end - 1
+    rest = ""
+    while start < end:
+        found = _JSON_PLACE.search(line, min(start + PIECE_CHARACTERS, end), end)
+        stop = found.start() if found else end
+        content = b'"%b"' % line[start:stop]
+        *ready, rest = cut(rest + str(parse_json(content)))
+        yield from ready
+        start = stop
+    yield rest
+
+
+def parse_json(content: bytes) -> object:
+    """Parses UTF-8 JSON.
+
+    Raises:
+        ValueError: If it is neither; it says which.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8: {error.reason} at byte {error.start}"
+        raise ValueError(reason) from error
+    except RecursionError as error:
+        raise ValueError("it is not JSON: nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from error

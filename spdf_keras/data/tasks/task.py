@@ -1,0 +1,137 @@
+"""What every fine-tuning task is, and what it gives.
+
+Loads neither TensorFlow nor NumPy: the command line names the tasks at once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spdf_keras.errors import InputError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input of a task with all its references.
+
+    Attributes:
+        context: The linearised input.
+        references: The texts that people wrote for it.
+        category: What the input is about, where the task says so.
+        seen: Whether the category is one of the training set's (`cate` in the
+            LoRA recipe); None where the task has no such parts.
+    """
+
+    context: str
+    references: tuple[str, ...]
+    category: str = ""
+    seen: bool | None = None
+
+
+class Examples(list[Example]):
+    """A split's examples, and how much of its files is not among them.
+
+    Attributes:
+        left_out: Number of texts, inputs or rows by the reason why they were
+            left out; empty where everything was used.
+    """
+
+    def __init__(
+        self, examples: Iterable[Example], left_out: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(examples)
+        self.left_out = {key: n for key, n in (left_out or {}).items() if n}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Size of a split.
+
+    Attributes:
+        inputs: Distinct inputs; each is decoded once.
+        pairs: Pairs of input and reference; each is one training sequence.
+        left_out: See `Examples`.
+    """
+
+    inputs: int
+    pairs: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A fine-tuning corpus.
+
+    Attributes:
+        name: What `--task` calls it.
+        read: Reads a split (`train`, `validation`, `test`) out of a folder.
+        linearise: Turns what a person types as an input into a context.
+        cut_context: Whether a context that is too long loses its end; False
+            refuses it.
+    """
+
+    name: str
+    read: Callable[[str | Path, str], Examples]
+    linearise: Callable[[str], str]
+    cut_context: bool = False
+
+
+def counts(examples: Sequence[Example]) -> Counts:
+    """Counts inputs, pairs and what was left out.
+
+    Example:
+        >>> counts([Example("a", ("b", "c")), Example("d", ("e",))])
+        Counts(inputs=2, pairs=3, left_out={})
+    """
+    pairs = sum(len(example.references) for example in examples)
+    left_out = examples.left_out if isinstance(examples, Examples) else {}
+    return Counts(len(examples), pairs, dict(left_out))
+
+
+def describe(examples: Sequence[Example]) -> str:
+    """The counts as a phrase.
+
+    Example:
+        >>> describe(Examples([Example("a", ("b", "c"))], {"empty texts": 2}))
+        '1 inputs, 2 pairs, left out: 2 empty texts'
+    """
+    found = counts(examples)
+    left_out = ", ".join(f"{n} {key}" for key, n in found.left_out.items())
+    pairs = f"{found.inputs} inputs, {found.pairs} pairs"
+    return f"{pairs}, left out: {left_out}" if left_out else pairs
+
+
+def gather(
+    rows: Iterable[Example], left_out: Mapping[str, int], source: str
+) -> Examples:
+    """Joins the rows of each context, as the recipe decodes each context once.
+
+    Contexts keep the order in which they first appear, references that of the
+    rows. Category and `seen` are those of a context's first row (the training
+    set of WebNLG has a few inputs under two categories).
+
+    Args:
+        rows: What a file holds, an entry or a pair at a time.
+        left_out: What the reader leaves out, which may grow while the rows are
+            read; inputs of which no text is left come to it.
+        source: Names the file or folder in the error.
+
+    Raises:
+        InputError: If nothing is left.
+    """
+    first: dict[str, Example] = {}
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        first.setdefault(row.context, row)
+        texts.setdefault(row.context, []).extend(row.references)
+    examples = [
+        replace(example, references=tuple(texts[context]))
+        for context, example in first.items()
+        if texts[context]
+    ]
+    reasons = {**left_out, "inputs without a text": len(first) - len(examples)}
+    found = Examples(examples, reasons)
+    if not found:
+        and_why = "".join(f"; left out: {n} {key}" for key, n in found.left_out.items())
+        raise InputError(f"'{source}' has no examples{and_why}.")
+    return found

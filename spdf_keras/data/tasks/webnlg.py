@@ -1,0 +1,164 @@
+"""The WebNLG challenge 2017: triples of DBpedia to text.
+
+Reads the official xml and the same as JSON, to equal examples in equal order.
+Only texts that are marked `good` are references; `Examples.left_out` counts the
+others.
+"""
+
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from spdf_keras.data.corpus import open_text
+from spdf_keras.data.tasks import triples
+from spdf_keras.data.tasks.files import (
+    checked,
+    field,
+    find_file,
+    name_of_split,
+    read_json,
+)
+from spdf_keras.data.tasks.task import Example, Examples, Task, gather
+from spdf_keras.data.tasks.triples import Entry, Triple, parse_triples, read_xml
+from spdf_keras.errors import InputError
+
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+
+# The categories of the training set. The test set has five more.
+SEEN = frozenset(
+    ("Airport", "Astronaut", "Building", "City", "ComicsCharacter")
+    + ("Food", "Monument", "SportsTeam", "University", "WrittenWork")
+)
+
+_FOLDER = "webnlg_challenge_2017"
+_INNER = ("webnlg", _FOLDER, f"webnlg/{_FOLDER}")
+_ARCHIVE = f"{_FOLDER}_xml.tar.gz"
+# Of the test folder: the others lack the texts, or repeat a part of this one.
+_TEST_FILE = "testdata_with_lex.xml"
+_TRIPLE_KEYS = ("subject", "property", "object")
+
+
+def read_webnlg(folder: str | Path, split: str) -> Examples:
+    """Reads a split: an example per distinct set of triples.
+
+    Looked for in this order, in `folder` and in `webnlg`,
+    `webnlg_challenge_2017` and `webnlg/webnlg_challenge_2017` inside it:
+    `train.json`, `dev.json` or `test.json` (plain or `.gz`), the folder `train`,
+    `dev` or `test` of xml files, `webnlg_challenge_2017_xml.tar.gz`.
+
+    Args:
+        folder: Where the files are.
+        split: `train`, `validation` or `test`.
+
+    Raises:
+        InputError: If there is no such file or one is malformed; the message
+            names file and entry.
+    """
+    name = name_of_split(SPLITS, split)
+    path = find_file(folder, _INNER, [f"{name}.json"])
+    if path:
+        return _examples(read_json_entries(path), str(path))
+    for base in (Path(folder), *(Path(folder) / inner for inner in _INNER)):
+        if (base / name).is_dir():
+            return _examples(_folder_entries(base / name), str(base / name))
+    path = find_file(folder, _INNER, [_ARCHIVE])
+    if path:
+        return _examples(_archive_entries(path, name), f"{path}/{name}")
+    raise InputError(
+        f"No WebNLG {split} data in '{folder}': expected {name}.json, the folder "
+        f"{name} with xml files, or {_ARCHIVE}."
+    )
+
+
+def linearise(text: str) -> str:
+    """The context of triples that a person types.
+
+    Example:
+        >>> linearise("Aarhus | leaderName | Jacob_Bundsgaard")
+        'Aarhus : leaderName : Jacob_Bundsgaard'
+    """
+    return triples.linearise(parse_triples(text))
+
+
+def read_json_entries(path: str | Path) -> Iterator[Entry]:
+    """Yields the entries of `{"entries": [{"1": {...}}, ...]}`."""
+    document = checked(read_json(path), dict, "the file", f"'{path}'")
+    for number, item in enumerate(field(document, "entries", list, f"'{path}'"), 1):
+        where = f"'{path}', entry {number}"
+        item = checked(item, dict, "an entry", where)
+        if len(item) != 1:
+            raise InputError(f"{where}: it must be an object with one key, its number.")
+        entry = checked(next(iter(item.values())), dict, "an entry", where)
+        category = field(entry, "category", str, where)
+        found = field(entry, "modifiedtripleset", list, where)
+        texts = []
+        for item in field(entry, "lexicalisations", list, where):
+            text = checked(item, dict, "a lexicalisation", where)
+            comment = field(text, "comment", str, where)
+            texts.append((comment, field(text, "lex", str, where)))
+        yield Entry(where, category, [_triple(t, where) for t in found], texts)
+
+
+def _triple(triple: Any, where: str) -> Triple:
+    checked(triple, dict, "a triple", where)
+    subject, relation, value = (field(triple, key, str, where) for key in _TRIPLE_KEYS)
+    return subject, relation, value
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    return path.suffix == ".xml" and (
+        path.name == _TEST_FILE or not path.name.startswith("testdata")
+    )
+
+
+def _folder_entries(folder: Path) -> Iterator[Entry]:
+    # In the order of their paths, which is that of the JSON files.
+    for path in sorted(folder.rglob("*.xml")):
+        if _is_wanted(PurePosixPath(path.name)):
+            yield from read_xml(str(path), open_text(path))
+
+
+def _archive_entries(archive: Path, name: str) -> Iterator[Entry]:
+    try:
+        with tarfile.open(archive) as tar:
+            members = [(PurePosixPath(m.name), m) for m in tar if m.isfile()]
+            for path, member in sorted(members, key=lambda pair: pair[0]):
+                if name in path.parts[:-1] and _is_wanted(path):
+                    file = tar.extractfile(member)
+                    assert file is not None  # `isfile`, above
+                    text = _decode(file.read(), f"{archive}/{path}")
+                    yield from read_xml(f"{archive}/{path}", text)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise InputError(f"Cannot read '{archive}': {error}.") from error
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"'{name}' is not UTF-8 text at byte {error.start}."
+        ) from error
+
+
+def _examples(entries: Iterable[Entry], source: str) -> Examples:
+    left_out: Counter[str] = Counter()
+
+    def rows() -> Iterator[Example]:
+        for entry in entries:
+            if not entry.category or not entry.triples:
+                raise InputError(f"{entry.where}: it must have a category and triples.")
+            good = [text for comment, text in entry.texts if comment == "good"]
+            texts = tuple(text for text in good if text.strip())
+            left_out["texts not marked good"] += len(entry.texts) - len(good)
+            left_out["empty texts"] += len(good) - len(texts)
+            context = triples.linearise(entry.triples)
+            yield Example(context, texts, entry.category, entry.category in SEEN)
+
+    return gather(rows(), left_out, source)
+
+
+WEBNLG = Task("webnlg", read_webnlg, linearise)
