@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 
@@ -61,50 +62,20 @@ def say(text: str) -> None:
 
 @contextmanager
 def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Shows training: step, loss, steps per second, time left.
+    """Shows training: step, loss, time left.
 
     Yields a function that takes the records of `StepLog`. Where the standard
     error stream is no terminal, a plain line is printed every 30 seconds.
     """
-    from time import monotonic
-
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
     shown: dict[str, str] = {}
-    last = monotonic()
-    with progress:
-        task = progress.add_task(label, total=None, losses="")
+    with _progress_bar(label) as show:
 
         def report(record: dict[str, Any]) -> None:
-            nonlocal last
             for key, name in (("loss", "loss"), ("validation_loss", "validation")):
                 if key in record:
                     shown[key] = f"{name} {record[key]:.3f}"
-            losses, total = "  ".join(shown.values()), record["total_steps"]
-            progress.update(task, completed=record["step"], total=total, losses=losses)
-            finished = record["step"] >= total
-            if not console.is_terminal and (monotonic() - last > 30 or finished):
-                say(f"{label}: step {record['step']} of {total}, {losses}")
-                last = monotonic()
+            step, total = record["step"], record["total_steps"]
+            show(step, total, f"step {step} of {total}  " + "  ".join(shown.values()))
 
         yield report
 
@@ -116,8 +87,31 @@ def corpus_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     Yields a function that takes the reports of `prepare`. Where the standard error
     stream is no terminal, a plain line is printed every 30 seconds.
     """
-    from time import monotonic
+    first: dict[str, Any] = {}
+    start = monotonic()
+    with _progress_bar(label) as show:
 
+        def report(record: dict[str, Any]) -> None:
+            nonlocal start
+            if not first:  # what an earlier run did is no speed of this one
+                first.update(record)
+                start = monotonic()
+            seconds = max(monotonic() - start, 1e-9)
+            mega_bytes = (record["bytes"] - first["bytes"]) / seconds / 1e6
+            tokens = (record["tokens"] - first["tokens"]) / seconds
+            rates = f"{mega_bytes:.1f} MB/s  {tokens:,.0f} tokens/s"
+            text = f"{record['tokens']:,} tokens  {rates}"
+            show(record["file_bytes"], record["total_bytes"], text)
+
+        yield report
+
+
+@contextmanager
+def _progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on the standard error stream; plain lines where it is no terminal.
+
+    Yields a function of what is done, what there is to do, and a text beside it.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -133,32 +127,22 @@ def corpus_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[rates]}"),
+        TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     )
-    first: dict[str, Any] = {}
-    start = last = monotonic()
+    last = monotonic()
     with progress:
-        task = progress.add_task(label, total=None, rates="")
+        task = progress.add_task(label, total=None, text="")
 
-        def report(record: dict[str, Any]) -> None:
-            nonlocal start, last
-            now = monotonic()
-            if not first:  # what an earlier run did is no speed of this one
-                first.update(record)
-                start = now
-            seconds = max(now - start, 1e-9)
-            mega_bytes = (record["bytes"] - first["bytes"]) / seconds / 1e6
-            tokens = (record["tokens"] - first["tokens"]) / seconds
-            rates = f"{mega_bytes:.1f} MB/s  {tokens:,.0f} tokens/s"
-            done, total = record["file_bytes"], record["total_bytes"]
-            progress.update(task, completed=done, total=total, rates=rates)
-            if not console.is_terminal and now - last > 30:
-                share = done / max(total, 1)
-                say(f"{label}: {share:.1%}, {record['tokens']:,} tokens, {rates}")
-                last = now
+        def show(done: int, total: int, text: str) -> None:
+            nonlocal last
+            progress.update(task, completed=done, total=total, text=text)
+            due = monotonic() - last > 30 or done >= total
+            if due and not console.is_terminal:
+                say(f"{label}: {done / max(total, 1):.1%}, {text}")
+                last = monotonic()
 
-        yield report
+        yield show
