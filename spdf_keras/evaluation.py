@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spdf_keras.config import Config, DecodeConfig
-from spdf_keras.data.tasks.examples import Example, encode_context
+from spdf_keras.data.tasks.examples import encode_context
+from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.metrics.bleu import Bleu, corpus_bleu

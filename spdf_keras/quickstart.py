@@ -28,7 +28,7 @@ from spdf_keras.data.restaurants import (
 )
 from spdf_keras.data.shards import Shards
 from spdf_keras.data.tasks.e2e import FILES, find_split, read_e2e
-from spdf_keras.data.tasks.examples import Example
+from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import evaluate, write_lines

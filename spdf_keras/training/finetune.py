@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import FinetuneConfig, SparsityConfig
-from spdf_keras.data.tasks.examples import EncodedPairs, Example
+from spdf_keras.data.tasks.examples import EncodedPairs
+from spdf_keras.data.tasks.task import Example
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.loss import NextTokenCrossentropy
 from spdf_keras.optimizer import WarmupDecay, adamw

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.data.shards import shuffled
-from spdf_keras.data.tasks.task import Example as Example
+from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 

@@ -8,9 +8,9 @@ import pytest
 
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig
 from spdf_keras.data.tasks.curation import read_curation, split_of
-from spdf_keras.data.tasks.examples import EncodedPairs, Example, encode_context
+from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.registry import TASKS, get_task
-from spdf_keras.data.tasks.task import Counts, counts
+from spdf_keras.data.tasks.task import Counts, Example, counts
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import context_room
