@@ -1,6 +1,5 @@
 """Decodes a task's inputs with a model and scores the outputs."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from spdf_keras.data.tasks.examples import encode_context
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
+from spdf_keras.files import replace_file
 from spdf_keras.metrics.bleu import Bleu, corpus_bleu
 
 if TYPE_CHECKING:
@@ -118,7 +118,4 @@ def evaluate(
 
 def write_lines(path: str | Path, texts: Sequence[str]) -> None:
     """Writes one text per line, whole or not at all; breaks inside become blanks."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".unfinished")
-    temporary.write_text("".join(" ".join(t.split()) + "\n" for t in texts), "utf-8")
-    os.replace(temporary, path)
+    replace_file(Path(path), "".join(" ".join(t.split()) + "\n" for t in texts))

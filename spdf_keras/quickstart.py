@@ -33,6 +33,7 @@ from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import evaluate, write_lines
 from spdf_keras.export import to_saved_model, to_tflite
+from spdf_keras.files import replace_file
 from spdf_keras.flops import training_flops
 from spdf_keras.training.finetune import finetune
 from spdf_keras.training.pretrain import pretrain
@@ -86,9 +87,7 @@ class Corpora:
             folder.mkdir(parents=True, exist_ok=True)
             for split, (count, seed) in _RESTAURANTS.items():
                 write_csv(generate_restaurants(count, seed), folder / FILES[split])
-            unfinished = text.with_suffix(".unfinished")
-            unfinished.write_text("\n\n".join(pretraining_text(_DOCUMENTS, 0)), "utf-8")
-            os.replace(unfinished, text)
+            replace_file(text, "\n\n".join(pretraining_text(_DOCUMENTS, 0)))
         return cls("the embedded restaurant corpus", text, folder)
 
 
@@ -155,9 +154,7 @@ class Quickstart:
                 start = time.perf_counter()
                 done = stage(folder, config)
                 done["seconds"] = round(time.perf_counter() - start, 1)
-                unfinished = file.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(done), "utf-8")
-                os.replace(unfinished, file)
+                replace_file(file, json.dumps(done))
             done = json.loads(file.read_text("utf-8"))
             result["seconds"][name] = done.pop("seconds")
             result.update(done)

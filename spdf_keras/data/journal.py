@@ -1,12 +1,12 @@
 """What a preparation that was stopped needs to go on."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spdf_keras.errors import InputError
+from spdf_keras.files import replace_file
 
 
 class Journal:
@@ -42,16 +42,6 @@ class Journal:
     def write(self, state: dict[str, Any]) -> None:
         """Makes this the last state."""
         replace_file(self.path, json.dumps({"settings": self._settings, **state}))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes a text file that is there as a whole, or as before."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def fingerprint_files(files: Sequence[Path]) -> list[list[Any]]:

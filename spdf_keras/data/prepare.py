@@ -24,16 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.data.corpus import CorpusReader, Piece, find_inputs
-from spdf_keras.data.journal import (
-    Journal,
-    find_finished,
-    fingerprint_files,
-    replace_file,
-)
+from spdf_keras.data.journal import Journal, find_finished, fingerprint_files
 from spdf_keras.data.pieces import cut
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.data.writer import ShardWriter
 from spdf_keras.errors import InputError
+from spdf_keras.files import replace_file
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from spdf_keras.config import Config
 from spdf_keras.data.shards import Shards
+from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import build_gpt, compile_for_pretraining
@@ -44,10 +45,10 @@ def pretrain(
     Reference:
         Appendix A.1 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
-    _check_corpus(config, shards)
     tokenizer, length = shards.tokenizer(), shards.context_length
+    _check_corpus(config, shards, tokenizer)
     total = config.train.total_steps(config.model, length)
-    run, model, start = _start(config, shards, Path(folder))
+    run, model, start = _start(config, shards, tokenizer, Path(folder))
     log = StepLog(run, total, report)
     batch_size = config.train.batch_size // config.train.micro_batches
     validate = None
@@ -83,8 +84,8 @@ def pretrain(
     }
 
 
-def _check_corpus(config: Config, shards: Shards) -> None:
-    tokens, rows = shards.tokenizer().vocabulary_size, config.model.vocabulary_size
+def _check_corpus(config: Config, shards: Shards, tokenizer: Tokenizer) -> None:
+    tokens, rows = tokenizer.vocabulary_size, config.model.vocabulary_size
     if tokens > rows:
         raise InputError(
             f"The tokenizer has {tokens} tokens, but the model has only "
@@ -100,13 +101,15 @@ def _check_corpus(config: Config, shards: Shards) -> None:
         )
 
 
-def _start(config: Config, shards: Shards, folder: Path) -> tuple[Run, GPT, int]:
+def _start(
+    config: Config, shards: Shards, tokenizer: Tokenizer, folder: Path
+) -> tuple[Run, GPT, int]:
     run = Run(folder)
     resuming = bool(run.checkpoints())
     if resuming:
-        _check_same(config, shards, Run.open(folder))
+        _check_same(config, shards, tokenizer, Run.open(folder))
     else:
-        run = Run.create(folder, config, shards.tokenizer())
+        run = Run.create(folder, config, tokenizer)
     model = build_gpt(
         config.model,
         config.sparsity.sparsity,
@@ -121,7 +124,7 @@ def _start(config: Config, shards: Shards, folder: Path) -> tuple[Run, GPT, int]
     return run, model, start
 
 
-def _check_same(config: Config, shards: Shards, run: Run) -> None:
+def _check_same(config: Config, shards: Shards, tokenizer: Tokenizer, run: Run) -> None:
     before, now = dataclasses.asdict(run.config()), dataclasses.asdict(config)
     for section in ("model", "sparsity", "train"):
         for key, value in now[section].items():
@@ -131,7 +134,7 @@ def _check_same(config: Config, shards: Shards, run: Run) -> None:
                     f"{before[section][key]}. Received: {section}.{key}={value}. "
                     "Give the same settings to go on with it, or another folder."
                 )
-    if run.tokenizer().fingerprint != shards.tokenizer().fingerprint:
+    if run.tokenizer().fingerprint != tokenizer.fingerprint:
         raise InputError(
             f"The run '{run.folder}' was started with another tokenizer than that of "
             f"'{shards.folder}'. Give the same corpus, or another folder."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spdf_keras.config import Config, load_config, to_toml
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
+from spdf_keras.files import replace_file
 from spdf_keras.training.checkpoint import list_checkpoints, restore_checkpoint
 
 if TYPE_CHECKING:
@@ -116,19 +117,7 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of its metrics, in order."""
-        if self._metrics_file.is_file():
-            for line in self._metrics_file.read_text("utf-8").splitlines():
-                yield json.loads(line)
-
-    def forget_after(self, step: int) -> None:
-        """Drops metrics of steps after `step`, which will be done again."""
-        kept = [json.dumps(r) + "\n" for r in self._whole_lines() if r["step"] <= step]
-        temporary = self._metrics_file.with_suffix(".unfinished")
-        temporary.write_text("".join(kept), "utf-8")
-        os.replace(temporary, self._metrics_file)
-
-    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of its metrics, in order, without a last one that is cut."""
         if not self._metrics_file.is_file():
             return
         for line in self._metrics_file.read_text("utf-8").splitlines():
@@ -136,3 +125,8 @@ class Run:
                 yield json.loads(line)
             except ValueError:
                 return  # a kill may cut the last line
+
+    def forget_after(self, step: int) -> None:
+        """Drops metrics of steps after `step`, which will be done again."""
+        kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]
+        replace_file(self._metrics_file, "".join(kept))
