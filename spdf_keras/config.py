@@ -123,8 +123,7 @@ class StepConfig:
         weight_decay: Decoupled decay of matrices and of both embedding tables
             (GPT-2's convention); never of biases and LayerNorm.
         clip_norm: Bound of the gradient's global norm; 0 does not clip.
-        seed: Seed of the initial weights and of the data order.
-        precision: `float32` or `mixed_bfloat16`.
+        seed: Seed of the data order, and in pre-training of the initial weights.
         jit_compile: Compile the step with XLA.
     """
 
@@ -137,7 +136,6 @@ class StepConfig:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     seed: int = 0
-    precision: str = "float32"
     jit_compile: bool = False
 
     def __post_init__(self) -> None:
@@ -147,8 +145,6 @@ class StepConfig:
         divides = self.batch_size % self.micro_batches == 0
         must = f"a divisor of batch_size={self.batch_size}"
         _check(self, "micro_batches", divides, must)
-        known = self.precision in PRECISIONS
-        _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
 
 
 @dataclass(frozen=True)
@@ -159,6 +155,7 @@ class TrainConfig(StepConfig):
         tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
         warmup_tokens: Tokens over which the learning rate rises linearly.
         final_learning_rate: Where the cosine ends, as a fraction of the peak.
+        precision: `float32` or `mixed_bfloat16`; the model keeps it.
         validate_every: Steps between validation losses; 0 is at the end alone.
         checkpoint_every: Steps between checkpoints; 0 is at the end alone.
         keep_checkpoints: How many of the newest checkpoints stay.
@@ -167,6 +164,7 @@ class TrainConfig(StepConfig):
     tokens: int = 0
     warmup_tokens: int = 375_000_000
     final_learning_rate: float = 0.1
+    precision: str = "float32"
     validate_every: int = 500
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
@@ -179,6 +177,8 @@ class TrainConfig(StepConfig):
         )
         fraction = self.final_learning_rate
         _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
+        known = self.precision in PRECISIONS
+        _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
 
     def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
         """Optimizer steps to see all training tokens, rounded up.

@@ -71,6 +71,7 @@ def test_a_new_width_takes_its_feedforward_part_along() -> None:
         ("train.seed=true", "`train.seed` must be int. Received: True"),
         ("train.batch_size=0", "`batch_size` must be positive"),
         ("train.micro_batches=3", "`micro_batches` must be a divisor of batch_size"),
+        ("finetune.precision=float32", "Unknown setting `finetune.precision`"),
         ("train.precision=int8", "`precision` must be one of float32"),
         ("sparsity.sparsity=1.0", r"`sparsity` must be in \[0, 1\). Received: .*1.0"),
         ("sparsity.sparsity=nan", r"`sparsity` must be in \[0, 1\)"),
