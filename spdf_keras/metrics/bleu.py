@@ -1,10 +1,31 @@
-"""Corpus BLEU, by sacreBLEU, printed with its signature."""
+"""BLEU: four official programs, and sacreBLEU with its signature.
 
-from collections.abc import Sequence
+The programs differ in tokenisation, case, the reference length and in what they
+do where an order of n-grams has no match. Each has an object here that counts a
+case once and then scores any of its items together.
+
+Reference:
+    [Papineni et al., 2002](https://aclanthology.org/P02-1040); mteval-v13a.pl as
+    changed in [e2e-metrics](https://github.com/tuetschek/e2e-metrics), its
+    pymteval.py; multi-bleu.perl and multi-bleu-detok.perl of
+    [Moses](https://github.com/moses-smt/mosesdecoder).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spdf_keras.errors import InputError
+from spdf_keras.metrics.checks import UndefinedScoreError, check_items
+from spdf_keras.metrics.ngrams import Tokens, closest_length, shared_ngrams
+from spdf_keras.metrics.tokens import (
+    lower_ascii,
+    tokenize_perl,
+    tokenize_python,
+    words_in_bytes,
+)
+
+_ORDERS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -20,11 +41,176 @@ class Bleu:
     signature: str
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What BLEU needs to know of some items.
+
+    Attributes:
+        hits: Matching n-grams of the orders 1 to 4.
+        lengths: Words of the hypotheses, less `order - 1` for each hypothesis and
+            order; negative for a short hypothesis.
+        totals: N-grams of the hypotheses: `lengths`, where a hypothesis that is too
+            short for an order counts 0.
+        reference_length: Words of the closest references.
+    """
+
+    hits: tuple[int, ...]
+    lengths: tuple[int, ...]
+    totals: tuple[int, ...]
+    reference_length: int
+
+
+def count(hypothesis: Tokens, references: Sequence[Tokens], closest: int) -> Counts:
+    """Counts one item; `closest` is the length of its closest reference."""
+    hits = [shared_ngrams(hypothesis, references, n).total() for n in _ORDERS]
+    lengths = [len(hypothesis) - n + 1 for n in _ORDERS]
+    totals = [max(length, 0) for length in lengths]
+    return Counts(tuple(hits), tuple(lengths), tuple(totals), closest)
+
+
+def add(counts: Iterable[Counts]) -> Counts:
+    """The counts of several items together."""
+    items = list(counts)
+
+    def total(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+        return tuple(map(sum, zip(*rows, strict=True)))
+
+    return Counts(
+        total(item.hits for item in items),
+        total(item.lengths for item in items),
+        total(item.totals for item in items),
+        sum(item.reference_length for item in items),
+    )
+
+
+def mteval_counts(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[Counts]:
+    """Counts each item as e2e-metrics' Perl script does: 13a, ASCII lower-case."""
+    found = []
+    for hypothesis, texts in zip(hypotheses, references, strict=True):
+        tokens = tokenize_perl(lower_ascii(hypothesis))
+        others = [tokenize_perl(lower_ascii(text)) for text in texts]
+        # Later references without a word are taken for missing, the first is not.
+        lengths = [len(o) for i, o in enumerate(others) if o or i == 0]
+        found.append(count(tokens, others, closest_length(len(tokens), lengths)))
+    return found
+
+
+def mteval_bleu(counts: Counts) -> float:
+    """BLEU, 0 to 1, of e2e-metrics' Perl script, with its smoothing.
+
+    The k-th order without a match counts 1/2^k matches; an order for which every
+    hypothesis is too short counts as a precision of 1.
+
+    Example:
+        >>> items = mteval_counts(["Vaults"], [["The Vaults is a pub."]])
+        >>> round(mteval_bleu(add(items)), 6)
+        0.006738
+    """
+    if not counts.totals[0]:
+        return 0.0
+    score, smooth = 0.0, 1
+    for hits, total in zip(counts.hits, counts.totals, strict=True):
+        if not total:
+            continue
+        if not hits:
+            smooth *= 2
+        score += math.log(hits / total if hits else 1 / (smooth * total))
+    penalty = min(0.0, 1 - counts.reference_length / counts.totals[0])
+    return math.exp(score / 4) * math.exp(penalty)
+
+
+def pymteval_counts(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[Counts]:
+    """Counts each item as e2e-metrics' Python version does."""
+    found = []
+    for hypothesis, texts in zip(hypotheses, references, strict=True):
+        tokens, others = tokenize_python(hypothesis), [*map(tokenize_python, texts)]
+        closest = closest_length(len(tokens), [*map(len, others)])
+        found.append(count(tokens, others, closest))
+    return found
+
+
+def pymteval_bleu(counts: Counts, smoothing: float = 0.0) -> float:
+    """BLEU, 0 to 1, of e2e-metrics' Python version (its option `-p`).
+
+    A hypothesis too short for an order takes from that order's total. No match
+    counts 1e-15, no n-gram 1e-9.
+
+    Args:
+        counts: Of the items.
+        smoothing: Added to matches and totals: 1 in its `sentBLEU`.
+    """
+    length, score = counts.lengths[0], 0.0
+    for hits, total in zip(counts.hits, counts.lengths, strict=True):
+        score += math.log(max(hits + smoothing, 1e-15) / max(total + smoothing, 1e-9))
+    ratio = counts.reference_length / (length or 1e-5)
+    penalty = math.exp(1 - ratio) if length <= counts.reference_length else 1.0
+    return penalty * math.exp(score / 4)
+
+
+def multi_bleu_counts(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: Callable[[str], list[str]],
+) -> list[Counts]:
+    """Counts each item as the scripts of Moses do.
+
+    Args:
+        hypotheses: One text per item.
+        references: Equally many per item: the script takes an empty text for a
+            reference of length 0, which moves the brevity penalty.
+        tokenize: One of `MULTI_BLEU`.
+    """
+    found = []
+    for hypothesis, texts in zip(hypotheses, references, strict=True):
+        tokens, others = tokenize(hypothesis), [*map(tokenize, texts)]
+        closest = closest_length(len(tokens), [*map(len, others)])
+        found.append(count(tokens, others, closest))
+    return found
+
+
+# Options of multi-bleu.perl (`multi`) and multi-bleu-detok.perl (`detok`).
+MULTI_BLEU: dict[str, Callable[[str], list[str]]] = {
+    "multi": words_in_bytes,
+    "multi -lc": lambda text: words_in_bytes(lower_ascii(text)),
+    "detok": tokenize_perl,
+    "detok -lc": lambda text: tokenize_perl(text.lower()),
+}
+
+
+def multi_bleu(counts: Counts) -> float:
+    """BLEU, 0 to 100, of the scripts of Moses: 0 where an order has no match.
+
+    Raises:
+        UndefinedScoreError: If no hypothesis has a word; the scripts then divide
+            by zero.
+    """
+    if not counts.reference_length:
+        return 0.0
+    length = counts.totals[0]
+    if not length:
+        raise UndefinedScoreError(
+            "BLEU has no value: no hypothesis has a word, and multi-bleu.perl "
+            "divides by zero."
+        )
+    if not all(counts.hits):
+        return 0.0
+    score = sum(
+        map(math.log, (h / t for h, t in zip(counts.hits, counts.totals, strict=True)))
+    )
+    penalty = min(0.0, 1 - counts.reference_length / length)
+    return 100 * math.exp(penalty) * math.exp(score / 4)
+
+
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Bleu:
-    """Scores hypotheses as the official E2E script does.
+    """Scores hypotheses as the official E2E script does, by sacreBLEU.
 
     Lower-case, tokenised as mteval-v13a. Items may have different numbers of
-    references.
+    references. Equal to `mteval_bleu` unless nothing matches or every hypothesis
+    has fewer than four words: there it is 0.
 
     Args:
         hypotheses: One text per item.
@@ -40,16 +226,7 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) 
     """
     from sacrebleu.metrics import BLEU
 
-    if len(hypotheses) != len(references):
-        raise InputError(
-            f"There must be a hypothesis per item. Received: {len(hypotheses)} "
-            f"hypotheses for {len(references)} items with references."
-        )
-    if not hypotheses:
-        raise InputError("There is nothing to score: no hypotheses were given.")
-    for number, texts in enumerate(references, 1):
-        if not texts:
-            raise InputError(f"Item {number} has no reference.")
+    check_items(hypotheses, references)
     # sacreBLEU takes None for a missing reference, though its types do not say so.
     streams: Any = [
         [texts[i] if i < len(texts) else None for texts in references]

@@ -1,0 +1,127 @@
+"""NIST: the information of the n-grams that a hypothesis shares with references.
+
+Two official versions: the Python one of e2e-metrics (`-p`), with which published
+E2E scores of language models were made, and its Perl script. They agree where no
+hypothesis is shorter than its references, or than five words.
+
+Reference:
+    [Doddington, 2002](https://dl.acm.org/doi/10.5555/1289189.1289273);
+    mteval-v13a-sig.pl and pymteval.py of
+    [e2e-metrics](https://github.com/tuetschek/e2e-metrics).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from spdf_keras.metrics.checks import UndefinedScoreError
+from spdf_keras.metrics.ngrams import NGram, Tokens, count_ngrams, shared_ngrams
+from spdf_keras.metrics.tokens import lower_ascii, tokenize_perl, tokenize_python
+
+_ORDERS = (1, 2, 3, 4, 5)
+# The penalty is 1/2 for hypotheses that have two thirds of the references' words.
+_BETA = -math.log(0.5) / math.log(1.5) ** 2
+
+
+def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """NIST of e2e-metrics' Python version.
+
+    The length to reach is the sum of each item's mean reference length. A
+    hypothesis too short for an order takes from that order's total.
+
+    Args:
+        hypotheses: One text per item.
+        references: The references of each item, at least one.
+
+    Raises:
+        UndefinedScoreError: If an order's total is 0; the program then divides by
+            zero.
+
+    Example:
+        >>> round(nist(["a b c d e"], [["a b c d e"]]), 6)
+        2.321928
+    """
+    tokens = [*map(tokenize_python, hypotheses)]
+    others = [[*map(tokenize_python, texts)] for texts in references]
+    totals = [sum(len(t) - n + 1 for t in tokens) for n in _ORDERS]
+    if not all(totals):
+        order = 1 + totals.index(0)
+        raise UndefinedScoreError(
+            f"NIST has no value: the hypotheses have no {order}-gram in all, and "
+            "pymteval divides by zero."
+        )
+    length = sum(sum(map(len, texts)) / len(texts) for texts in others)
+    found = _information(tokens, others, [text for texts in others for text in texts])
+    score = sum(f / total for f, total in zip(found, totals, strict=True))
+    return _length_penalty(totals[0] / length) * score
+
+
+def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """NIST of e2e-metrics' Perl script.
+
+    The length to reach is the number of words of all references by the mean number
+    of references of an item.
+
+    Args:
+        hypotheses: One text per item.
+        references: The references of each item, at least one.
+
+    Raises:
+        UndefinedScoreError: If no reference has a word; the script then divides by
+            zero.
+    """
+    tokens = [tokenize_perl(lower_ascii(text)) for text in hypotheses]
+    others = [[tokenize_perl(lower_ascii(t)) for t in texts] for texts in references]
+    # A reference without a word is taken for a missing one.
+    flat = [text for texts in others for text in texts if text]
+    if not flat:
+        raise UndefinedScoreError(
+            "NIST has no value: no reference has a word, and mteval-v13a divides "
+            "by zero."
+        )
+    totals = [sum(max(len(t) - n + 1, 0) for t in tokens) for n in _ORDERS]
+    length = sum(map(len, flat)) / (len(flat) / len(tokens))
+    found = _information(tokens, others, flat, zero_is_false=True)
+    score = sum(f / max(total, 1) for f, total in zip(found, totals, strict=True))
+    return _length_penalty(totals[0] / length) * score
+
+
+def _information(
+    tokens: Sequence[Tokens],
+    others: Sequence[Sequence[Tokens]],
+    flat: Sequence[Tokens],
+    zero_is_false: bool = False,
+) -> list[float]:
+    """Information of the shared n-grams of each order, summed over all items.
+
+    Perl asks whether there are words before the last one by the truth of a string,
+    and "0" is false: such an n-gram is taken for a single word.
+    """
+    words = sum(map(len, flat))
+    shorter: Counter[NGram] = Counter({(): words})
+    sums = []
+    for order in _ORDERS:
+        counts = _count_all(flat, order)
+        found = 0.0
+        for hypothesis, texts in zip(tokens, others, strict=True):
+            for ngram, hits in shared_ngrams(hypothesis, texts, order).items():
+                before = ngram[:-1]
+                alone = zero_is_false and before == ("0",)
+                above = words if alone else shorter[before]
+                found += hits * math.log2(above / counts[ngram])
+        sums.append(found)
+        shorter = counts
+    return sums
+
+
+def _count_all(texts: Iterable[Tokens], order: int) -> Counter[NGram]:
+    counts: Counter[NGram] = Counter()
+    for text in texts:
+        counts.update(count_ngrams(text, order))
+    return counts
+
+
+def _length_penalty(ratio: float) -> float:
+    if ratio <= 0:
+        return 0.0
+    return math.exp(-_BETA * math.log(ratio) ** 2) if ratio < 1 else 1.0
