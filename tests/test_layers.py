@@ -16,7 +16,7 @@ LEVELS = (
     ("config",),
     ("sparsity", "flops", "metrics", "optimizer", "data"),
     ("model",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "report"),
     ("export",),
     ("console",),
     ("quickstart",),

@@ -1,0 +1,44 @@
+"""Reports runs: tables and figures beside the paper's, as HTML and as Markdown.
+
+Names runs, or folders that hold runs somewhere below, such as a study's. Runs that
+differ in their seeds alone are shown as mean and standard deviation.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from spdf_keras.commands.arguments import add_json
+
+HELP = "write a page with tables and figures of runs beside the paper's"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run, or a folder with runs below it"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for report.html, report.md"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="the heading of the report")
+    add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    from spdf_keras.console import print_json, print_table
+    from spdf_keras.report.groups import (
+        evaluation_groups,
+        model_labels,
+        pretraining_groups,
+    )
+    from spdf_keras.report.tables import summary_table
+    from spdf_keras.report.write import TITLE, write_report
+
+    title = TITLE if args.title is None else args.title
+    report = write_report(args.runs, args.out, title)
+    evaluations, labels = evaluation_groups(report.runs), model_labels(report.runs)
+    pretraining = pretraining_groups(report.runs)
+    if pretraining or evaluations:
+        table = summary_table(pretraining, evaluations, labels)
+        print_table(table.caption, table.columns, [row.cells for row in table.rows])
+    print(f"The report: {report.html}\nAs Markdown: {report.markdown}")
+    if args.json:
+        print_json(report.as_json())

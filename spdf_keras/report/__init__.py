@@ -1,0 +1,1 @@
+"""Runs, beside what the paper prints, as one page."""

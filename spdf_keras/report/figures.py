@@ -1,0 +1,368 @@
+"""The figures: loss curves, score against sparsity, density per layer.
+
+Each is drawn once and saved twice: as PNG on white, and as SVG whose ink and grid
+lines take the colours of the page that it stands in. A sparsity has the same
+colour in all figures of a report.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from spdf_keras.report.density import MATRICES, Density
+from spdf_keras.report.document import Picture
+from spdf_keras.report.groups import Group, Summary, percent, tuning_of
+from spdf_keras.report.printed import Score, ScoreTable
+from spdf_keras.report.records import Curve, RunRecord
+from spdf_keras.report.tables import Labels, score_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of equal weight on white and on black.
+_COLORS = ("#3778c2", "#d9822b", "#2f9e6e", "#b5539c", "#8c6d31", "#7566c9")
+_UNKNOWN = "#8a8a8a"
+# Stand for the page's colours in SVG; nothing else is drawn in them.
+_INK, _GRID = "#1c1c21", "#d4d4da"
+_STYLE = {
+    "font.size": 9.0,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "svg.fonttype": "none",
+    "path.simplify": True,
+}
+_SIZE = (4.9, 3.3)
+_POINTS = 400
+# The first steps fall from far above; the axis leaves them out.
+_WARM_UP = 0.05
+_TITLES = {"none": "Pre-training", "dense": "Dense fine-tuning"}
+
+Draw = Callable[["Axes"], None]
+
+
+def sparsity_colors(runs: Iterable[RunRecord]) -> dict[float | None, str]:
+    """A colour for each sparsity of a report."""
+    known = sorted({r.origin.sparsity for r in runs if r.origin.sparsity is not None})
+    colors: dict[float | None, str] = {
+        sparsity: _COLORS[index % len(_COLORS)] for index, sparsity in enumerate(known)
+    }
+    return {**colors, None: _UNKNOWN}
+
+
+def loss_figures(
+    runs: Sequence[RunRecord], labels: Labels, colors: Mapping[float | None, str]
+) -> list[Picture]:
+    """Training and validation loss: a figure per model, stage and task."""
+    kinds: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for run in runs:
+        if run.training.steps or run.validation.steps:
+            tuning = tuning_of(run)
+            key = (labels[run.config.model], tuning, run.task)
+            kinds.setdefault(key, []).append(run)
+    pictures = []
+    for number, ((label, tuning, task), members) in enumerate(kinds.items(), 1):
+        stage = _TITLES.get(tuning, "Sparse fine-tuning")
+        name = score_table(task, []).task if task else ""
+        title = f"{stage}{f' on {name}' if name else ''}: {label}"
+        draw = _loss_drawing(members, colors)
+        pictures.append(draw_picture(f"loss-{number}", title, draw))
+    return pictures
+
+
+def _loss_drawing(
+    runs: Sequence[RunRecord], colors: Mapping[float | None, str]
+) -> Draw:
+    def draw(axes: "Axes") -> None:
+        heights: list[float] = []
+        named: set[float | None] = set()
+        for run in runs:
+            sparsity = run.origin.sparsity
+            color = colors[sparsity]
+            label = None if sparsity in named else percent(sparsity)
+            named.add(sparsity)
+            smooth = thin(smoothed(run.training))
+            axes.plot(smooth.steps, smooth.losses, color, linewidth=0.9, label=label)
+            axes.plot(
+                run.validation.steps,
+                run.validation.losses,
+                color,
+                marker="o",
+                markersize=2.5,
+                linewidth=0.9,
+                linestyle="--",
+                label=label if not smooth.steps else None,
+            )
+            heights += [*_settled(smooth), *_settled(run.validation)]
+        if heights:
+            low, high = min(heights), max(heights)
+            margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+            axes.set_ylim(low - margin, high + margin)
+        axes.set(xlabel="step", ylabel="loss, nats per token")
+        if any(run.validation.steps for run in runs):
+            axes.plot(
+                [],
+                [],
+                _INK,
+                marker="o",
+                markersize=2.5,
+                linewidth=0.9,
+                linestyle="--",
+                label="validation",
+            )
+        if any(run.training.steps for run in runs):
+            axes.plot([], [], _INK, linewidth=0.9, label="training, smoothed")
+        axes.legend()
+
+    return draw
+
+
+def smoothed(curve: Curve, weight: float = 0.95) -> Curve:
+    """An exponential moving average, without its bias towards zero.
+
+    Losses that are not finite stay as they are and do not enter the average.
+
+    Example:
+        >>> smoothed(Curve((1, 2), (2.0, 4.0)), weight=0.5).losses
+        (2.0, 3.3333333333333335)
+    """
+    average, norm, losses = 0.0, 0.0, []
+    for value in curve.losses:
+        if math.isfinite(value):
+            average = weight * average + (1 - weight) * value
+            norm = weight * norm + (1 - weight)
+            value = average / norm
+        losses.append(value)
+    return Curve(curve.steps, tuple(losses))
+
+
+def thin(curve: Curve, points: int = _POINTS) -> Curve:
+    """Leaves out steps, evenly and never the last, down to about so many points."""
+    every = math.ceil(len(curve.steps) / points)
+    if every < 2:
+        return curve
+    kept = slice((len(curve.steps) - 1) % every, None, every)
+    return Curve(curve.steps[kept], curve.losses[kept])
+
+
+def _settled(curve: Curve) -> list[float]:
+    start = _WARM_UP * (curve.steps[-1] if curve.steps else 0)
+    losses = zip(curve.steps, curve.losses, strict=True)
+    return [loss for step, loss in losses if step >= start and math.isfinite(loss)]
+
+
+def score_figures(
+    groups: Sequence[Group], labels: Labels, with_printed: bool = True
+) -> list[Picture]:
+    """The main score of one task and split against the sparsity of pre-training.
+
+    Our models and the paper's GPT-2 Small get figures of their own with axes of
+    equal span: levels of different models do not compare, falls do. WebNLG has a
+    figure per part.
+
+    Args:
+        groups: The groups of the task and split.
+        labels: Names of the models.
+        with_printed: Whether to add the paper's figure.
+    """
+    task, split = groups[0].task, groups[0].split
+    layout = score_table(task, groups)
+    if not layout.scores:
+        return []
+    score = layout.scores[0]
+    parts = list(dict.fromkeys(part for group in groups for part in group.parts))
+    spans, drawings = [], []
+    for part in ("", *parts):
+        lines = dict(_lines(groups, labels, score, part))
+        points = [s for line in lines.values() for _, s in line]
+        if not points:
+            continue
+        shown = f"{layout.task}{f' ({part})' if part else ''}"
+        name = "-".join(filter(None, ("score", task, split, part)))
+        drawings.append((name, f"{shown}, {split}: {score.title}", lines, False))
+        spans.append(_span(points))
+    printed = _printed_line(layout, score)
+    if printed and with_printed and drawings:
+        title = f"{layout.task}: {score.title} as printed, GPT-2 Small"
+        name = f"score-{task}-{split}-printed"
+        drawings.append((name, title, {"GPT-2 Small, printed": printed}, True))
+        spans.append(_span([s for _, s in printed]))
+    height = max(high - low for low, high in spans) if spans else 0.0
+    return [
+        draw_picture(name, title, _score_drawing(lines, score, span, height, dashed))
+        for (name, title, lines, dashed), span in zip(drawings, spans, strict=True)
+    ]
+
+
+Line = list[tuple[float, Summary]]
+
+
+def _lines(
+    groups: Sequence[Group], labels: Labels, score: Score, part: str
+) -> Iterator[tuple[str, Line]]:
+    lines: dict[str, Line] = {}
+    for group in groups:
+        summary = group.score(score.name, part)
+        if group.sparsity is None or summary is None:
+            continue
+        tuning = {"none": "not fine-tuned"}.get(group.tuning, f"{group.tuning} tuning")
+        label = ", ".join(filter(None, (labels[group.model], tuning, group.variant)))
+        point = (group.sparsity, summary.scaled(score.factor))
+        lines.setdefault(label, []).append(point)
+    for label, line in lines.items():
+        yield label, sorted(line, key=lambda point: point[0])
+
+
+def _printed_line(layout: ScoreTable, score: Score) -> Line:
+    return [
+        (sparsity, Summary(cells[score.name].mean, cells[score.name].std, 0))
+        for (model, sparsity), cells in layout.printed.items()
+        if model == "gpt2_small"
+    ]
+
+
+def _span(points: Sequence[Summary]) -> tuple[float, float]:
+    lows = [s.mean - (s.std or 0) for s in points]
+    highs = [s.mean + (s.std or 0) for s in points]
+    return min(lows), max(highs)
+
+
+def _score_drawing(
+    lines: Mapping[str, Line],
+    score: Score,
+    span: tuple[float, float],
+    height: float,
+    dashed: bool,
+) -> Draw:
+    def draw(axes: "Axes") -> None:
+        markers = "osD^vP"
+        for index, (label, line) in enumerate(lines.items()):
+            axes.errorbar(
+                [100 * sparsity for sparsity, _ in line],
+                [summary.mean for _, summary in line],
+                [summary.std or 0 for _, summary in line],
+                color=_INK if dashed else _COLORS[index % len(_COLORS)],
+                linestyle="--" if dashed else "-",
+                marker=markers[index % len(markers)],
+                markersize=4,
+                linewidth=1.2,
+                capsize=3,
+                label=label,
+            )
+        middle, half = sum(span) / 2, 0.6 * height or 0.5 * abs(sum(span)) or 1.0
+        axes.set_ylim(middle - half, middle + half)
+        sparsities = sorted({100 * s for line in lines.values() for s, _ in line})
+        axes.set_xticks(sparsities, [f"{s:g}%" for s in sparsities])
+        axes.margins(x=0.12)
+        axes.set(xlabel="pre-train sparsity", ylabel=score.title)
+        axes.legend()
+
+    return draw
+
+
+def density_figure(density: Density) -> Picture:
+    """A heat map of the density of each masked matrix, with its value."""
+    names = list(dict.fromkeys(matrix.name for matrix in density.matrices))
+    layers = sorted({matrix.layer for matrix in density.matrices})
+
+    def draw(axes: "Axes") -> None:
+        values = [[math.nan] * len(names) for _ in layers]
+        for matrix in density.matrices:
+            row, column = layers.index(matrix.layer), names.index(matrix.name)
+            values[row][column] = matrix.density
+            color = "white" if matrix.density > 0.55 else "black"
+            text = f"{matrix.density:.4f}"
+            if matrix.violations:
+                text, color = f"{text} ({matrix.violations} leak)", "#b00020"
+            axes.text(
+                column, row, text, ha="center", va="center", color=color, fontsize=7.5
+            )
+        axes.pcolormesh(
+            range(len(names)),
+            range(len(layers)),
+            values,
+            cmap="Blues",
+            vmin=0.0,
+            vmax=1.0,
+            shading="nearest",
+            edgecolors="white",
+            linewidth=1,
+        )
+        axes.set_xticks(range(len(names)), [MATRICES.get(n, n) for n in names])
+        axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
+        axes.set_ylabel("layer")
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+
+    run = density.run
+    title = (
+        f"Density per layer: run {run.number}, {percent(run.origin.sparsity)} sparse"
+    )
+    size = (_SIZE[0], 0.9 + 0.28 * len(layers))
+    return draw_picture(f"density-{run.number}", title, draw, size)
+
+
+def draw_picture(
+    name: str, title: str, draw: Draw, size: tuple[float, float] = _SIZE
+) -> Picture:
+    """Draws a figure of one panel; equal calls give equal bytes."""
+    from matplotlib.figure import Figure
+
+    with _style(name):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.set_title(title, loc="left", fontsize=10)
+        png, svg = io.BytesIO(), io.StringIO()
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
+    return Picture(name, title, inline_svg(svg.getvalue(), name, title), png.getvalue())
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    import matplotlib
+
+    # Names in the SVG follow from its content and this, not from chance.
+    settings: Any = {**_STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def inline_svg(svg: str, name: str, title: str) -> str:
+    """Makes an SVG document of matplotlib part of a page.
+
+    Its names get `name` before them, as a page has each only once; its size and
+    colours become those of the page; declarations that point to other hosts go.
+    """
+    import html
+
+    body = svg[svg.index("<svg") :]
+    view = re.search(r'viewBox="[^"]*"', body)
+    assert view is not None  # matplotlib always writes one
+    inner = body[body.index(">") + 1 : body.rindex("</svg>")]
+    inner = re.sub(r"<metadata>.*?</metadata>", "", inner, flags=re.S)
+    inner = re.sub(r"<style[^>]*>.*?</style>", "", inner, flags=re.S)
+    inner = re.sub(r'\bid="', f'id="{name}-', inner)
+    inner = re.sub(r'href="#', f'href="#{name}-', inner)
+    inner = inner.replace("url(#", f"url(#{name}-").replace("xlink:href", "href")
+    inner = inner.replace(_INK, "currentColor").replace(_GRID, "var(--line)")
+    label = html.escape(title, quote=True)
+    return f'<svg {view[0]} role="img" aria-label="{label}">{inner.strip()}</svg>'

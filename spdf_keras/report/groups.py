@@ -1,0 +1,295 @@
+"""Puts runs together that differ in their seeds alone, and takes their mean.
+
+A group never mixes unlike things: another model, sparsity, task, split, recipe of
+pre-training, protocol or way of decoding is another group. Fine-tuning settings
+may differ inside a group where each seed has one run, because the paper selects
+them by a grid; where a seed has several, as in the grid itself, they tell groups
+apart.
+"""
+
+import dataclasses
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spdf_keras.config import GPTConfig
+from spdf_keras.report.printed import SCORE_TABLES, model_label
+from spdf_keras.report.records import Evaluation, RunRecord
+
+# They change where or how fast something is computed, not what. Seeds are apart.
+_NO_CONDITION = frozenset(
+    ("seed", "micro_batches", "jit_compile", "keep_checkpoints")
+    + ("checkpoint_every", "validate_every")
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread over seeds.
+
+    Attributes:
+        mean: Over seeds; several runs of one seed count as their mean.
+        std: The sample standard deviation (n - 1); None for one seed.
+        count: The number of seeds.
+    """
+
+    mean: float
+    std: float | None
+    count: int
+
+    def scaled(self, factor: float) -> "Summary":
+        """The same in another unit."""
+        std = None if self.std is None else self.std * factor
+        return Summary(self.mean * factor, std, self.count)
+
+    def text(self, decimals: int) -> str:
+        """A cell of a table.
+
+        Example:
+            >>> Summary(67.493, 0.6, 3).text(2), Summary(0.44, None, 1).text(3)
+            ('67.49 ± 0.60 (3)', '0.440 ± - (1)')
+        """
+        spread = "-" if self.std is None else f"{self.std:.{decimals}f}"
+        return f"{self.mean:.{decimals}f} ± {spread} ({self.count})"
+
+
+def summarise(values: Iterable[tuple[Hashable, float | None]]) -> Summary | None:
+    """Summarises values by seed; those that are None do not count.
+
+    Example:
+        >>> summarise([(0, 1.0), (1, 2.0), (2, 3.0)])
+        Summary(mean=2.0, std=1.0, count=3)
+        >>> summarise([(0, 1.0), (0, 3.0), (1, None)])
+        Summary(mean=2.0, std=None, count=1)
+    """
+    by_seed: dict[Hashable, list[float]] = defaultdict(list)
+    for seed, value in values:
+        if value is not None:
+            by_seed[seed].append(value)
+    means = [statistics.fmean(found) for found in by_seed.values()]
+    if not means:
+        return None
+    std = statistics.stdev(means) if len(means) > 1 else None
+    return Summary(statistics.fmean(means), std, len(means))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs, or evaluations of runs, that differ in their seeds.
+
+    Attributes:
+        model: Sizes of the model.
+        sparsity: Of the pre-training; None where it is not recorded.
+        tuning: `none` (pre-trained alone), `dense` (all weights learn) or
+            `sparse` (masks kept in fine-tuning).
+        task: Empty for pre-training.
+        split: Empty but for evaluations.
+        variant: The settings that tell it from groups of equal other fields.
+        runs: Its runs.
+        evaluations: One per run, or none.
+    """
+
+    model: GPTConfig
+    sparsity: float | None
+    tuning: str
+    task: str
+    split: str
+    variant: str
+    runs: tuple[RunRecord, ...]
+    evaluations: tuple[Evaluation, ...] = ()
+
+    @property
+    def place(self) -> tuple[GPTConfig, float | None, str, str]:
+        """What a row of the tables is about, over all tasks."""
+        return self.model, self.sparsity, self.tuning, self.variant
+
+    @property
+    def numbers(self) -> str:
+        """Its runs by their numbers, such as `1-3, 5`."""
+        return number_ranges(run.number for run in self.runs)
+
+    @property
+    def parts(self) -> list[str]:
+        """Parts of the inputs that have scores of their own: seen, unseen, others."""
+        names = {part for evaluation in self.evaluations for part in evaluation.parts}
+        return sorted(names, key=lambda name: (name not in ("seen", "unseen"), name))
+
+    @property
+    def score_names(self) -> list[str]:
+        """The scores that it has."""
+        return list(dict.fromkeys(n for e in self.evaluations for n in e.scores))
+
+    def summary(self, value: Callable[[RunRecord], float | None]) -> Summary | None:
+        """Mean of something that each run has."""
+        return summarise((run.seed, value(run)) for run in self.runs)
+
+    def score(self, name: str, part: str = "") -> Summary | None:
+        """Mean of a score, of all inputs or of a part of them."""
+        values = []
+        for run, evaluation in zip(self.runs, self.evaluations, strict=True):
+            scores = evaluation.parts.get(part, {}) if part else evaluation.scores
+            values.append((run.seed, scores.get(name)))
+        return summarise(values)
+
+
+def tuning_of(run: RunRecord) -> str:
+    """`none`, `dense` or `sparse`; see `Group`."""
+    if run.kind == "pretrain":
+        return "none"
+    return "sparse" if run.config.sparsity.sparsity else "dense"
+
+
+def pretraining_groups(runs: Sequence[RunRecord]) -> list[Group]:
+    """The pre-trainings."""
+    chosen = [(run, None) for run in runs if run.kind == "pretrain"]
+    return _groups(chosen, lambda run, _: {**_recipe(run), "length": run.length})
+
+
+def finetuning_groups(runs: Sequence[RunRecord]) -> list[Group]:
+    """The fine-tunings, by task."""
+    chosen = [(run, None) for run in runs if run.kind != "pretrain"]
+    return _groups(chosen, lambda run, _: _recipe(run))
+
+
+def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
+    """The evaluations: tasks in the paper's order, `test` before other splits."""
+
+    def conditions(run: RunRecord, evaluation: Evaluation | None) -> dict[str, Any]:
+        assert evaluation is not None
+        decode = {
+            f"decode.{name}": value
+            for name, value in evaluation.decode.items()
+            if name != "batch_size"  # how many at a time
+        }
+        fixed = {"protocol": evaluation.protocol, "inputs": evaluation.inputs}
+        return {**_recipe(run), **fixed, **decode}
+
+    chosen = [(run, evaluation) for run in runs for evaluation in run.evaluations]
+    groups = _groups(chosen, conditions)
+    order = {task: index for index, task in enumerate(SCORE_TABLES)}
+
+    def place(group: Group) -> tuple[Any, ...]:
+        task = (order.get(group.task, len(order)), group.task)
+        return *task, group.split != "test", group.split
+
+    return sorted(groups, key=place)
+
+
+Member = tuple[RunRecord, Evaluation | None]
+
+
+def _groups(
+    members: Sequence[Member],
+    conditions: Callable[[RunRecord, Evaluation | None], dict[str, Any]],
+) -> list[Group]:
+    buckets: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
+    for run, evaluation in members:
+        task = evaluation.task if evaluation else run.task
+        split = evaluation.split if evaluation else ""
+        place = (run.config.model, run.origin.sparsity, tuning_of(run), task, split)
+        buckets[place].append((run, evaluation))
+    groups = []
+    for place, bucket in buckets.items():
+        for settings, inner in _variants(bucket, conditions):
+            runs = tuple(run for run, _ in inner)
+            evaluations = tuple(e for _, e in inner if e is not None)
+            groups.append(Group(*place, settings, runs, evaluations))
+    return groups
+
+
+def _variants(
+    bucket: Sequence[Member],
+    conditions: Callable[[RunRecord, Evaluation | None], dict[str, Any]],
+) -> list[tuple[str, list[Member]]]:
+    """Splits members that are not comparable; each part with what sets it apart."""
+    parts: list[_Part] = []
+    for settings, part in _partition([(conditions(*m), m) for m in bucket]):
+        tuned = _partition([({**settings, **_tuned(m[0])}, m) for m in part])
+        seeds = [s for _, inner in tuned for s in {run.seed for run, _ in inner}]
+        is_grid = len(seeds) > len(set(seeds))
+        parts += tuned if is_grid else [(settings, part)]
+    values: dict[str, set[str]] = defaultdict(set)
+    for settings, _ in parts:
+        for name, value in settings.items():
+            values[name].add(repr(value))
+    return [
+        (", ".join(f"{k}={v}" for k, v in settings.items() if len(values[k]) > 1), part)
+        for settings, part in parts
+    ]
+
+
+_Part = tuple[dict[str, Any], list[Member]]
+
+
+def _partition(members: Sequence[tuple[dict[str, Any], Member]]) -> list[_Part]:
+    parts: dict[str, _Part] = {}
+    for settings, member in members:
+        parts.setdefault(repr(sorted(settings.items())), (settings, []))[1].append(
+            member
+        )
+    return list(parts.values())
+
+
+def _recipe(run: RunRecord) -> dict[str, Any]:
+    return _settings("train", run.config.train)
+
+
+def _tuned(run: RunRecord) -> dict[str, Any]:
+    is_pretraining = run.kind == "pretrain"
+    return {} if is_pretraining else _settings("finetune", run.config.finetune)
+
+
+def _settings(section: str, settings: Any) -> dict[str, Any]:
+    return {
+        f"{section}.{name}": value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in _NO_CONDITION
+    }
+
+
+def model_labels(runs: Iterable[RunRecord]) -> dict[GPTConfig, str]:
+    """A name for each model size, which tells it from the others."""
+    models = list(dict.fromkeys(run.config.model for run in runs))
+    plain = [model_label(model) for model in models]
+    return {
+        model: label if plain.count(label) == 1 else f"{label} ({_sizes(model)})"
+        for model, label in zip(models, plain, strict=True)
+    }
+
+
+def _sizes(model: GPTConfig) -> str:
+    return (
+        f"{model.num_layers} x {model.hidden_dim}, {model.num_heads} heads, "
+        f"{model.vocabulary_size} tokens, context {model.max_sequence_length}"
+    )
+
+
+def number_ranges(numbers: Iterable[int]) -> str:
+    """Numbers in order, neighbours joined.
+
+    Example:
+        >>> number_ranges([5, 1, 2, 3, 7, 8])
+        '1-3, 5, 7, 8'
+    """
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(
+        f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
+        for run in ranges
+    )
+
+
+def percent(sparsity: float | None) -> str:
+    """A sparsity as the paper writes it.
+
+    Example:
+        >>> percent(0.75), percent(0.875), percent(None)
+        ('75%', '87.5%', 'not recorded')
+    """
+    return "not recorded" if sparsity is None else f"{sparsity * 100:g}%"

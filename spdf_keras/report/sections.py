@@ -1,0 +1,336 @@
+"""What the report says: its sections, in order, each from the runs that it has."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from spdf_keras.report.density import Density
+from spdf_keras.report.document import (
+    Block,
+    Bullets,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    code,
+    plain,
+)
+from spdf_keras.report.figures import (
+    density_figure,
+    loss_figures,
+    score_figures,
+    sparsity_colors,
+)
+from spdf_keras.report.groups import (
+    Group,
+    evaluation_groups,
+    finetuning_groups,
+    model_labels,
+    number_ranges,
+    percent,
+    pretraining_groups,
+    tuning_of,
+)
+from spdf_keras.report.records import Evaluation, RunRecord
+from spdf_keras.report.tables import (
+    ABSENT,
+    Labels,
+    density_table,
+    finetuning_table,
+    pretraining_table,
+    results_table,
+    score_table,
+    summary_table,
+)
+
+NOT_RECORDED = "not recorded"
+_SAMPLES = 3
+_NAMES = {"none": "not fine-tuned", "dense": "dense fine-tuning"}
+
+
+def build_sections(
+    runs: Sequence[RunRecord], densities: Sequence[Density]
+) -> tuple[Section, ...]:
+    """Every section that these runs have something for."""
+    labels, colors = model_labels(runs), sparsity_colors(runs)
+    pretraining, finetuning = pretraining_groups(runs), finetuning_groups(runs)
+    evaluations = evaluation_groups(runs)
+    sections = [
+        Section("Summary", _summary(pretraining, evaluations, labels)),
+        Section("What is missing", _missing(runs, pretraining)),
+    ]
+    if pretraining:
+        table = pretraining_table(pretraining, labels)
+        sections.append(Section("Table 2: pre-training FLOPs", (table, _TABLE_2)))
+    if finetuning:
+        table = finetuning_table(finetuning, labels)
+        sections.append(Section("Table 3: fine-tuning FLOPs", (table, _TABLE_3)))
+    for groups in _by_task_and_split(evaluations):
+        layout = score_table(groups[0].task, groups)
+        name = f"{layout.name}: " if layout.name else ""
+        title = f"{name}{layout.task}, {groups[0].split}"
+        blocks: list[Block] = [results_table(groups, labels)]
+        blocks += [Paragraph(text) for text in _score_notes(groups)]
+        sections.append(Section(title, (*blocks, *score_figures(groups, labels))))
+    curves = loss_figures(runs, labels, colors)
+    if curves:
+        sections.append(Section("Loss curves", (_LOSSES, *curves)))
+    if densities:
+        figures = map(density_figure, _one_each(densities))
+        sections.append(
+            Section("Density per layer", (density_table(densities), _DENSITY, *figures))
+        )
+    samples = tuple(_samples(evaluations, labels))
+    if samples:
+        sections.append(Section("Sample outputs", (_OUTPUTS, *samples)))
+    provenance = tuple(_provenance(runs, labels))
+    sections.append(Section("Commands, versions, hardware", provenance))
+    return tuple(section for section in sections if section.blocks)
+
+
+_TABLE_2 = Paragraph(
+    "A sequence is as long as the model's context, unless the run recorded another "
+    "length or did more steps than that allows. Zeros count as skipped, which no "
+    "ordinary processor achieves. In the paper's row of GPT-2 Small at 75%, the total "
+    "and the ratio are quotients of rounded figures; unrounded they are 1.47e18 and "
+    "0.606x."
+)
+_TABLE_3 = Paragraph(
+    "FLOPs per sequence are those at the longest sequence that a run allows, though "
+    "batches are padded to their own longest; sequences are steps times the batch "
+    "size, at most those seen, as the last batch of an epoch may be smaller. The paper "
+    "prints the forward pass alone as FLOPs per sequence, though its caption says "
+    "forward and backward; its training FLOPs here are three times that, and its "
+    "totals agree with them. Its 0.524 exaFLOPs of GPT-3 XL on E2E disagree with its "
+    "own 5.27e17."
+)
+_LOSSES = Paragraph(
+    "One line per run and one colour per sparsity. Training losses are smoothed; the "
+    "first 5% of the steps may lie above the axis. Fine-tuning losses include label "
+    "smoothing."
+)
+_DENSITY = Paragraph(
+    "Counted in the checkpoint: `Exact count` is how many matrices have the number of "
+    "zeros that was asked for to the weight, and a violation is a weight that is not "
+    "zero where its mask is, of which there must be none."
+)
+_OUTPUTS = Paragraph(
+    "The first inputs that were kept with the scores; of each group the run with the "
+    "lowest number that kept them."
+)
+
+
+def _summary(
+    pretraining: Sequence[Group], evaluations: Sequence[Group], labels: Labels
+) -> tuple[Block, ...]:
+    text = (
+        "Cells are mean ± sample standard deviation over pre-training seeds, with the "
+        "number of seeds in brackets; several runs of one seed count once, as their "
+        "mean. Loss is in nats per token of the validation split. FLOPs count the "
+        "zeros as skipped. Rows in italics are the paper's, as printed."
+    )
+    if not pretraining and not evaluations:
+        return (Paragraph("There is no pre-training and no evaluation to sum up."),)
+    return summary_table(pretraining, evaluations, labels), Paragraph(text)
+
+
+def _missing(
+    runs: Sequence[RunRecord], pretraining: Sequence[Group]
+) -> tuple[Block, ...]:
+    kinds: dict[str, list[RunRecord]] = {}
+
+    def note(text: str, run: RunRecord) -> None:
+        kinds.setdefault(text, []).append(run)
+
+    for run in runs:
+        if not run.conditions.command:
+            note("its command, versions or hardware are not recorded", run)
+        if not run.steps:
+            note("it has not done a step", run)
+        elif not run.training.steps:
+            note("there is no training loss: metrics.jsonl is missing or empty", run)
+        if run.steps and not run.validation.steps:
+            note("the validation loss was not measured", run)
+        if run.checkpoint is None:
+            note("there is no checkpoint", run)
+        total = run.config.train.total_steps(run.config.model, run.length)
+        if run.kind == "pretrain" and 0 < run.steps < total:
+            note(f"pre-training is at step {run.steps} of {total}", run)
+        if run.origin.sparsity is None:
+            note("the sparsity of its pre-training is not recorded", run)
+        if run.kind != "pretrain" and not run.evaluations:
+            note("it has not been evaluated: use `spdf-keras evaluate`", run)
+        for evaluation in run.evaluations:
+            for score, reason in evaluation.errors.items():
+                where = f"{evaluation.task}, {evaluation.split}"
+                note(f"no {plain(score)} on {where}: {plain(reason)}", run)
+    items = [
+        f"{'Run' if len(found) == 1 else 'Runs'} "
+        f"{number_ranges(run.number for run in found)}: {text}"
+        for text, found in kinds.items()
+    ]
+    singles = [run for group in pretraining for run in group.runs]
+    if pretraining and all(
+        len({run.seed for run in group.runs}) == 1 for group in pretraining
+    ):
+        numbers = number_ranges(run.number for run in singles)
+        items.append(f"Runs {numbers}: one seed each, so there is no deviation")
+    return (Bullets(tuple(items)),) if items else ()
+
+
+def _by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.task, group.split), []).append(group)
+    return list(found.values())
+
+
+def _score_notes(groups: Sequence[Group]) -> Iterator[str]:
+    layout = score_table(groups[0].task, groups)
+    evaluations = [e for group in groups for e in group.evaluations]
+    yield from dict.fromkeys(map(_how, evaluations))
+    if layout.printed and groups[0].split != "test":
+        yield f"The printed rows are of the test set, ours of {groups[0].split}."
+    if any(evaluation.parts for evaluation in evaluations) and layout.printed:
+        yield (
+            "The paper does not say which part its rows are of; they fit the seen "
+            "categories."
+        )
+    if groups[0].task == "curation":
+        yield "The paper's appendix prints no perplexity."
+
+
+def _how(evaluation: Evaluation) -> str:
+    inputs = "" if evaluation.inputs is None else f" on {evaluation.inputs:,} inputs"
+    protocol = code(evaluation.protocol) if evaluation.protocol else "an unnamed way"
+    text = f"Scored by {protocol}{inputs}"
+    if evaluation.decode:
+        return f"{text}; decoded with {code(_decode(evaluation))}."
+    return f"{text}."
+
+
+def _decode(evaluation: Evaluation) -> str:
+    return ", ".join(f"{name}={value}" for name, value in evaluation.decode.items())
+
+
+def _one_each(densities: Iterable[Density]) -> list[Density]:
+    """The first of each model, sparsity and way of training: seeds look alike."""
+    found: dict[object, Density] = {}
+    for density in densities:
+        run = density.run
+        kind = (run.config.model, run.config.sparsity.sparsity, run.kind)
+        # One that leaks is shown in any case.
+        found.setdefault((kind, density.violations and run.number), density)
+    return list(found.values())
+
+
+def _samples(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
+    for members in _by_task_and_split(groups):
+        outputs: dict[str, list[Row]] = {}
+        references: dict[str, tuple[str, ...]] = {}
+        for group in members:
+            kept = [(r, e) for r, e in zip(group.runs, group.evaluations, strict=True)]
+            run, evaluation = next(((r, e) for r, e in kept if e.samples), kept[0])
+            for sample in evaluation.samples:
+                name = f"{_group_name(group, labels)} (run {run.number})"
+                row = Row((name, sample.hypothesis or "(empty)"))
+                outputs.setdefault(sample.context, []).append(row)
+                references.setdefault(sample.context, sample.references)
+        # Inputs that all groups have come first: they can be compared.
+        order = sorted(outputs, key=lambda context: -len(outputs[context]))
+        layout = score_table(members[0].task, members)
+        for context in order[:_SAMPLES]:
+            written = [
+                Row((f"reference {number}", text), printed=True)
+                for number, text in enumerate(references[context], 1)
+            ]
+            yield Table(
+                ("From", "Text"),
+                (*outputs[context], *written),
+                f"{layout.task}, {members[0].split}: {context}",
+                text_columns=2,
+            )
+
+
+def _group_name(group: Group, labels: Labels) -> str:
+    tuning = _NAMES.get(group.tuning, "masks kept")
+    name = f"{labels[group.model]}, {percent(group.sparsity)}, {tuning}"
+    return f"{name}; {group.variant}" if group.variant else name
+
+
+def _provenance(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Block]:
+    def known(value: object) -> str:
+        return (
+            ABSENT
+            if value in (None, "")
+            else f"{value:,}"
+            if isinstance(value, int)
+            else str(value)
+        )
+
+    yield Table(
+        (
+            *("Run", "Folder", "Model", "Kind", "Started from", "Sparsity", "Seed"),
+            *("Mask seed", "Fine-tuning seed", "Steps", "Pre-training tokens"),
+            "Started",
+        ),
+        tuple(
+            Row(
+                (
+                    str(run.number),
+                    run.name,
+                    labels[run.config.model],
+                    _kind(run),
+                    run.base or ABSENT,
+                    percent(run.origin.sparsity),
+                    known(run.origin.seed),
+                    known(run.origin.mask_seed),
+                    ABSENT if run.kind == "pretrain" else str(run.config.finetune.seed),
+                    known(run.steps),
+                    known(run.origin.tokens),
+                    run.started or NOT_RECORDED,
+                )
+            )
+            for run in runs
+        ),
+        "Runs",
+        text_columns=5,
+    )
+    yield Paragraph("Commands; absolute paths in them are shortened:")
+    commands = [(run.number, run.conditions.command) for run in runs]
+    yield _merged(commands, as_code=True)
+    evaluated = [(run, e) for run in runs for e in run.evaluations]
+    if evaluated:
+        yield Paragraph("Evaluations:")
+        yield _merged(
+            [(run.number, e.conditions.command) for run, e in evaluated], as_code=True
+        )
+        decodings = [(run.number, _decode(e)) for run, e in evaluated if e.decode]
+        if decodings:
+            yield Paragraph("Decoding:")
+            yield _merged(decodings, as_code=True)
+    everything = [(run.number, run.conditions) for run in runs]
+    everything += [(run.number, e.conditions) for run, e in evaluated]
+    yield Paragraph("Versions:")
+    yield _merged([(number, c.versions) for number, c in everything])
+    yield Paragraph("Hardware:")
+    yield _merged([(number, c.hardware) for number, c in everything])
+
+
+def _kind(run: RunRecord) -> str:
+    if run.kind == "pretrain":
+        return "pre-training"
+    task = score_table(run.task, []).task if run.task else "a task not recorded"
+    masks = f", masks {run.masks}" if run.masks else f", {tuning_of(run)}"
+    return f"fine-tuning on {task}{masks}"
+
+
+def _merged(facts: Iterable[tuple[int, str]], as_code: bool = False) -> Bullets:
+    """One item per distinct text, with the numbers of its runs."""
+    found: dict[str, list[int]] = {}
+    for number, text in facts:
+        found.setdefault(text, []).append(number)
+    items = []
+    for text, numbers in found.items():
+        shown = (code(text) if as_code else plain(text)) if text else NOT_RECORDED
+        runs = "Run" if len(set(numbers)) == 1 else "Runs"
+        items.append(f"{runs} {number_ranges(numbers)}: {shown}")
+    return Bullets(tuple(items))
