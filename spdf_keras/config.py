@@ -240,16 +240,47 @@ class FinetuneConfig(StepConfig):
 class DecodeConfig:
     """How `generate` and `evaluate` decode.
 
+    The defaults are greedy. The LoRA recipe, which the paper's tables use, is 10
+    beams, `length_penalty` 0.8 and `no_repeat_ngram_size` 4: see `configs/e2e.toml`.
+
     Attributes:
         max_new_tokens: Tokens to add to a prompt, at most. The LoRA recipe: 64.
         batch_size: Prompts that are decoded together.
+        num_beams: Beams of the beam search; 1 takes one token after the other.
+        length_penalty: Beams compete with the sum of their log-probabilities over
+            their length to this power. 0 favours short continuations; read by the
+            beam search alone.
+        no_repeat_ngram_size: No n-gram of this size occurs twice in a continuation;
+            0 allows it.
+        repetition_penalty: Above 1 makes tokens less likely that the continuation
+            already has; 1 changes nothing.
+        sample: Draw tokens at random in place of the likeliest.
+        temperature: The logits are divided by it before a draw.
+        top_k: Draw from this many likeliest tokens; 0 is all.
+        top_p: Draw from the fewest likeliest tokens of this total probability.
+        seed: Seed of the draws. A prompt's depend on it and on the prompt's place.
     """
 
     max_new_tokens: int = 64
     batch_size: int = 32
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(self, "max_new_tokens", "batch_size")
+        _check_positive(self, "max_new_tokens", "batch_size", "num_beams")
+        _check_positive(self, "repetition_penalty", "temperature")
+        _check_not_negative(self, "no_repeat_ngram_size", "top_k", "seed")
+        _check(self, "length_penalty", math.isfinite(self.length_penalty), "finite")
+        _check(self, "top_p", 0 < self.top_p <= 1, "in (0, 1]")
+        draws = self.sample and self.num_beams > 1
+        _check(self, "num_beams", not draws, "1 where `sample` is true")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The decoder block: one Keras layer, six prunable kernels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -33,6 +34,11 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         cache: Keys and values so far, each `(batch, num_heads, cache_length,
             head_dim)`. `length` must be 1 with it.
         position: With `cache`, the position of the token in each row, `(batch,)`.
+        past: In place of `cache`: keys and values in parts, each part as in `cache`
+            with slots of its own, which are read and not written. `inputs` may have
+            any length.
+        allowed: With `past`, which slots each input sees, bool, `(batch, length,
+            slots)`: those of all parts in order, then those of `inputs` itself.
         return_cache: Also return the keys and values: those of `inputs`, or
             the cache with the token's own written at `position`.
 
@@ -129,6 +135,8 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         kernels: dict[str, tf.Tensor] | None = None,
         cache: Cache | None = None,
         position: tf.Tensor | None = None,
+        past: Sequence[Cache] = (),
+        allowed: tf.Tensor | None = None,
         return_cache: bool = False,
     ) -> Any:
         kernels = kernels or self.own_kernels()
@@ -141,7 +149,10 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         query, key, value = (
             self._split_heads(project(name, x)) for name in self.prunable_names[:3]
         )
-        if cache is None or position is None:
+        parts = [*past, (key, value)]
+        if allowed is not None:
+            allowed = allowed[:, None]
+        elif cache is None or position is None:
             steps = tf.range(_dim(inputs, 1))
             allowed = (steps[:, None] >= steps[None, :])[None, None]
         else:
@@ -154,7 +165,8 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             )
             columns = tf.range(_dim(cache[0], 2))
             allowed = (columns[None, :] <= position[:, None])[:, None, None, :]
-        attended = self._merge_heads(_attention(query, key, value, allowed))
+            parts = [(key, value)]
+        attended = self._merge_heads(_attention(query, parts, allowed))
         x = inputs + project("attention_output", attended)
         y = project("intermediate", self.feedforward_norm(x))
         x = x + project("output", tf.nn.gelu(y, approximate=True))
@@ -182,15 +194,27 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
 
 
 def _attention(
-    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, allowed: tf.Tensor
+    query: tf.Tensor, parts: Sequence[Cache], allowed: tf.Tensor
 ) -> tf.Tensor:
+    """Attends to keys and values that lie in parts, without joining them."""
     # Scaling the query costs head_dim / length of scaling the scores.
     query = query * tf.cast(query.shape[-1] ** -0.5, query.dtype)
-    scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+    scores = _join([tf.matmul(query, key, transpose_b=True) for key, _ in parts])
+    scores = tf.cast(scores, tf.float32)
     # Not a choice of scores: XNNPACK then runs decoding in one piece. And not a sum:
     # TensorFlow fuses product and sum into a kernel that is 90 times slower.
     scores -= tf.where(allowed, 0.0, 1e9)
-    return tf.matmul(tf.cast(tf.nn.softmax(scores), value.dtype), value)
+    weights = tf.cast(tf.nn.softmax(scores), query.dtype)
+    if len(parts) == 1:
+        return tf.matmul(weights, parts[0][1])
+    sizes = [_dim(value, 2) for _, value in parts]
+    shares = tf.split(weights, sizes, axis=-1, num=len(sizes))
+    products = [tf.matmul(w, v) for w, (_, v) in zip(shares, parts, strict=True)]
+    return tf.add_n(products)
+
+
+def _join(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, -1)
 
 
 def _dim(x: tf.Tensor, axis: int) -> Any:

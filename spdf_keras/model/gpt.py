@@ -5,12 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.config import GPTConfig
+from spdf_keras.config import GPTConfig, config_from_tables
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
-from spdf_keras.model.generation import GreedyDecoder
+from spdf_keras.model.generator import Generator
 from spdf_keras.model.loss import NextTokenCrossentropy
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
 
@@ -138,24 +138,37 @@ class GPT(keras.Model):
         max_new_tokens: int = 64,
         end_token_ids: Sequence[int] = (),
         batch_size: int = 32,
+        **settings: Any,
     ) -> list[list[int]]:
-        """Continues each prompt greedily, with a key-value cache.
+        """Continues each prompt, with a key-value cache, in one graph per batch.
+
+        Greedily, unless `settings` say otherwise.
 
         Args:
             prompts: Token ids of each prompt; lengths may differ.
             max_new_tokens: Tokens to add, at most; the context bounds it too.
             end_token_ids: Tokens that end a continuation (and are not returned).
             batch_size: Prompts that are decoded together.
+            **settings: The other fields of `DecodeConfig`, such as `num_beams=10`,
+                `length_penalty=0.8` and `no_repeat_ngram_size=4`, or `sample=True`,
+                `temperature=0.7` and `top_p=0.9`.
 
         Returns:
             The new token ids of each prompt, in the order of `prompts`.
 
         Raises:
-            InputError: If a prompt is empty or fills the context.
+            InputError: If a prompt is empty or fills the context, or a setting is
+                unknown or out of range.
+
+        Reference:
+            Beam search is that of the recipe that appendix A.2 of [Thangarasa et
+            al., 2023](https://arxiv.org/abs/2303.10464) points to.
         """
-        if getattr(self, "_decoder", None) is None:
-            self._set_untracked("_decoder", GreedyDecoder(self))
-        return self._decoder(prompts, max_new_tokens, end_token_ids, batch_size)
+        settings.update(max_new_tokens=max_new_tokens, batch_size=batch_size)
+        decode = config_from_tables({"decode": settings}).decode
+        if getattr(self, "_generator", None) is None:
+            self._set_untracked("_generator", Generator(self))
+        return self._generator(prompts, end_token_ids, decode)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """`keras.Model.fit`; a dataset that does not fit is refused at once."""

@@ -1,0 +1,112 @@
+"""A key-value cache for beams: nothing that beams share is stored twice or moved.
+
+The beams of a row stand side by side where a block expects the tokens of a
+sequence, and each sees its own past through a mask. So a prompt is kept once for
+all of its beams, a block's products run over all beams at once, and a beam that
+takes over another's past changes its mask, not the cache. One beam is the special
+case that greedy decoding and sampling use.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from spdf_keras.model.block import Cache
+from spdf_keras.model.generation import Kernels
+
+# Steps whose keys and values wait in a small part of their own. Every step copies
+# that part, which is cheaper than to copy the whole; this many steps join it.
+_JOIN_EVERY = 8
+
+
+class Branches(NamedTuple):
+    """What a decoding loop carries from step to step.
+
+    Attributes:
+        old: Keys and values of each block, `(batch, num_heads, slots, head_dim)`:
+            the prompt, then `num_beams` slots for each step.
+        recent: The same of the last few steps.
+        allowed: Which of these slots each beam sees, bool, `(batch, num_beams,
+            slots)`.
+    """
+
+    old: list[Cache]
+    recent: list[Cache]
+    allowed: tf.Tensor
+
+    @classmethod
+    def start(
+        cls, caches: Sequence[Cache], lengths: tf.Tensor, num_beams: int
+    ) -> "Branches":
+        """Lets `num_beams` beams continue each prompt.
+
+        Args:
+            caches: Keys and values of the prompts, from `prefill`.
+            lengths: Tokens of each prompt, `(batch,)`; what lies behind is padding.
+            num_beams: Beams of each prompt.
+        """
+        caches = list(caches)
+        allowed = tf.sequence_mask(lengths, tf.shape(caches[0][0])[2])
+        return cls(caches, _emptied(caches), tf.repeat(allowed[:, None], num_beams, 1))
+
+    def shapes(self) -> "Branches":
+        """The shapes that stay as they are in a loop."""
+        free = [
+            tuple(tf.TensorShape([None, k.shape[1], None, k.shape[3]]) for _ in "kv")
+            for k, _ in self.old
+        ]
+        return Branches(free, free, tf.TensorShape([None, self.allowed.shape[1], None]))
+
+    def step(
+        self,
+        model: Any,
+        kernels: Kernels,
+        token_ids: tf.Tensor,
+        position: tf.Tensor,
+        parents: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tuple[tf.Tensor, "Branches"]:
+        """Runs one more token of every beam.
+
+        Args:
+            model: The GPT.
+            kernels: From `effective_kernels`.
+            token_ids: `(batch, num_beams)`.
+            position: Position of these tokens in each row, `(batch,)`.
+            parents: The beam of the last step that each beam goes on from,
+                `(batch, num_beams)`.
+            step: How many steps there were before; a scalar.
+
+        Returns:
+            Hidden states `(batch, num_beams, hidden_dim)` after the final norm, and
+            the branches with this step's slots.
+        """
+        old, recent = tf.cond(
+            (step > 0) & (step % _JOIN_EVERY == 0),
+            lambda: (_append(self.old, self.recent), _emptied(self.recent)),
+            lambda: (self.old, self.recent),
+        )
+        num_beams = token_ids.shape[1]
+        itself = tf.eye(num_beams, batch_shape=tf.shape(parents)[:1], dtype=tf.bool)
+        inherited = tf.gather(self.allowed, parents, batch_dims=1)
+        allowed = tf.concat([inherited, itself], -1)
+        x, new = model.embedding(token_ids, position=position[:, None]), []
+        for layer, own, *past in zip(model.blocks, kernels, old, recent, strict=True):
+            x, cache = layer(
+                x, kernels=own, past=past, allowed=allowed, return_cache=True
+            )
+            new.append(cache)
+        hidden = model.final_norm(x)
+        return hidden, Branches(old, _append(recent, new), allowed)
+
+
+def _append(first: Sequence[Cache], second: Sequence[Cache]) -> list[Cache]:
+    return [
+        (tf.concat([k, more_k], 2), tf.concat([v, more_v], 2))
+        for (k, v), (more_k, more_v) in zip(first, second, strict=True)
+    ]
+
+
+def _emptied(caches: Sequence[Cache]) -> list[Cache]:
+    return [(key[:, :, :0], value[:, :, :0]) for key, value in caches]

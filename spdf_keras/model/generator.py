@@ -1,0 +1,98 @@
+"""From lists of prompts to lists of continuations, batch by batch."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from spdf_keras.config import DecodeConfig
+from spdf_keras.errors import InputError
+from spdf_keras.model.search import Continuations, Prompts, search_function
+
+# Prompts are padded to a multiple of this: fewer sizes for the memory allocator.
+_PROMPT_BUCKET = 16
+
+
+class Generator:
+    """Continues prompts with a model, whose weights it reads at each call.
+
+    Args:
+        model: The GPT.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._functions: dict[DecodeConfig, Callable[[Prompts], Continuations]] = {}
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        end_token_ids: Sequence[int],
+        settings: DecodeConfig,
+    ) -> list[list[int]]:
+        self._check(prompts, settings)
+        # These two do not change the graph.
+        key = dataclasses.replace(settings, max_new_tokens=1, batch_size=1, seed=0)
+        if key not in self._functions:
+            self._functions[key] = search_function(self._model, key)
+        # Equal lengths together: less padding. The order is restored below.
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        results: dict[int, list[int]] = {}
+        for start in range(0, len(order), settings.batch_size):
+            rows = order[start : start + settings.batch_size]
+            batch = self._batch(prompts, rows, end_token_ids, settings)
+            found = self._functions[key](batch)
+            tokens, counts = found.token_ids.numpy(), found.counts.numpy()
+            for row, line, count in zip(rows, tokens, counts, strict=True):
+                results[row] = line[:count].tolist()
+        return [results[i] for i in range(len(prompts))]
+
+    def _check(self, prompts: Sequence[Sequence[int]], settings: DecodeConfig) -> None:
+        context = self._model.embedding.max_sequence_length
+        vocabulary = self._model.embedding.vocabulary_size
+        for number, prompt in enumerate(prompts):
+            if not 0 < len(prompt) < context:
+                raise InputError(
+                    f"A prompt must have 1 to {context - 1} tokens (the context is "
+                    f"{context}). Received: {len(prompt)} tokens in prompt {number}."
+                )
+            if not 0 <= min(prompt) <= max(prompt) < vocabulary:
+                raise InputError(
+                    f"Token ids must be in [0, {vocabulary}). Received: "
+                    f"{min(prompt)} to {max(prompt)} in prompt {number}."
+                )
+        if settings.num_beams > vocabulary:
+            raise InputError(
+                f"`num_beams` must be at most the vocabulary of {vocabulary} tokens. "
+                f"Received: num_beams={settings.num_beams}."
+            )
+
+    def _batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        end_token_ids: Sequence[int],
+        settings: DecodeConfig,
+    ) -> Prompts:
+        context = self._model.embedding.max_sequence_length
+        lengths = np.array([len(prompts[i]) for i in rows], np.int32)
+        width = min(-(-lengths.max() // _PROMPT_BUCKET) * _PROMPT_BUCKET, context)
+        token_ids = np.zeros((len(rows), width), np.int32)
+        for line, row in zip(token_ids, rows, strict=True):
+            line[: len(prompts[row])] = prompts[row]
+        limits = np.minimum(settings.max_new_tokens, context - lengths)
+        uniform = np.zeros((len(rows), settings.max_new_tokens), np.float32)
+        if settings.sample:
+            # A stream per prompt: its tokens do not depend on how batches are made.
+            for line, row in zip(uniform, rows, strict=True):
+                random = np.random.default_rng((settings.seed, row))
+                line[:] = random.random(len(line), np.float32)
+        return Prompts(
+            tf.constant(token_ids),
+            tf.constant(lengths),
+            tf.constant(limits.astype(np.int32)),
+            tf.constant(np.array(end_token_ids, np.int32)),
+            tf.constant(uniform),
+        )
