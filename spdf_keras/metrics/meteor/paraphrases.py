@@ -1,0 +1,210 @@
+"""METEOR's paraphrase table: which phrases of the texts at hand mean the same.
+
+The table is 62 MB of gzip, 5.3 million pairs of phrases of up to seven words.
+Its phrases are kept as 64-bit hashes, which is all that is needed to compare
+them: 46 MB, built in a few seconds and then read from the user's cache folder.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spdf_keras.errors import InputError
+from spdf_keras.metrics.meteor.cache import cached_array
+from spdf_keras.metrics.official import official_file
+
+TABLE = "meteor/data/paraphrase-en.gz"
+MAX_WORDS = 7
+FORMAT = 1  # of the array in the cache, and of the hashes
+
+# A text is hashed as a polynomial of its bytes, modulo 2^64. The base is an
+# arbitrary odd number; the table has no two phrases of one hash with it.
+_BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_BLOCK = 1 << 20
+
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """The phrases of one text that the table has.
+
+    Attributes:
+        places: Start, number of words and hash of each; by start, then length.
+        starts: Where the phrase of a hash starts, from left to right.
+        lengths: The number of words by hash.
+    """
+
+    places: list[tuple[int, int, int]] = field(default_factory=list)
+    starts: dict[int, list[int]] = field(default_factory=dict)
+    lengths: dict[int, int] = field(default_factory=dict)
+
+
+def find_paraphrases(
+    texts: Sequence[Sequence[str]],
+) -> tuple[list[Phrases], dict[int, dict[int, int]]]:
+    """Looks up all phrases of some texts at once.
+
+    Args:
+        texts: The words of each text.
+
+    Returns:
+        The phrases of each text, and the table of those that have a paraphrase in
+        any of the texts: by hash, the hashes of its paraphrases with their rank.
+
+    Raises:
+        InputError: If pycocoevalcap is not installed or its table is damaged.
+    """
+    lines, starts, words, hashes = _phrases_of(texts)
+    known = np.unique(hashes)
+    table = _lookup(known)
+    used = set(table)
+    for paraphrases in table.values():
+        used.update(paraphrases)
+    chosen = np.isin(hashes, np.fromiter(used, np.uint64, len(used)))
+    found = [Phrases() for _ in texts]
+    order = np.lexsort((words[chosen], starts[chosen], lines[chosen]))
+    columns = (lines, starts, words, hashes)
+    rows = zip(*(c[chosen][order].tolist() for c in columns), strict=True)
+    for line, start, length, phrase in rows:
+        text = found[line]
+        text.places.append((start, length, phrase))
+        text.starts.setdefault(phrase, []).append(start)
+        text.lengths[phrase] = length
+    return found, table
+
+
+def _phrases_of(
+    texts: Sequence[Sequence[str]],
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], Hashes]:
+    """Gives line, first word, number of words and hash of each phrase."""
+    data = "\n".join(" ".join(words) for words in texts) + "\n"
+    letters = np.frombuffer(data.encode("utf-8", "surrogatepass"), np.uint8)
+    (ends,) = np.nonzero((letters == ord(" ")) | (letters == ord("\n")))
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    real = ends > begins  # an empty text has an end and no word
+    line_of = np.repeat(np.arange(len(texts)), [max(len(t), 1) for t in texts])
+    begins, ends, line_of = begins[real], ends[real], line_of[real]
+    first = np.searchsorted(line_of, np.arange(len(texts)))
+    position = np.arange(len(line_of)) - first[line_of]
+    parts = []
+    for length in range(1, min(MAX_WORDS, len(ends)) + 1):
+        last = slice(length - 1, None)
+        inside = line_of[: len(line_of) - length + 1] == line_of[last]
+        (at,) = np.nonzero(inside)
+        hashes = _hash(letters, begins[at], ends[at + length - 1])
+        parts.append((line_of[at], position[at], np.full(len(at), length), hashes))
+    if not parts:
+        empty = np.zeros(0, np.intp)
+        return empty, empty, empty, empty.astype(np.uint64)
+    lines, starts, words, hashes = zip(*parts, strict=True)
+    return (
+        np.concatenate(lines),
+        np.concatenate(starts),
+        np.concatenate(words),
+        np.concatenate(hashes),
+    )
+
+
+def _lookup(known: Hashes) -> dict[int, dict[int, int]]:
+    """Gives the paraphrases of phrases, as far as they are known phrases too."""
+    phrases, bounds, paraphrases = _index()
+    at = np.searchsorted(phrases, known)
+    at[at == len(phrases)] = 0
+    at = at[phrases[at] == known]
+    table: dict[int, dict[int, int]] = {}
+    for place in at.tolist():
+        group = paraphrases[int(bounds[place]) : int(bounds[place + 1])]
+        spot = np.searchsorted(known, group)
+        spot[spot == len(known)] = 0
+        kept = group[known[spot] == group].tolist()
+        if kept:
+            table[int(phrases[place])] = {phrase: i for i, phrase in enumerate(kept)}
+    return table
+
+
+@cache
+def _index() -> tuple[Hashes, Hashes, Hashes]:
+    """Gives sorted phrases, where the paraphrases of each begin, and these."""
+    source = official_file(TABLE)
+    with source.open("rb") as file:
+        # A gzip file ends in its checksum and the length of its content.
+        file.seek(-8, 2)
+        identity = file.read().hex()
+    array = cached_array(f"meteor-paraphrases-{FORMAT}-{identity}", _build)
+    groups = int(array[0])
+    return (
+        array[1 : groups + 1],
+        array[groups + 1 : 2 * groups + 2],
+        array[2 * groups + 2 :],
+    )
+
+
+def _build() -> Hashes:
+    """Hashes the table, whose entries are three lines: a number and two phrases."""
+    keys, paraphrases = _read_table()
+    # The table is sorted, so a phrase's entries are neighbours.
+    (begins,) = np.nonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    counts = np.diff(begins, append=len(keys))
+    order = np.argsort(keys[begins])
+    begins, counts = begins[order], counts[order]
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    entries = np.repeat(begins - bounds[:-1], counts) + np.arange(len(keys))
+    parts = ([len(begins)], keys[begins], bounds, paraphrases[entries])
+    return np.concatenate([np.asarray(part, np.uint64) for part in parts])
+
+
+def _read_table() -> tuple[Hashes, Hashes]:
+    keys, paraphrases = [], []
+    source = official_file(TABLE)
+    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    rest, lines = b"", 0
+    try:
+        with source.open("rb") as file:
+            while packed := file.read(_BLOCK // 4):
+                data = rest + unpack.decompress(packed)
+                size = data.rfind(b"\n") + 1
+                rest = data[size:]
+                letters = np.frombuffer(data, np.uint8, size)
+                (ends,) = np.nonzero(letters == ord("\n"))
+                starts = np.concatenate([[0], ends[:-1] + 1])
+                for line, found in ((1, keys), (2, paraphrases)):
+                    chosen = slice((line - lines) % 3, None, 3)
+                    found.append(_hash(letters, starts[chosen], ends[chosen]))
+                lines += len(ends)
+    except (zlib.error, OSError) as error:
+        raise InputError(f"The table {source} cannot be read: {error}.") from error
+    if not unpack.eof or rest or lines % 3:
+        raise InputError(
+            f"The table {source} must be whole; install its package again: "
+            "pip install --force-reinstall pycocoevalcap==1.2"
+        )
+    return np.concatenate(keys), np.concatenate(paraphrases)
+
+
+def _hash(
+    letters: NDArray[np.uint8], starts: NDArray[np.intp], ends: NDArray[np.intp]
+) -> Hashes:
+    """Hashes stretches of some bytes, all from one sum over them."""
+    sums = np.zeros(len(letters) + 1, np.uint64)
+    powers, inverse = _powers(_BASE, len(letters)), _powers(_INVERSE, len(letters))
+    np.cumsum(letters * powers, out=sums[1:])
+    return (sums[ends] - sums[starts]) * inverse[starts]
+
+
+def _powers(base: int, count: int) -> Hashes:
+    # Rounded up, so that few lengths are made; overflow is the modulus.
+    known = _power_table(base, 1 << (count - 1).bit_length())
+    return known[:count]
+
+
+@cache
+def _power_table(base: int, count: int) -> Hashes:
+    powers = np.full(count, base, np.uint64)
+    powers[0] = 1
+    return np.cumprod(powers, dtype=np.uint64)

@@ -1,0 +1,199 @@
+"""METEOR 1.5 for English with `-norm`: segments and corpus.
+
+Reference:
+    [Denkowski and Lavie, 2014](https://aclanthology.org/W14-3348/).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from operator import add
+from typing import NamedTuple
+
+from spdf_keras.metrics.checks import check_items
+from spdf_keras.metrics.meteor.alignment import Aligner, Text, count_chunks
+from spdf_keras.metrics.meteor.normalize import ARCHIVE, words_of
+from spdf_keras.metrics.meteor.paraphrases import find_paraphrases
+from spdf_keras.metrics.official import read_member
+
+# Recall weighs most; a penalty for fragments; content words weigh more.
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+# Of exact, stem, synonym and paraphrase matches.
+WEIGHTS = (1.0, 0.6, 0.8, 0.6)
+
+
+@dataclass(frozen=True)
+class Meteor:
+    """A METEOR score. What would be 0 / 0 is 0.
+
+    Attributes:
+        score: 0 to 1, of the whole corpus.
+        precision: Weighted share of the hypotheses' words that are matched.
+        recall: Weighted share of the references' words that are matched.
+        fragmentation_penalty: 0 (all in one piece) to 0.6.
+        segments: The score of each item.
+    """
+
+    score: float
+    precision: float
+    recall: float
+    fragmentation_penalty: float
+    segments: list[float]
+
+
+def corpus_meteor(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> Meteor:
+    """Scores texts as `java -jar meteor-1.5.jar -l en -norm` does.
+
+    An item is scored against the reference that suits it best. The corpus score
+    comes from counts summed over the items, so it is not the mean of theirs. Texts
+    are normalised here; tokenise them first if the protocol does.
+
+    Args:
+        hypotheses: One text per item; may be empty.
+        references: The references of each item, at least one. Protocols that give
+            each item equally many fill up with "".
+
+    Raises:
+        InputError: If there are no items, an item has no reference, the numbers of
+            items differ, or pycocoevalcap with METEOR's tables is not installed.
+
+    Example:
+        >>> round(corpus_meteor(["a cheap pub"], [["an inexpensive pub"]]).score, 3)
+        0.474
+    """
+    check_items(hypotheses, references)
+    distinct = dict.fromkeys([*hypotheses, *chain.from_iterable(references)])
+    words = [words_of(text) for text in distinct]
+    phrases, paraphrases = find_paraphrases(words)
+    texts = dict(zip(distinct, map(Text, words, phrases), strict=True))
+    aligner = Aligner(paraphrases)
+
+    @cache
+    def score(hypothesis: str, reference: str) -> tuple[Rating, Counts]:
+        counts = _count(aligner, texts[hypothesis], texts[reference])
+        return _rate(counts), counts
+
+    total, segments = _NOTHING, []
+    for hypothesis, candidates in zip(hypotheses, references, strict=True):
+        scored = [score(hypothesis, reference) for reference in candidates]
+        # The first of equal ones.
+        rating, counts = max(scored, key=lambda pair: pair[0].score)
+        segments.append(rating.score)
+        total = _sum(total, counts)
+    return Meteor(*_rate(total), segments)
+
+
+class Side(NamedTuple):
+    """Counts of the words of one side: of hypotheses or of references.
+
+    Attributes:
+        words: All words.
+        function_words: Those that METEOR lists as function words.
+        content: Matched words that are none, by matcher.
+        function: Matched function words, by matcher.
+    """
+
+    words: int
+    function_words: int
+    content: tuple[int, ...]
+    function: tuple[int, ...]
+
+
+class Counts(NamedTuple):
+    """What a score is computed from; counts of segments add up to a corpus."""
+
+    hypothesis: Side
+    reference: Side
+    chunks: int
+
+
+class Rating(NamedTuple):
+    """The attributes of `Meteor`, of any counts."""
+
+    score: float
+    precision: float
+    recall: float
+    fragmentation_penalty: float
+
+
+_ZEROS = (0,) * len(WEIGHTS)
+_NOTHING = Counts(Side(0, 0, _ZEROS, _ZEROS), Side(0, 0, _ZEROS, _ZEROS), 0)
+
+
+def _sum(total: Counts, segment: Counts) -> Counts:
+    return Counts(
+        _sum_sides(total.hypothesis, segment.hypothesis),
+        _sum_sides(total.reference, segment.reference),
+        # A segment in one piece adds no chunk, though its words count below it.
+        total.chunks + (0 if _is_whole(segment) else segment.chunks),
+    )
+
+
+def _is_whole(counts: Counts) -> bool:
+    """Whether all words are matched, in the same order."""
+    matched = [_matched(side) == side.words for side in counts[:2]]
+    return counts.chunks == 1 and all(matched)
+
+
+def _matched(side: Side) -> int:
+    return sum(side.content) + sum(side.function)
+
+
+def _sum_sides(one: Side, other: Side) -> Side:
+    return Side(
+        one.words + other.words,
+        one.function_words + other.function_words,
+        tuple(map(add, one.content, other.content)),
+        tuple(map(add, one.function, other.function)),
+    )
+
+
+def _count(aligner: Aligner, hypothesis: Text, reference: Text) -> Counts:
+    matches = aligner.align(hypothesis, reference)
+    return Counts(
+        _count_side(hypothesis, [(m.at, m.at_length, m.module) for m in matches]),
+        _count_side(reference, [(m.start, m.length, m.module) for m in matches]),
+        count_chunks(matches),
+    )
+
+
+def _count_side(text: Text, matched: list[tuple[int, int, int]]) -> Side:
+    content, function = [0] * len(WEIGHTS), [0] * len(WEIGHTS)
+    function_words = _function_words()
+    for start, length, module in matched:
+        for word in text.words[start : start + length]:
+            (function if word in function_words else content)[module] += 1
+    count = sum(word in function_words for word in text.words)
+    return Side(len(text.words), count, tuple(content), tuple(function))
+
+
+def _rate(counts: Counts) -> Rating:
+    precision = _share(counts.hypothesis)
+    recall = _share(counts.reference)
+    if not (precision and recall):
+        return Rating(0.0, precision, recall, 0.0)
+    mean = 1.0 / ((1.0 - ALPHA) / precision + ALPHA / recall)
+    matched = (_matched(counts.hypothesis) + _matched(counts.reference)) / 2
+    fragmentation = 0.0 if _is_whole(counts) else counts.chunks / matched
+    penalty = GAMMA * fragmentation**BETA
+    return Rating(max(mean * (1.0 - penalty), 0.0), precision, recall, penalty)
+
+
+def _share(side: Side) -> float:
+    """Gives the weighted matches over the weighted words."""
+    words = DELTA * (side.words - side.function_words)
+    words += (1.0 - DELTA) * side.function_words
+    matches = 0.0
+    for count, weight in zip(side.content, WEIGHTS, strict=True):
+        matches += count * weight * DELTA
+    for count, weight in zip(side.function, WEIGHTS, strict=True):
+        matches += count * weight * (1.0 - DELTA)
+    return matches / words if words else 0.0
+
+
+@cache
+def _function_words() -> frozenset[str]:
+    return frozenset(read_member(ARCHIVE, "function/english.words").decode().split())
