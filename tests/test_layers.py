@@ -12,14 +12,14 @@ PACKAGE = ROOT / "spdf_keras"
 
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
-    ("errors", "keras2", "files"),
+    ("errors", "keras2", "files", "provenance"),
     ("config",),
     ("sparsity", "flops", "metrics", "optimizer", "data"),
     ("model",),
     ("training", "evaluation", "report"),
     ("export",),
     ("console",),
-    ("quickstart",),
+    ("quickstart", "study"),
     ("commands",),
     ("cli", "__main__", "__init__"),
 )

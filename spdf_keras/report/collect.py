@@ -14,6 +14,7 @@ from typing import Any
 from spdf_keras.config import Config
 from spdf_keras.errors import InputError
 from spdf_keras.report.fields import Fields, hide_paths, read_json
+from spdf_keras.report.printed import task_order
 from spdf_keras.report.records import (
     Conditions,
     Curve,
@@ -73,8 +74,8 @@ def _order(run: RunRecord) -> tuple[Any, ...]:
         run.kind != "pretrain",
         run.config.model.num_parameters,
         absent if origin.sparsity is None else origin.sparsity,
-        run.task,
-        run.masks,
+        *task_order(run.task),
+        run.masks == "kept",
         absent if origin.seed is None else origin.seed,
         absent if origin.mask_seed is None else origin.mask_seed,
         run.name,

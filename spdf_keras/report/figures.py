@@ -1,133 +1,104 @@
 """The figures: loss curves, score against sparsity, density per layer.
 
-Each is drawn once and saved twice: as PNG on white, and as SVG whose ink and grid
-lines take the colours of the page that it stands in. A sparsity has the same
-colour in all figures of a report.
+A sparsity has the same colour in all figures of a report.
 """
 
-import io
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spdf_keras.report.cells import Labels, score_table
 from spdf_keras.report.density import MATRICES, Density
 from spdf_keras.report.document import Picture
+from spdf_keras.report.drawing import (
+    COLORS,
+    INK,
+    LINE_COLORS,
+    SIZE,
+    UNKNOWN,
+    Draw,
+    draw_picture,
+)
 from spdf_keras.report.groups import Group, Summary, percent, tuning_of
 from spdf_keras.report.printed import Score, ScoreTable
 from spdf_keras.report.records import Curve, RunRecord
-from spdf_keras.report.tables import Labels, score_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of equal weight on white and on black.
-_COLORS = ("#3778c2", "#d9822b", "#2f9e6e", "#b5539c", "#8c6d31", "#7566c9")
-_UNKNOWN = "#8a8a8a"
-# Stand for the page's colours in SVG; nothing else is drawn in them.
-_INK, _GRID = "#1c1c21", "#d4d4da"
-_STYLE = {
-    "font.size": 9.0,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "svg.fonttype": "none",
-    "path.simplify": True,
-}
-_SIZE = (4.9, 3.3)
 _POINTS = 400
 # The first steps fall from far above; the axis leaves them out.
 _WARM_UP = 0.05
-_TITLES = {"none": "Pre-training", "dense": "Dense fine-tuning"}
-
-Draw = Callable[["Axes"], None]
+_CURVES = ("training, smoothed", "validation")
 
 
 def sparsity_colors(runs: Iterable[RunRecord]) -> dict[float | None, str]:
     """A colour for each sparsity of a report."""
     known = sorted({r.origin.sparsity for r in runs if r.origin.sparsity is not None})
     colors: dict[float | None, str] = {
-        sparsity: _COLORS[index % len(_COLORS)] for index, sparsity in enumerate(known)
+        sparsity: COLORS[index % len(COLORS)] for index, sparsity in enumerate(known)
     }
-    return {**colors, None: _UNKNOWN}
+    return {**colors, None: UNKNOWN}
 
 
 def loss_figures(
     runs: Sequence[RunRecord], labels: Labels, colors: Mapping[float | None, str]
 ) -> list[Picture]:
     """Training and validation loss: a figure per model, stage and task."""
-    kinds: dict[tuple[str, str, str], list[RunRecord]] = {}
+    kinds: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
         if run.training.steps or run.validation.steps:
-            tuning = tuning_of(run)
-            key = (labels[run.config.model], tuning, run.task)
-            kinds.setdefault(key, []).append(run)
-    pictures = []
-    for number, ((label, tuning, task), members) in enumerate(kinds.items(), 1):
-        stage = _TITLES.get(tuning, "Sparse fine-tuning")
-        name = score_table(task, []).task if task else ""
-        title = f"{stage}{f' on {name}' if name else ''}: {label}"
-        draw = _loss_drawing(members, colors)
-        pictures.append(draw_picture(f"loss-{number}", title, draw))
-    return pictures
+            stage = "Pre-training"
+            if run.kind != "pretrain":
+                name = score_table(run.task, []).task
+                stage = f"Fine-tuning on {name}" if name else "Fine-tuning"
+            kinds.setdefault((stage, labels[run.config.model]), []).append(run)
+    return [
+        draw_picture(f"loss-{n}", f"{stage}: {label}", _loss_drawing(members, colors))
+        for n, ((stage, label), members) in enumerate(kinds.items(), 1)
+    ]
 
 
 def _loss_drawing(
     runs: Sequence[RunRecord], colors: Mapping[float | None, str]
 ) -> Draw:
     def draw(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        legend: dict[str, dict[str, Any]] = {}
         heights: list[float] = []
-        named: set[float | None] = set()
         for run in runs:
-            sparsity = run.origin.sparsity
-            color = colors[sparsity]
-            label = None if sparsity in named else percent(sparsity)
-            named.add(sparsity)
-            smooth = thin(smoothed(run.training))
-            axes.plot(smooth.steps, smooth.losses, color, linewidth=0.9, label=label)
-            axes.plot(
-                run.validation.steps,
-                run.validation.losses,
-                color,
-                marker="o",
-                markersize=2.5,
-                linewidth=0.9,
-                linestyle="--",
-                label=label if not smooth.steps else None,
-            )
-            heights += [*_settled(smooth), *_settled(run.validation)]
+            color = colors[run.origin.sparsity]
+            legend.setdefault(percent(run.origin.sparsity), {"color": color})
+            kept = tuning_of(run) == "sparse"
+            curves = (thin(smoothed(run.training)), run.validation)
+            for what, curve in zip(_CURVES, curves, strict=True):
+                if curve.steps:
+                    style = _line_style(what == "validation", kept)
+                    axes.plot(curve.steps, curve.losses, color=color, **style)
+                    name = f"{what}, masks kept" if kept else what
+                    legend.setdefault(name, {"color": INK, **style})
+                    heights += _settled(curve)
         if heights:
             low, high = min(heights), max(heights)
             margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
             axes.set_ylim(low - margin, high + margin)
+        # Sparsities first; the lines in ink say what is drawn how.
+        for name in sorted(legend, key=lambda name: legend[name]["color"] == INK):
+            axes.plot([], [], label=name, **legend[name])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="step", ylabel="loss, nats per token")
-        if any(run.validation.steps for run in runs):
-            axes.plot(
-                [],
-                [],
-                _INK,
-                marker="o",
-                markersize=2.5,
-                linewidth=0.9,
-                linestyle="--",
-                label="validation",
-            )
-        if any(run.training.steps for run in runs):
-            axes.plot([], [], _INK, linewidth=0.9, label="training, smoothed")
         axes.legend()
 
     return draw
+
+
+def _line_style(validation: bool, kept: bool) -> dict[str, Any]:
+    style: dict[str, Any] = {"linewidth": 0.9, "linestyle": ":" if kept else "-"}
+    if validation:
+        marker = "x" if kept else "o"
+        style.update(linestyle="--", marker=marker, markersize=4 if kept else 2.5)
+    return style
 
 
 def smoothed(curve: Curve, weight: float = 0.95) -> Curve:
@@ -218,7 +189,9 @@ def _lines(
         summary = group.score(score.name, part)
         if group.sparsity is None or summary is None:
             continue
-        tuning = {"none": "not fine-tuned"}.get(group.tuning, f"{group.tuning} tuning")
+        tuning = {"none": "not fine-tuned"}.get(
+            group.tuning, f"{group.tuning} fine-tuning"
+        )
         label = ", ".join(filter(None, (labels[group.model], tuning, group.variant)))
         point = (group.sparsity, summary.scaled(score.factor))
         lines.setdefault(label, []).append(point)
@@ -254,7 +227,7 @@ def _score_drawing(
                 [100 * sparsity for sparsity, _ in line],
                 [summary.mean for _, summary in line],
                 [summary.std or 0 for _, summary in line],
-                color=_INK if dashed else _COLORS[index % len(_COLORS)],
+                color=INK if dashed else LINE_COLORS[index % len(LINE_COLORS)],
                 linestyle="--" if dashed else "-",
                 marker=markers[index % len(markers)],
                 markersize=4,
@@ -314,55 +287,5 @@ def density_figure(density: Density) -> Picture:
     title = (
         f"Density per layer: run {run.number}, {percent(run.origin.sparsity)} sparse"
     )
-    size = (_SIZE[0], 0.9 + 0.28 * len(layers))
+    size = (SIZE[0], 0.9 + 0.28 * len(layers))
     return draw_picture(f"density-{run.number}", title, draw, size)
-
-
-def draw_picture(
-    name: str, title: str, draw: Draw, size: tuple[float, float] = _SIZE
-) -> Picture:
-    """Draws a figure of one panel; equal calls give equal bytes."""
-    from matplotlib.figure import Figure
-
-    with _style(name):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        axes.set_title(title, loc="left", fontsize=10)
-        png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
-    return Picture(name, title, inline_svg(svg.getvalue(), name, title), png.getvalue())
-
-
-@contextmanager
-def _style(name: str) -> Iterator[None]:
-    import matplotlib
-
-    # Names in the SVG follow from its content and this, not from chance.
-    settings: Any = {**_STYLE, "svg.hashsalt": name}
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def inline_svg(svg: str, name: str, title: str) -> str:
-    """Makes an SVG document of matplotlib part of a page.
-
-    Its names get `name` before them, as a page has each only once; its size and
-    colours become those of the page; declarations that point to other hosts go.
-    """
-    import html
-
-    body = svg[svg.index("<svg") :]
-    view = re.search(r'viewBox="[^"]*"', body)
-    assert view is not None  # matplotlib always writes one
-    inner = body[body.index(">") + 1 : body.rindex("</svg>")]
-    inner = re.sub(r"<metadata>.*?</metadata>", "", inner, flags=re.S)
-    inner = re.sub(r"<style[^>]*>.*?</style>", "", inner, flags=re.S)
-    inner = re.sub(r'\bid="', f'id="{name}-', inner)
-    inner = re.sub(r'href="#', f'href="#{name}-', inner)
-    inner = inner.replace("url(#", f"url(#{name}-").replace("xlink:href", "href")
-    inner = inner.replace(_INK, "currentColor").replace(_GRID, "var(--line)")
-    label = html.escape(title, quote=True)
-    return f'<svg {view[0]} role="img" aria-label="{label}">{inner.strip()}</svg>'

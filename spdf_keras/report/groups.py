@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spdf_keras.config import GPTConfig
-from spdf_keras.report.printed import SCORE_TABLES, model_label
+from spdf_keras.report.printed import model_label, task_order
 from spdf_keras.report.records import Evaluation, RunRecord
 
 # They change where or how fast something is computed, not what. Seeds are apart.
@@ -148,9 +148,9 @@ def pretraining_groups(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def finetuning_groups(runs: Sequence[RunRecord]) -> list[Group]:
-    """The fine-tunings, by task."""
+    """The fine-tunings; tasks in the paper's order."""
     chosen = [(run, None) for run in runs if run.kind != "pretrain"]
-    return _groups(chosen, lambda run, _: _recipe(run))
+    return sorted(_groups(chosen, lambda run, _: _recipe(run)), key=_task_order)
 
 
 def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
@@ -168,13 +168,19 @@ def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
 
     chosen = [(run, evaluation) for run in runs for evaluation in run.evaluations]
     groups = _groups(chosen, conditions)
-    order = {task: index for index, task in enumerate(SCORE_TABLES)}
+    return sorted(groups, key=_task_order)
 
-    def place(group: Group) -> tuple[Any, ...]:
-        task = (order.get(group.task, len(order)), group.task)
-        return *task, group.split != "test", group.split
 
-    return sorted(groups, key=place)
+def _task_order(group: Group) -> tuple[Any, ...]:
+    return *task_order(group.task), group.split != "test", group.split
+
+
+def by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups of one task and split together."""
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.task, group.split), []).append(group)
+    return list(found.values())
 
 
 Member = tuple[RunRecord, Evaluation | None]

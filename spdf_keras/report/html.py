@@ -40,18 +40,19 @@ th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
 tbody th { font-weight: inherit; }
-.number { text-align: right; white-space: nowrap; }
-thead .number { white-space: normal; }
+tbody th, tbody td { white-space: nowrap; }
+.number { text-align: right; }
 .printed { color: var(--soft); font-style: italic; background: var(--band); }
-.wide td { min-width: 14rem; }
+tbody .long { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 .figures { display: grid; gap: 1.2rem; margin: 1rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
-figure { margin: 0; max-width: 40rem; }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+figure { margin: 0; max-width: 34rem; }
 svg { width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt;
   fill: currentColor; }
 code { font: .88em ui-monospace, monospace; background: var(--band);
   padding: .1em .3em; border-radius: .2em; overflow-wrap: anywhere; }
 """
+_LONG = 48
 
 
 def to_html(document: Document) -> str:
@@ -100,8 +101,7 @@ def _table(table: Table) -> Iterator[str]:
     label = html.escape(table.caption or table.columns[0], quote=True)
     # A keyboard scrolls what it can reach.
     yield f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-    is_text = table.text_columns == len(table.columns)
-    yield '<table class="wide">' if is_text else "<table>"
+    yield "<table>"
     if table.caption:
         yield f"<caption>{html.escape(table.caption)}</caption>"
     kinds = [
@@ -115,6 +115,8 @@ def _table(table: Table) -> Iterator[str]:
         yield f"<tr{_class('printed' if row.printed else '')}>"
         for index, (kind, cell) in enumerate(zip(kinds, row.cells, strict=True)):
             tag, scope = ("td", "") if index else ("th", ' scope="row"')
+            # What is no label and no number wraps; the rest of the table scrolls.
+            kind = "long" if len(cell) > _LONG else kind
             yield f"<{tag}{scope}{_class(kind)}>{html.escape(cell)}</{tag}>"
         yield "</tr>\n"
     yield "</tbody></table></div>"

@@ -158,6 +158,12 @@ SCORE_TABLES = {
 }
 
 
+def task_order(task: str) -> tuple[int, str]:
+    """Sorts tasks as the paper does; others come last."""
+    tasks = list(SCORE_TABLES)
+    return tasks.index(task) if task in tasks else len(tasks), task
+
+
 def paper_model(model: GPTConfig) -> str | None:
     """The name of the paper's model with these sizes, or None.
 

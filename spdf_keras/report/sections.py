@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from spdf_keras.report.cells import Labels, score_table
 from spdf_keras.report.density import Density
 from spdf_keras.report.document import (
     Block,
     Bullets,
     Paragraph,
-    Row,
     Section,
-    Table,
     code,
     plain,
 )
@@ -19,31 +18,20 @@ from spdf_keras.report.figures import (
     score_figures,
     sparsity_colors,
 )
+from spdf_keras.report.flops_tables import finetuning_table, pretraining_table
 from spdf_keras.report.groups import (
     Group,
+    by_task_and_split,
     evaluation_groups,
     finetuning_groups,
     model_labels,
     number_ranges,
-    percent,
     pretraining_groups,
-    tuning_of,
 )
+from spdf_keras.report.provenance import describe_decoding, provenance_blocks
 from spdf_keras.report.records import Evaluation, RunRecord
-from spdf_keras.report.tables import (
-    ABSENT,
-    Labels,
-    density_table,
-    finetuning_table,
-    pretraining_table,
-    results_table,
-    score_table,
-    summary_table,
-)
-
-NOT_RECORDED = "not recorded"
-_SAMPLES = 3
-_NAMES = {"none": "not fine-tuned", "dense": "dense fine-tuning"}
+from spdf_keras.report.samples import sample_tables
+from spdf_keras.report.tables import density_table, results_table, summary_table
 
 
 def build_sections(
@@ -63,7 +51,7 @@ def build_sections(
     if finetuning:
         table = finetuning_table(finetuning, labels)
         sections.append(Section("Table 3: fine-tuning FLOPs", (table, _TABLE_3)))
-    for groups in _by_task_and_split(evaluations):
+    for groups in by_task_and_split(evaluations):
         layout = score_table(groups[0].task, groups)
         name = f"{layout.name}: " if layout.name else ""
         title = f"{name}{layout.task}, {groups[0].split}"
@@ -78,10 +66,10 @@ def build_sections(
         sections.append(
             Section("Density per layer", (density_table(densities), _DENSITY, *figures))
         )
-    samples = tuple(_samples(evaluations, labels))
+    samples = tuple(sample_tables(evaluations, labels))
     if samples:
         sections.append(Section("Sample outputs", (_OUTPUTS, *samples)))
-    provenance = tuple(_provenance(runs, labels))
+    provenance = tuple(provenance_blocks(runs, labels))
     sections.append(Section("Commands, versions, hardware", provenance))
     return tuple(section for section in sections if section.blocks)
 
@@ -141,8 +129,9 @@ def _missing(
         kinds.setdefault(text, []).append(run)
 
     for run in runs:
-        if not run.conditions.command:
-            note("its command, versions or hardware are not recorded", run)
+        for what in ("command", "versions", "hardware"):
+            if not getattr(run.conditions, what):
+                note(f"{what} not recorded", run)
         if not run.steps:
             note("it has not done a step", run)
         elif not run.training.steps:
@@ -176,13 +165,6 @@ def _missing(
     return (Bullets(tuple(items)),) if items else ()
 
 
-def _by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
-    found: dict[tuple[str, str], list[Group]] = {}
-    for group in groups:
-        found.setdefault((group.task, group.split), []).append(group)
-    return list(found.values())
-
-
 def _score_notes(groups: Sequence[Group]) -> Iterator[str]:
     layout = score_table(groups[0].task, groups)
     evaluations = [e for group in groups for e in group.evaluations]
@@ -203,12 +185,8 @@ def _how(evaluation: Evaluation) -> str:
     protocol = code(evaluation.protocol) if evaluation.protocol else "an unnamed way"
     text = f"Scored by {protocol}{inputs}"
     if evaluation.decode:
-        return f"{text}; decoded with {code(_decode(evaluation))}."
+        return f"{text}; decoded with {code(describe_decoding(evaluation))}."
     return f"{text}."
-
-
-def _decode(evaluation: Evaluation) -> str:
-    return ", ".join(f"{name}={value}" for name, value in evaluation.decode.items())
 
 
 def _one_each(densities: Iterable[Density]) -> list[Density]:
@@ -220,117 +198,3 @@ def _one_each(densities: Iterable[Density]) -> list[Density]:
         # One that leaks is shown in any case.
         found.setdefault((kind, density.violations and run.number), density)
     return list(found.values())
-
-
-def _samples(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
-    for members in _by_task_and_split(groups):
-        outputs: dict[str, list[Row]] = {}
-        references: dict[str, tuple[str, ...]] = {}
-        for group in members:
-            kept = [(r, e) for r, e in zip(group.runs, group.evaluations, strict=True)]
-            run, evaluation = next(((r, e) for r, e in kept if e.samples), kept[0])
-            for sample in evaluation.samples:
-                name = f"{_group_name(group, labels)} (run {run.number})"
-                row = Row((name, sample.hypothesis or "(empty)"))
-                outputs.setdefault(sample.context, []).append(row)
-                references.setdefault(sample.context, sample.references)
-        # Inputs that all groups have come first: they can be compared.
-        order = sorted(outputs, key=lambda context: -len(outputs[context]))
-        layout = score_table(members[0].task, members)
-        for context in order[:_SAMPLES]:
-            written = [
-                Row((f"reference {number}", text), printed=True)
-                for number, text in enumerate(references[context], 1)
-            ]
-            yield Table(
-                ("From", "Text"),
-                (*outputs[context], *written),
-                f"{layout.task}, {members[0].split}: {context}",
-                text_columns=2,
-            )
-
-
-def _group_name(group: Group, labels: Labels) -> str:
-    tuning = _NAMES.get(group.tuning, "masks kept")
-    name = f"{labels[group.model]}, {percent(group.sparsity)}, {tuning}"
-    return f"{name}; {group.variant}" if group.variant else name
-
-
-def _provenance(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Block]:
-    def known(value: object) -> str:
-        return (
-            ABSENT
-            if value in (None, "")
-            else f"{value:,}"
-            if isinstance(value, int)
-            else str(value)
-        )
-
-    yield Table(
-        (
-            *("Run", "Folder", "Model", "Kind", "Started from", "Sparsity", "Seed"),
-            *("Mask seed", "Fine-tuning seed", "Steps", "Pre-training tokens"),
-            "Started",
-        ),
-        tuple(
-            Row(
-                (
-                    str(run.number),
-                    run.name,
-                    labels[run.config.model],
-                    _kind(run),
-                    run.base or ABSENT,
-                    percent(run.origin.sparsity),
-                    known(run.origin.seed),
-                    known(run.origin.mask_seed),
-                    ABSENT if run.kind == "pretrain" else str(run.config.finetune.seed),
-                    known(run.steps),
-                    known(run.origin.tokens),
-                    run.started or NOT_RECORDED,
-                )
-            )
-            for run in runs
-        ),
-        "Runs",
-        text_columns=5,
-    )
-    yield Paragraph("Commands; absolute paths in them are shortened:")
-    commands = [(run.number, run.conditions.command) for run in runs]
-    yield _merged(commands, as_code=True)
-    evaluated = [(run, e) for run in runs for e in run.evaluations]
-    if evaluated:
-        yield Paragraph("Evaluations:")
-        yield _merged(
-            [(run.number, e.conditions.command) for run, e in evaluated], as_code=True
-        )
-        decodings = [(run.number, _decode(e)) for run, e in evaluated if e.decode]
-        if decodings:
-            yield Paragraph("Decoding:")
-            yield _merged(decodings, as_code=True)
-    everything = [(run.number, run.conditions) for run in runs]
-    everything += [(run.number, e.conditions) for run, e in evaluated]
-    yield Paragraph("Versions:")
-    yield _merged([(number, c.versions) for number, c in everything])
-    yield Paragraph("Hardware:")
-    yield _merged([(number, c.hardware) for number, c in everything])
-
-
-def _kind(run: RunRecord) -> str:
-    if run.kind == "pretrain":
-        return "pre-training"
-    task = score_table(run.task, []).task if run.task else "a task not recorded"
-    masks = f", masks {run.masks}" if run.masks else f", {tuning_of(run)}"
-    return f"fine-tuning on {task}{masks}"
-
-
-def _merged(facts: Iterable[tuple[int, str]], as_code: bool = False) -> Bullets:
-    """One item per distinct text, with the numbers of its runs."""
-    found: dict[str, list[int]] = {}
-    for number, text in facts:
-        found.setdefault(text, []).append(number)
-    items = []
-    for text, numbers in found.items():
-        shown = (code(text) if as_code else plain(text)) if text else NOT_RECORDED
-        runs = "Run" if len(set(numbers)) == 1 else "Runs"
-        items.append(f"{runs} {number_ranges(numbers)}: {shown}")
-    return Bullets(tuple(items))

@@ -1,0 +1,45 @@
+"""Sample outputs of every group, side by side."""
+
+from collections.abc import Iterator, Sequence
+
+from spdf_keras.report.cells import Labels, score_table
+from spdf_keras.report.document import Block, Row, Table
+from spdf_keras.report.groups import Group, by_task_and_split, percent
+
+_SAMPLES = 3
+_NAMES = {"none": "not fine-tuned", "dense": "dense fine-tuning"}
+
+
+def sample_tables(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
+    """A table for each of a few inputs of every task and split."""
+    for members in by_task_and_split(groups):
+        outputs: dict[str, list[Row]] = {}
+        references: dict[str, tuple[str, ...]] = {}
+        for group in members:
+            pairs = list(zip(group.runs, group.evaluations, strict=True))
+            run, evaluation = next((p for p in pairs if p[1].samples), pairs[0])
+            for sample in evaluation.samples:
+                name = f"{_group_name(group, labels)} (run {run.number})"
+                row = Row((name, sample.hypothesis or "(empty)"))
+                outputs.setdefault(sample.context, []).append(row)
+                references.setdefault(sample.context, sample.references)
+        # Inputs that all groups have come first: they can be compared.
+        order = sorted(outputs, key=lambda context: -len(outputs[context]))
+        layout = score_table(members[0].task, members)
+        for context in order[:_SAMPLES]:
+            written = [
+                Row((f"reference {number}", text), printed=True)
+                for number, text in enumerate(references[context], 1)
+            ]
+            yield Table(
+                ("From", "Text"),
+                (*outputs[context], *written),
+                f"{layout.task}, {members[0].split}: {context}",
+                text_columns=2,
+            )
+
+
+def _group_name(group: Group, labels: Labels) -> str:
+    tuning = _NAMES.get(group.tuning, "masks kept")
+    name = f"{labels[group.model]}, {percent(group.sparsity)}, {tuning}"
+    return f"{name}; {group.variant}" if group.variant else name
