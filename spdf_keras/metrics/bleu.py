@@ -177,7 +177,6 @@ MULTI_BLEU: dict[str, Callable[[str], list[str]]] = {
     "multi": words_in_bytes,
     "multi -lc": lambda text: words_in_bytes(lower_ascii(text)),
     "detok": tokenize_perl,
-    "detok -lc": lambda text: tokenize_perl(text.lower()),
 }
 
 

@@ -69,10 +69,10 @@ def cider(
     rarest = math.log(len(references))
     idf = {ngram: rarest - math.log(count) for ngram, count in documents.items()}
     scores = []
-    for hypothesis, texts in zip(hypotheses, counted, strict=True):
+    for hypothesis, others in zip(hypotheses, counted, strict=True):
         vector = _weigh(_count(hypothesis), idf, rarest)
-        similar = sum(_similarity(vector, _weigh(one, idf, rarest)) for one in texts)
-        scores.append(10 * similar / len(_ORDERS) / len(texts))
+        similar = sum(_similarity(vector, _weigh(one, idf, rarest)) for one in others)
+        scores.append(10 * similar / len(_ORDERS) / len(others))
     return scores
 
 

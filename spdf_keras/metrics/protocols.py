@@ -5,17 +5,14 @@ what in place of a missing reference. Scores are in the units of the official
 program.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics import bleu
+from spdf_keras.metrics import measures
 from spdf_keras.metrics.checks import UndefinedScoreError, check_items
-
-Values = list[float | None]
-# The score of some items together; undefined ones raise `UndefinedScoreError`.
-Of = Callable[[Sequence[int]], float]
+from spdf_keras.metrics.measures import Case, Measured, Values
 
 
 @dataclass(frozen=True)
@@ -41,43 +38,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Case:
-    """The texts of a case.
-
-    Attributes:
-        hypotheses: One text per item.
-        references: The references of each item, without the missing ones.
-        count: Most references of an item, the missing ones included.
-    """
-
-    hypotheses: list[str]
-    references: list[list[str]]
-    count: int
-
-    def padded(self, count: int = 0) -> list[list[str]]:
-        """The references with empty texts for missing ones, at least `count`."""
-        count = max(count, self.count)
-        return [texts + [""] * (count - len(texts)) for texts in self.references]
-
-    @cached_property
-    def ptb(self) -> tuple[list[str], list[list[str]]]:
-        """The texts as the COCO caption evaluation tokenises them."""
-        from spdf_keras.metrics.ptb import ptb_tokenize
-
-        tokenize = cache(ptb_tokenize)
-        references = [[*map(tokenize, texts)] for texts in self.references]
-        return [*map(tokenize, self.hypotheses)], references
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One score of a case: of any items together, and of each."""
-
-    of: Of
-    segments: Values | None = None
-
-
-@dataclass(frozen=True)
 class Protocol:
     """An official evaluation.
 
@@ -88,6 +48,63 @@ class Protocol:
 
     measures: Mapping[str, Callable[[Case], Measured]]
     conditions: str
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "e2e-metrics": Protocol(
+        {
+            "bleu": measures.mteval_bleu,
+            "nist": measures.nist,
+            "meteor": measures.ptb_meteor,
+            "rouge_l": measures.rouge_l,
+            "cider": measures.cider,
+            "nist_perl": measures.nist_perl,
+            "bleu_pymteval": measures.pymteval_bleu,
+        },
+        "BLEU of mteval-v13a (Perl: 13a tokens, lower-case, smoothed), NIST of "
+        "pymteval (13a tokens, lower-case), METEOR 1.5, ROUGE-L and CIDEr of "
+        "coco-caption (PTB tokens, lower-case, no punctuation)",
+    ),
+    "webnlg-2017": Protocol(
+        {
+            "bleu": measures.multi_bleu("multi -lc"),
+            "meteor": measures.padded_meteor(3),
+            "ter": measures.tercom,
+            "ter_tercom": measures.tercom,
+            "ter_pyter": measures.pyter,
+        },
+        "BLEU of multi-bleu.perl -lc (texts as they are, lower-case, not smoothed), "
+        "METEOR 1.5 -norm, TER of tercom 0.7.25 (lower-case)",
+    ),
+    "dart": Protocol(
+        {
+            "bleu": measures.multi_bleu("multi"),
+            "meteor": measures.padded_meteor(8),
+            "ter": measures.tercom,
+            "ter_tercom": measures.tercom,
+            "ter_pyter": measures.pyter,
+        },
+        "BLEU of multi-bleu.perl (texts as they are, case-sensitive, not smoothed), "
+        "METEOR 1.5 -norm, TER of tercom 0.7.25 (lower-case)",
+    ),
+    "generation-eval": Protocol(
+        {
+            "bleu": measures.multi_bleu("detok"),
+            "meteor": measures.word_meteor,
+            "ter": measures.pyter,
+            "ter_tercom": measures.tercom,
+            "ter_pyter": measures.pyter,
+        },
+        "BLEU of multi-bleu-detok.perl (13a tokens, case-sensitive, not smoothed), "
+        "METEOR 1.5 -norm (NLTK tokens), TER of pyter (NLTK tokens, case-sensitive)",
+    ),
+}
+
+# What a task is scored by where no protocol is named.
+DEFAULT_PROTOCOL = {"e2e": "e2e-metrics", "webnlg": "webnlg-2017", "dart": "dart"}
+
+# References of an item in the evaluation of LoRA.
+_LORA_REFERENCES = 6
 
 
 def score(
@@ -110,160 +127,77 @@ def score(
             reference, or the numbers of items differ.
 
     Example:
-        >>> texts = ["A pub near the river."]
-        >>> score("bleu-only", texts, [texts])
-        Traceback (most recent call last):
-        ...
-        spdf_keras.errors.InputError: Unknown protocol 'bleu-only'. Known here: ...
+        >>> scores = score("dart", ["A pub ."], [["A pub .", "One pub ."]])
+        >>> scores.values["ter"]
+        0.0
     """
     if protocol not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
         raise InputError(f"Unknown protocol '{protocol}'. Known here: {known}.")
     present = [[text for text in texts if text.strip()] for texts in references]
     check_items(hypotheses, present)
-    groups: dict[str, list[int]] = {"": [*range(len(hypotheses))]}
+    rows: dict[str, list[int]] = {}
     if parts is not None:
         if len(parts) != len(hypotheses):
             raise InputError(
-                "There must be a part per item. Received: "
-                f"{len(parts)} parts for {len(hypotheses)} items."
+                f"There must be a part per item. Received: {len(parts)} parts for "
+                f"{len(hypotheses)} items."
             )
-        for index, part in enumerate(parts):
-            groups.setdefault(part, []).append(index)
+        for row, part in enumerate(parts):
+            rows.setdefault(part, []).append(row)
+    whole = Scores(protocol, len(hypotheses), {})
+    found = {part: Scores(protocol, len(some), {}) for part, some in rows.items()}
     case = Case([*hypotheses], present, max(map(len, references)))
-    found = {
-        part: Scores(protocol, len(indices), {}) for part, indices in groups.items()
-    }
     for name, measure in PROTOCOLS[protocol].measures.items():
-        _add(name, measure, case, groups, found)
-    whole = found.pop("")
+        measured = measure(case)
+        _add(whole, name, measured, range(len(hypotheses)))
+        for part, some in rows.items():
+            _add(found[part], name, measured, some)
+        if measured.segments is not None:
+            whole.segments[name] = measured.segments
     return replace(whole, parts=found)
 
 
-def _add(
-    name: str,
-    measure: Callable[[Case], Measured],
-    case: Case,
-    groups: Mapping[str, list[int]],
-    found: Mapping[str, Scores],
-) -> None:
-    measured = measure(case)
-    for part, indices in groups.items():
-        scores = found[part]
-        try:
-            scores.values[name] = measured.of(indices)
-        except UndefinedScoreError as error:
-            scores.values[name] = None
-            scores.errors[name] = str(error)
-    if measured.segments is not None:
-        found[""].segments[name] = measured.segments
-
-
-def _mean(values: Sequence[float]) -> Measured:
-    return Measured(lambda items: sum(values[i] for i in items) / len(items), [*values])
-
-
-def _texts(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]], items: Sequence[int]
-) -> tuple[list[str], list[Sequence[str]]]:
-    return [hypotheses[i] for i in items], [references[i] for i in items]
-
-
-def _bleu(counts: Sequence[bleu.Counts], value: Callable[[bleu.Counts], float]) -> Of:
-    return lambda items: value(bleu.add(counts[i] for i in items))
-
-
-def _mteval_bleu(case: Case) -> Measured:
-    counts = bleu.mteval_counts(case.hypotheses, case.references)
-    return Measured(_bleu(counts, bleu.mteval_bleu))
-
-
-def _pymteval_bleu(case: Case) -> Measured:
-    counts = bleu.pymteval_counts(case.hypotheses, case.references)
-    return Measured(_bleu(counts, bleu.pymteval_bleu))
-
-
-def _multi_bleu(options: str) -> Callable[[Case], Measured]:
-    def measure(case: Case) -> Measured:
-        tokenize = bleu.MULTI_BLEU[options]
-        counts = bleu.multi_bleu_counts(case.hypotheses, case.padded(), tokenize)
-        return Measured(_bleu(counts, bleu.multi_bleu))
-
-    return measure
-
-
-def _nist(case: Case) -> Measured:
-    from spdf_keras.metrics.nist import nist
-
-    return Measured(
-        lambda items: nist(*_texts(case.hypotheses, case.references, items))
-    )
-
-
-def _nist_perl(case: Case) -> Measured:
-    from spdf_keras.metrics.nist import nist_perl
-
-    return Measured(
-        lambda items: nist_perl(*_texts(case.hypotheses, case.references, items))
-    )
-
-
-def _ptb_meteor(case: Case) -> Measured:
-    hypotheses, references = case.ptb
-    # The evaluation's own pipe to the program uses the bars as separators.
-    return _meteor(
-        [h.replace("|||", "").replace("  ", " ") for h in hypotheses], references
-    )
-
-
-def _meteor(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
-    from spdf_keras.metrics.meteor import corpus_meteor
-
-    whole = corpus_meteor(hypotheses, references)
-
-    def of(items: Sequence[int]) -> float:
-        if len(items) == len(hypotheses):
-            return whole.score
-        return corpus_meteor(*_texts(hypotheses, references, items)).score
-
-    return Measured(of, [*whole.segments])
-
-
-def _rouge_l(case: Case) -> Measured:
-    from spdf_keras.metrics.rouge_l import rouge_l
-
-    return _mean([*map(rouge_l, *case.ptb)])
-
-
-def _cider(case: Case) -> Measured:
-    from spdf_keras.metrics.cider import cider
-
-    hypotheses, references = case.ptb
-
-    def of(items: Sequence[int]) -> float:
-        return sum(cider(*_texts(hypotheses, references, items))) / len(items)
-
+def _add(scores: Scores, name: str, measured: Measured, rows: Sequence[int]) -> None:
     try:
-        return Measured(of, [*cider(hypotheses, references)])
-    except UndefinedScoreError:
-        return Measured(of)
+        scores.values[name] = measured.of(rows)
+    except UndefinedScoreError as error:
+        scores.values[name] = None
+        scores.errors[name] = str(error)
 
 
-PROTOCOLS: dict[str, Protocol] = {
-    "e2e-metrics": Protocol(
-        {
-            "bleu": _mteval_bleu,
-            "nist": _nist,
-            "meteor": _ptb_meteor,
-            "rouge_l": _rouge_l,
-            "cider": _cider,
-            "nist_perl": _nist_perl,
-            "bleu_pymteval": _pymteval_bleu,
-        },
-        "BLEU: mteval-v13a in Perl, lower-case, smoothed; NIST: pymteval (-p); "
-        "METEOR 1.5, ROUGE-L, CIDEr: PTB tokens, lower-case, without punctuation",
-    ),
-}
+def prepare_lora(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Prepares texts of WebNLG or DART as LoRA's decoding script writes them.
 
-# What `--task` is scored by where no protocol is named.
-DEFAULT_PROTOCOL = {"e2e": "e2e-metrics", "webnlg": "webnlg-2017", "dart": "dart"}
+    They are lower-cased and split at every character that is no letter, digit or
+    underscore. Each item gets six references: one with fewer repeats its first, one
+    with more loses the rest. The result is for the protocol `generation-eval`.
+
+    Args:
+        hypotheses: One text per item.
+        references: The references of each item in the order of the data, at least
+            one.
+
+    Example:
+        >>> hypotheses, references = prepare_lora(["It isn't 1.5 km."], [["A_b", "C"]])
+        >>> hypotheses, references
+        (["it isn ' t 1 . 5 km ."], [['a_b', 'c', 'a_b', 'a_b', 'a_b', 'a_b']])
+
+    Reference:
+        `gpt2_decode.py --tokenize --lower` of
+        [LoRA](https://github.com/microsoft/LoRA), `examples/NLG`.
+    """
+    check_items(hypotheses, references)
+    prepared = []
+    for texts in references:
+        kept = [_split_lower(text) for text in texts[:_LORA_REFERENCES]]
+        prepared.append(kept + kept[:1] * (_LORA_REFERENCES - len(kept)))
+    return [_split_lower(text) for text in hypotheses], prepared
+
+
+def _split_lower(text: str) -> str:
+    """Ends at the end-of-text token or an empty line, as the script has it."""
+    text = text.split("<|endoftext|>")[0].split("\n\n")[0]
+    return " ".join(re.sub(r"(\W)", r" \1 ", text.lower()).split())

@@ -1,0 +1,201 @@
+"""Each score of a protocol: of any items of a case together, and of each item.
+
+What can be counted once for all items is counted once; a part of a case, such as
+WebNLG's seen categories, then only adds up.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from spdf_keras.metrics import bleu
+from spdf_keras.metrics.checks import UndefinedScoreError
+
+Values = list[float | None]
+# The score of some items together; raises `UndefinedScoreError`.
+Of = Callable[[Sequence[int]], float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One score of a case.
+
+    Attributes:
+        of: Gives it for some items.
+        segments: Its value for each item, where it has one.
+    """
+
+    of: Of
+    segments: Values | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """The texts of a case, and their tokens.
+
+    Attributes:
+        hypotheses: One text per item.
+        references: The references of each item, without the missing ones.
+        count: Most references of an item, the missing ones included.
+    """
+
+    hypotheses: list[str]
+    references: list[list[str]]
+    count: int
+
+    def padded(self, count: int = 0) -> list[list[str]]:
+        """The references with empty texts for missing ones, at least `count`."""
+        count = max(count, self.count)
+        return [texts + [""] * (count - len(texts)) for texts in self.references]
+
+    @cached_property
+    def ptb(self) -> tuple[list[str], list[list[str]]]:
+        """The texts as the COCO caption evaluation tokenises them."""
+        from spdf_keras.metrics.ptb import ptb_tokenize
+
+        tokenize = cache(ptb_tokenize)
+        references = [[*map(tokenize, texts)] for texts in self.references]
+        return [*map(tokenize, self.hypotheses)], references
+
+    @cached_property
+    def words(self) -> tuple[list[str], list[list[str]]]:
+        """The texts as NLTK separates their words, missing references padded."""
+        from spdf_keras.metrics.treebank import word_tokenize
+
+        tokenize = cache(word_tokenize)
+        references = [[*map(tokenize, texts)] for texts in self.padded()]
+        return [*map(tokenize, self.hypotheses)], references
+
+    @cached_property
+    def tercom(self) -> Measured:
+        """TER of tercom."""
+        from spdf_keras.metrics.ter import ter, ter_items
+
+        items = ter_items(self.hypotheses, self.references)
+        return Measured(
+            lambda rows: ter([items[row] for row in rows]),
+            [item.edits / item.words if item.words else None for item in items],
+        )
+
+    @cached_property
+    def pyter(self) -> Measured:
+        """TER of pyter, on the words of NLTK."""
+        from spdf_keras.metrics.pyter import pyter_items
+
+        return _mean(pyter_items(*self.words))
+
+
+def mteval_bleu(case: Case) -> Measured:
+    """BLEU of e2e-metrics' Perl script."""
+    counts = bleu.mteval_counts(case.hypotheses, case.references)
+    return Measured(_summed(counts, bleu.mteval_bleu))
+
+
+def pymteval_bleu(case: Case) -> Measured:
+    """BLEU of e2e-metrics' Python version."""
+    counts = bleu.pymteval_counts(case.hypotheses, case.references)
+    return Measured(_summed(counts, bleu.pymteval_bleu))
+
+
+def multi_bleu(options: str) -> Callable[[Case], Measured]:
+    """BLEU of the scripts of Moses; `options` is a key of `MULTI_BLEU`."""
+
+    def measure(case: Case) -> Measured:
+        tokenize = bleu.MULTI_BLEU[options]
+        counts = bleu.multi_bleu_counts(case.hypotheses, case.padded(), tokenize)
+        return Measured(_summed(counts, bleu.multi_bleu))
+
+    return measure
+
+
+def _summed(counts: Sequence[bleu.Counts], value: Callable[[bleu.Counts], float]) -> Of:
+    return lambda rows: value(bleu.add(counts[row] for row in rows))
+
+
+def nist(case: Case) -> Measured:
+    """NIST of e2e-metrics' Python version."""
+    from spdf_keras.metrics.nist import nist
+
+    return Measured(lambda rows: nist(*_pick(rows, case.hypotheses, case.references)))
+
+
+def nist_perl(case: Case) -> Measured:
+    """NIST of e2e-metrics' Perl script."""
+    from spdf_keras.metrics.nist import nist_perl
+
+    return Measured(
+        lambda rows: nist_perl(*_pick(rows, case.hypotheses, case.references))
+    )
+
+
+def ptb_meteor(case: Case) -> Measured:
+    """METEOR of the COCO caption evaluation."""
+    hypotheses, references = case.ptb
+    # It takes its own separator out of the hypothesis before it asks the program.
+    cleaned = [text.replace("|||", "").replace("  ", " ") for text in hypotheses]
+    return _meteor(cleaned, references)
+
+
+def padded_meteor(count: int) -> Callable[[Case], Measured]:
+    """METEOR of the texts as they are, at least `count` references each."""
+    return lambda case: _meteor(case.hypotheses, case.padded(count))
+
+
+def word_meteor(case: Case) -> Measured:
+    """METEOR on the words of NLTK."""
+    return _meteor(*case.words)
+
+
+def _meteor(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
+    from spdf_keras.metrics.meteor import corpus_meteor
+
+    whole = corpus_meteor(hypotheses, references)
+
+    def of(rows: Sequence[int]) -> float:
+        if len(rows) == len(hypotheses):
+            return whole.score
+        return corpus_meteor(*_pick(rows, hypotheses, references)).score
+
+    return Measured(of, [*whole.segments])
+
+
+def rouge_l(case: Case) -> Measured:
+    """ROUGE-L of the COCO caption evaluation."""
+    from spdf_keras.metrics.rouge_l import rouge_l
+
+    return _mean([*map(rouge_l, *case.ptb)])
+
+
+def cider(case: Case) -> Measured:
+    """CIDEr of the COCO caption evaluation; a part has frequencies of its own."""
+    from spdf_keras.metrics.cider import cider
+
+    hypotheses, references = case.ptb
+
+    def of(rows: Sequence[int]) -> float:
+        return sum(cider(*_pick(rows, hypotheses, references))) / len(rows)
+
+    try:
+        return Measured(of, [*cider(hypotheses, references)])
+    except UndefinedScoreError:
+        return Measured(of)
+
+
+def tercom(case: Case) -> Measured:
+    """TER of tercom."""
+    return case.tercom
+
+
+def pyter(case: Case) -> Measured:
+    """TER of pyter."""
+    return case.pyter
+
+
+def _mean(values: Sequence[float]) -> Measured:
+    return Measured(lambda rows: sum(values[i] for i in rows) / len(rows), [*values])
+
+
+def _pick(
+    rows: Sequence[int], hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[list[str], list[Sequence[str]]]:
+    return [hypotheses[row] for row in rows], [references[row] for row in rows]
