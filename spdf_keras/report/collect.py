@@ -64,7 +64,25 @@ def collect(folders: Sequence[str | Path]) -> list[RunRecord]:
     if not found:
         raise InputError("`folders` must name at least one run. Received: none.")
     runs = sorted((_read(*place) for place in found.values()), key=_order)
-    return [replace(run, number=number) for number, run in enumerate(runs, 1)]
+    numbered = [replace(run, number=number) for number, run in enumerate(runs, 1)]
+    return [_with_base(run, numbered) for run in numbered]
+
+
+def _with_base(run: RunRecord, runs: Sequence[RunRecord]) -> RunRecord:
+    """Names the run that a fine-tuning started from, where it is here and no other."""
+    same = [
+        other
+        for other in runs
+        if other.kind == "pretrain" != run.kind
+        and (other.config.model, other.config.train, other.seed)
+        == (run.config.model, run.config.train, run.seed)
+        and other.origin.sparsity == run.origin.sparsity
+    ]
+    if len(same) != 1:
+        return run
+    # What a run of an earlier version does not know of its base.
+    origin = same[0].origin if run.origin.flops is None else run.origin
+    return replace(run, base=f"run {same[0].number}", origin=origin)
 
 
 def _order(run: RunRecord) -> tuple[Any, ...]:
@@ -115,8 +133,10 @@ def _read(folder: Path, name: str) -> RunRecord:
             f"The run '{folder}' cannot be read: {error} Mend its config.toml, or "
             "leave the run out."
         ) from error
-    file = folder / "provenance.json"
-    recorded = Fields(read_json(file) if file.is_file() else {}, file)
+    recorded, result = (
+        Fields(read_json(file) if file.is_file() else {}, file)
+        for file in (folder / "provenance.json", folder / "result.json")
+    )
     training, validation, has_epochs = _curves(run)
     kind = recorded.text("kind") or ("finetune" if has_epochs else "pretrain")
     checkpoints = run.checkpoints()
@@ -125,21 +145,29 @@ def _read(folder: Path, name: str) -> RunRecord:
         checkpoint_step(checkpoint) if checkpoint else 0,
         *(curve.steps[-1] if curve.steps else 0 for curve in (training, validation)),
     )
+    settings = config.train if kind == "pretrain" else config.finetune
+    sequences = int(result.number("sequences") or steps * settings.batch_size)
     length = min(config.finetune.sequence_length, config.model.max_sequence_length)
     if kind == "pretrain":
-        recorded_length = recorded.number("context_length")
-        length = int(recorded_length or _pretraining_length(config, steps))
+        tokens = result.number("tokens")
+        length = (
+            round(tokens / sequences)
+            if tokens and sequences
+            else _pretraining_length(config, steps)
+        )
     base = recorded.fields("base")
     record = RunRecord(
         folder=folder,
         name=name,
         kind=kind,
         config=config,
+        finished=bool(result.values),
         origin=Origin(),
         task=recorded.text("task"),
         masks=recorded.text("masks"),
         base=hide_paths(base.text("folder")),
         steps=steps,
+        sequences=sequences,
         training=training,
         validation=validation,
         checkpoint=checkpoint,

@@ -135,19 +135,12 @@ def _settled(curve: Curve) -> list[float]:
     return [loss for step, loss in losses if step >= start and math.isfinite(loss)]
 
 
-def score_figures(
-    groups: Sequence[Group], labels: Labels, with_printed: bool = True
-) -> list[Picture]:
+def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
     """The main score of one task and split against the sparsity of pre-training.
 
     Our models and the paper's GPT-2 Small get figures of their own with axes of
     equal span: levels of different models do not compare, falls do. WebNLG has a
     figure per part.
-
-    Args:
-        groups: The groups of the task and split.
-        labels: Names of the models.
-        with_printed: Whether to add the paper's figure.
     """
     task, split = groups[0].task, groups[0].split
     layout = score_table(task, groups)
@@ -166,7 +159,7 @@ def score_figures(
         drawings.append((name, f"{shown}, {split}: {score.title}", lines, False))
         spans.append(_span(points))
     printed = _printed_line(layout, score)
-    if printed and with_printed and drawings:
+    if printed and drawings:
         title = f"{layout.task}: {score.title} as printed, GPT-2 Small"
         name = f"score-{task}-{split}-printed"
         drawings.append((name, title, {"GPT-2 Small, printed": printed}, True))

@@ -19,9 +19,10 @@ from spdf_keras.report.printed import model_label, task_order
 from spdf_keras.report.records import Evaluation, RunRecord
 
 # They change where or how fast something is computed, not what. Seeds are apart.
+# Masks are kept or not by `Group.tuning`.
 _NO_CONDITION = frozenset(
     ("seed", "micro_batches", "jit_compile", "keep_checkpoints")
-    + ("checkpoint_every", "validate_every")
+    + ("checkpoint_every", "validate_every", "keep_masks")
 )
 
 
@@ -173,6 +174,35 @@ def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
 
 def _task_order(group: Group) -> tuple[Any, ...]:
     return *task_order(group.task), group.split != "test", group.split
+
+
+def main_groups(groups: Sequence[Group]) -> list[Group]:
+    """Of each task the groups of one split: the test split where there is one."""
+    splits: dict[str, str] = {}
+    for group in groups:
+        splits.setdefault(group.task, group.split)
+    return [group for group in groups if splits[group.task] == group.split]
+
+
+def without_losers(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs but for fine-tunings that a search tried and did not choose.
+
+    Where a fine-tuning has been tested, others of its pre-training, task and masks
+    that have not are such.
+    """
+
+    def kind(run: RunRecord) -> tuple[Any, ...]:
+        return run.config.model, run.origin.sparsity, run.seed, run.task, run.masks
+
+    def is_tested(run: RunRecord) -> bool:
+        return any(evaluation.split == "test" for evaluation in run.evaluations)
+
+    tested = {kind(run) for run in runs if is_tested(run)}
+    return [
+        run
+        for run in runs
+        if run.kind == "pretrain" or is_tested(run) or kind(run) not in tested
+    ]
 
 
 def by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:

@@ -99,11 +99,14 @@ class RunRecord:
         name: How the report calls it: as given, or relative to what was given.
         kind: `pretrain` or `finetune`.
         config: Its settings.
+        finished: Whether it recorded a result; runs of earlier versions did not.
         origin: Its pre-training.
         task: Of a fine-tuning; empty where it is not recorded.
         masks: Of a fine-tuning: `stripped`, `kept`, or empty.
         base: The run that a fine-tuning started from.
         steps: Steps that were done.
+        sequences: Training sequences seen. Of a fine-tuning that has not recorded it,
+            steps times the batch size: the last batch of an epoch may be smaller.
         training: Loss of every step.
         validation: Validation loss where it was measured.
         checkpoint: The newest checkpoint.
@@ -118,11 +121,13 @@ class RunRecord:
     name: str
     kind: str
     config: Config
+    finished: bool
     origin: Origin
     task: str
     masks: str
     base: str
     steps: int
+    sequences: int
     training: Curve
     validation: Curve
     checkpoint: Path | None
@@ -136,13 +141,6 @@ class RunRecord:
     def seed(self) -> tuple[int | None, int | None]:
         """What tells pre-trainings of equal settings apart: data and mask seed."""
         return self.origin.seed, self.origin.mask_seed
-
-    @property
-    def sequences(self) -> int:
-        """Training sequences seen; in fine-tuning at most: epochs may end short."""
-        config = self.config
-        settings = config.train if self.kind == "pretrain" else config.finetune
-        return self.steps * settings.batch_size
 
     @property
     def forward_flops(self) -> float:

@@ -24,9 +24,11 @@ from spdf_keras.report.groups import (
     by_task_and_split,
     evaluation_groups,
     finetuning_groups,
+    main_groups,
     model_labels,
     number_ranges,
     pretraining_groups,
+    without_losers,
 )
 from spdf_keras.report.provenance import describe_decoding, provenance_blocks
 from spdf_keras.report.records import Evaluation, RunRecord
@@ -39,8 +41,10 @@ def build_sections(
 ) -> tuple[Section, ...]:
     """Every section that these runs have something for."""
     labels, colors = model_labels(runs), sparsity_colors(runs)
-    pretraining, finetuning = pretraining_groups(runs), finetuning_groups(runs)
+    chosen = without_losers(runs)
+    pretraining, finetuning = pretraining_groups(runs), finetuning_groups(chosen)
     evaluations = evaluation_groups(runs)
+    main = main_groups(evaluations)
     sections = [
         Section("Summary", _summary(pretraining, evaluations, labels)),
         Section("What is missing", _missing(runs, pretraining)),
@@ -55,10 +59,12 @@ def build_sections(
         layout = score_table(groups[0].task, groups)
         name = f"{layout.name}: " if layout.name else ""
         title = f"{name}{layout.task}, {groups[0].split}"
-        blocks: list[Block] = [results_table(groups, labels)]
-        blocks += [Paragraph(text) for text in _score_notes(groups)]
-        sections.append(Section(title, (*blocks, *score_figures(groups, labels))))
-    curves = loss_figures(runs, labels, colors)
+        is_main = any(groups[0] is group for group in main)
+        blocks: list[Block] = [results_table(groups, labels, is_main)]
+        blocks += [Paragraph(text) for text in _score_notes(groups, is_main)]
+        blocks += score_figures(groups, labels) if is_main else []
+        sections.append(Section(title, tuple(blocks)))
+    curves = loss_figures(chosen, labels, colors)
     if curves:
         sections.append(Section("Loss curves", (_LOSSES, *curves)))
     if densities:
@@ -66,7 +72,7 @@ def build_sections(
         sections.append(
             Section("Density per layer", (density_table(densities), _DENSITY, *figures))
         )
-    samples = tuple(sample_tables(evaluations, labels))
+    samples = tuple(sample_tables(main, labels))
     if samples:
         sections.append(Section("Sample outputs", (_OUTPUTS, *samples)))
     provenance = tuple(provenance_blocks(runs, labels))
@@ -75,25 +81,24 @@ def build_sections(
 
 
 _TABLE_2 = Paragraph(
-    "A sequence is as long as the model's context, unless the run recorded another "
-    "length or did more steps than that allows. Zeros count as skipped, which no "
+    "Of a pre-training that is not finished, a sequence is taken to be as long as the "
+    "model's context. Zeros count as skipped, which no "
     "ordinary processor achieves. In the paper's row of GPT-2 Small at 75%, the total "
     "and the ratio are quotients of rounded figures; unrounded they are 1.47e18 and "
     "0.606x."
 )
 _TABLE_3 = Paragraph(
     "FLOPs per sequence are those at the longest sequence that a run allows, though "
-    "batches are padded to their own longest; sequences are steps times the batch "
-    "size, at most those seen, as the last batch of an epoch may be smaller. The paper "
-    "prints the forward pass alone as FLOPs per sequence, though its caption says "
-    "forward and backward; its training FLOPs here are three times that, and its "
-    "totals agree with them. Its 0.524 exaFLOPs of GPT-3 XL on E2E disagree with its "
-    "own 5.27e17."
+    "batches are padded to their own longest. Fine-tunings that a search tried and "
+    "did not choose are left out. The paper prints the forward pass alone as FLOPs per "
+    "sequence, though its caption says forward and backward; its training FLOPs here "
+    "are three times that, and its totals agree with them. Its 0.524 exaFLOPs of GPT-3 "
+    "XL on E2E disagree with its own 5.27e17."
 )
 _LOSSES = Paragraph(
     "One line per run and one colour per sparsity. Training losses are smoothed; the "
     "first 5% of the steps may lie above the axis. Fine-tuning losses include label "
-    "smoothing."
+    "smoothing; those that a search tried and did not choose are left out."
 )
 _DENSITY = Paragraph(
     "Counted in the checkpoint: `Exact count` is how many matrices have the number of "
@@ -138,11 +143,14 @@ def _missing(
             note("there is no training loss: metrics.jsonl is missing or empty", run)
         if run.steps and not run.validation.steps:
             note("the validation loss was not measured", run)
-        if run.checkpoint is None:
+        # Of a search's losers the weights are removed.
+        if run.checkpoint is None and not run.evaluations:
             note("there is no checkpoint", run)
         total = run.config.train.total_steps(run.config.model, run.length)
         if run.kind == "pretrain" and 0 < run.steps < total:
             note(f"pre-training is at step {run.steps} of {total}", run)
+        if run.kind != "pretrain" and run.started and not run.finished:
+            note("fine-tuning is not finished", run)
         if run.origin.sparsity is None:
             note("the sparsity of its pre-training is not recorded", run)
         if run.kind != "pretrain" and not run.evaluations:
@@ -165,10 +173,12 @@ def _missing(
     return (Bullets(tuple(items)),) if items else ()
 
 
-def _score_notes(groups: Sequence[Group]) -> Iterator[str]:
+def _score_notes(groups: Sequence[Group], with_printed: bool) -> Iterator[str]:
     layout = score_table(groups[0].task, groups)
     evaluations = [e for group in groups for e in group.evaluations]
     yield from dict.fromkeys(map(_how, evaluations))
+    if not with_printed:
+        return
     if layout.printed and groups[0].split != "test":
         yield f"The printed rows are of the test set, ours of {groups[0].split}."
     if any(evaluation.parts for evaluation in evaluations) and layout.printed:

@@ -24,10 +24,12 @@ from spdf_keras.report.cells import (
 )
 from spdf_keras.report.density import Density
 from spdf_keras.report.document import Row, Table
-from spdf_keras.report.groups import Group, percent, summarise
+from spdf_keras.report.groups import Group, main_groups, percent, summarise
 
 
-def results_table(groups: Sequence[Group], labels: Labels) -> Table:
+def results_table(
+    groups: Sequence[Group], labels: Labels, with_printed: bool = True
+) -> Table:
     """Table 4, 5 or 6: the scores of one task and split."""
     layout = score_table(groups[0].task, groups)
     parts = list(dict.fromkeys(part for group in groups for part in group.parts))
@@ -55,7 +57,8 @@ def results_table(groups: Sequence[Group], labels: Labels) -> Table:
         )
 
     rows: list[Row] = []
-    for place in beside(groups, layout.printed, always=("gpt2_small",)):
+    keys = layout.printed if with_printed else ()
+    for place in beside(groups, keys, always=("gpt2_small",)):
         if isinstance(place, Group):
             rows += [ours(place, part) for part in (*parts, "")]
         else:
@@ -80,10 +83,8 @@ def summary_table(
 
     Of each task it has the main score, on the test set where that was decoded.
     """
-    splits: dict[str, str] = {}
-    for group in evaluations:  # `test` comes first
-        splits.setdefault(group.task, group.split)
-    shown = [g for g in evaluations if splits[g.task] == g.split]
+    shown = main_groups(evaluations)
+    splits = {group.task: group.split for group in shown}
     evaluated = {(group.model, group.sparsity) for group in shown}
     shown += [g for g in pretraining if (g.model, g.sparsity) not in evaluated]
     layouts = {task: score_table(task, shown) for task in splits}

@@ -51,9 +51,13 @@ class FakeRuns:
         config: Config = CONFIG,
         steps: int = 40,
         validation: bool = True,
+        result: dict[str, Any] | None = None,
         **provenance: Any,
     ) -> Path:
-        """Writes a pre-training; `provenance=False` leaves that file out."""
+        """Writes a pre-training, which is finished if it has a `result`.
+
+        `provenance=False` leaves that file out.
+        """
         config = dataclasses.replace(
             config,
             sparsity=SparsityConfig(sparsity, seed),
@@ -69,7 +73,7 @@ class FakeRuns:
             started="2026-01-01T00:00:00+00:00",
             **provenance,
         )
-        return folder
+        return self.finish(folder, result)
 
     def finetuned(
         self,
@@ -79,11 +83,16 @@ class FakeRuns:
         task: str = "e2e",
         masks: str = "stripped",
         config: Config = CONFIG,
+        result: dict[str, Any] | None = None,
         **provenance: Any,
     ) -> Path:
         """Writes a fine-tuning, as `pretrained` does."""
         left = sparsity if masks == "kept" else 0.0
-        config = dataclasses.replace(config, sparsity=SparsityConfig(left))
+        config = dataclasses.replace(
+            config,
+            sparsity=SparsityConfig(left, seed),
+            train=dataclasses.replace(config.train, seed=seed),
+        )
         folder = self._run(name, config, 20, 2.0 + sparsity + 0.01 * seed)
         for epoch in (1, 2):
             self._log(
@@ -104,8 +113,15 @@ class FakeRuns:
             command=f"spdf-keras finetune s --task {task} --out {name}",
             task=task,
             masks=masks,
+            started="2026-01-02T00:00:00+00:00",
             **{"base": base, **provenance},
         )
+        return self.finish(folder, result)
+
+    def finish(self, folder: Path, result: dict[str, Any] | None) -> Path:
+        """Writes what a run records at its end, if anything."""
+        if result is not None:
+            (folder / "result.json").write_text(json.dumps(result))
         return folder
 
     def evaluated(

@@ -55,8 +55,9 @@ def test_a_context_that_was_shorter_shows_in_the_number_of_steps(
 ) -> None:
     twice = runs.pretrained("a", steps=80)
     assert collect([twice])[0].length == 16
-    recorded = runs.pretrained("b", steps=10, context_length=8)
-    assert collect([recorded])[0].length == 8
+    result = {"steps": 10, "tokens": 10 * 4 * 8}
+    recorded = runs.pretrained("b", steps=10, result=result)
+    assert collect([recorded])[0].length == 8 and collect([recorded])[0].finished
 
 
 def test_a_finetuning_has_the_sparsity_of_its_base(runs: FakeRuns) -> None:
@@ -67,6 +68,27 @@ def test_a_finetuning_has_the_sparsity_of_its_base(runs: FakeRuns) -> None:
     assert kept.origin.sparsity == 0.75 and kept.masks == "kept"
     assert kept.total_flops < stripped.total_flops
     assert stripped.checkpoint is not None and len(stripped.training.steps) == 20
+
+
+def test_a_finetuning_has_seen_the_sequences_that_it_recorded(runs: FakeRuns) -> None:
+    (unfinished,) = collect([runs.finetuned("a")])
+    assert unfinished.sequences == 20 * 8 and not unfinished.finished
+    (finished,) = collect([runs.finetuned("b", result={"sequences": 151})])
+    assert finished.sequences == 151 and finished.finished
+    assert finished.total_flops == 151 * finished.training_flops
+
+
+def test_a_finetuning_names_its_base_where_it_is_among_the_runs(runs: FakeRuns) -> None:
+    bare = {"sparsity": 0.5, "seed": 1, "mask_seed": 1, "folder": "pretrain"}
+    tuned = runs.finetuned("b", 0.5, seed=1, base=bare)
+    assert collect([tuned])[0].base == "pretrain"
+    for seed in (0, 1):
+        runs.pretrained(f"a{seed}", 0.5, seed)
+    base, run = collect([runs.root])[1:]
+    assert run.base == "run 2" and run.origin == base.origin
+    assert run.origin.flops == base.total_flops
+    runs.pretrained("copy", 0.5, seed=1)
+    assert collect([runs.root])[-1].base == "pretrain"
 
 
 def test_an_old_run_without_provenance_is_told_by_its_epochs(runs: FakeRuns) -> None:

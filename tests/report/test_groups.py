@@ -13,10 +13,12 @@ from spdf_keras.report.groups import (
     Summary,
     evaluation_groups,
     finetuning_groups,
+    main_groups,
     model_labels,
     number_ranges,
     pretraining_groups,
     summarise,
+    without_losers,
 )
 
 from .conftest import CONFIG, FakeRuns
@@ -125,6 +127,37 @@ def test_a_grid_of_one_seed_is_apart_and_a_selection_per_seed_is_not(
         ("finetune.learning_rate=0.0001", 1),
         ("finetune.learning_rate=5e-05", 2),
     }
+
+
+def test_what_a_search_did_not_choose_is_told_by_the_test(runs: FakeRuns) -> None:
+    for rate in (1e-4, 5e-5):
+        folder = runs.finetuned(f"r{rate}", config=tuned(rate))
+        runs.evaluated(folder, split="validation")
+    runs.evaluated(runs.root / "r0.0001")
+    runs.finetuned("other", 0.5)
+    runs.pretrained("base")
+    left = without_losers(collect([runs.root]))
+    assert {run.folder.name for run in left} == {"r0.0001", "other", "base"}
+
+
+def test_masks_of_a_dense_model_are_neither_kept_nor_stripped(runs: FakeRuns) -> None:
+    for seed, keep in enumerate((False, True)):
+        settings = FinetuneConfig(keep_masks=keep)
+        config = dataclasses.replace(CONFIG, finetune=settings)
+        folder = runs.finetuned(f"s{seed}", seed=seed, config=config, masks="kept")
+        runs.evaluated(folder)
+    (group,) = evaluation_groups(collect([runs.root]))
+    assert group.tuning == "dense" and len(group.runs) == 2
+
+
+def test_of_each_task_one_split_is_the_main_one(runs: FakeRuns) -> None:
+    runs.evaluated(runs.finetuned("a"), split="validation")
+    runs.evaluated(runs.finetuned("b", 0.5))
+    runs.evaluated(runs.finetuned("c", task="dart"), "dart", "validation")
+    main = main_groups(evaluation_groups(collect([runs.root])))
+    assert [(g.task, g.split) for g in main] == [
+        *(("e2e", "test"), ("dart", "validation"))
+    ]
 
 
 def test_pretrainings_of_other_recipes_are_apart(runs: FakeRuns) -> None:

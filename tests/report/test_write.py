@@ -206,6 +206,7 @@ def test_pieces_that_are_missing_are_named(runs: FakeRuns, tmp_path: Path) -> No
         "pre-training is at step 10 of 40",
         "there is no checkpoint",
         "it has not done a step",
+        "fine-tuning is not finished",
         "it has not been evaluated: use `spdf-keras evaluate`",
         "no nist on e2e, test: It divides by zero.",
         "one seed each, so there is no deviation",
