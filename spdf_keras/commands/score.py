@@ -1,14 +1,33 @@
-"""Scores a file of outputs against references; no model is needed.
+"""Scores a file of outputs as the official programs do; no model is needed.
 
 References are one file with blank-line-separated blocks, a block per output, or
-several files with a line per output each.
+several files with a line per output each, in which an empty line is a missing
+reference. Every line of the outputs counts, an empty one too.
+
+Scores are in the units of the official programs, which are named below the table
+with their conditions: BLEU is a fraction for E2E and percent elsewhere.
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from spdf_keras.commands.arguments import add_json, add_task_name
+from spdf_keras.metrics.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Scores, score
 
 HELP = "score a file of outputs"
+
+_TITLES = {
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+    "nist_perl": "NIST (Perl)",
+    "bleu_pymteval": "BLEU (pymteval)",
+    "ter_tercom": "TER (tercom)",
+    "ter_pyter": "TER (pyter)",
+}
+# Outputs that take long enough for a word in between.
+_MANY = 300
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -19,21 +38,94 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--references", required=True, nargs="+", metavar="FILE", help="references"
     )
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        help="the official evaluation; generation-eval is that of LoRA and of WebNLG "
+        "2020 (default: the task's own)",
+    )
+    parser.add_argument(
+        "--parts",
+        metavar="FILE",
+        help="score parts too: a line per output, such as seen or unseen, or a table "
+        "with tabs and a column `part`",
+    )
+    parser.add_argument(
+        "--segments", metavar="FILE", help="write each output's scores, with tabs"
+    )
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import print_json, print_table
-    from spdf_keras.data.corpus import open_text
-    from spdf_keras.data.tasks.references import read_references
-    from spdf_keras.metrics.bleu import corpus_bleu
+    from spdf_keras.console import print_json, print_table, say
+    from spdf_keras.data.tasks.references import (
+        read_hypotheses,
+        read_parts,
+        read_references,
+    )
+    from spdf_keras.errors import InputError
 
-    hypotheses = open_text(args.hypotheses).splitlines()
-    score = corpus_bleu(hypotheses, read_references(args.references))
+    if args.task not in DEFAULT_PROTOCOL:
+        raise InputError(
+            f"The score of {args.task} is perplexity, which needs the model: "
+            "spdf-keras evaluate"
+        )
+    protocol = args.protocol or DEFAULT_PROTOCOL[args.task]
+    hypotheses = read_hypotheses(args.hypotheses)
+    references = read_references(args.references, len(hypotheses))
+    parts = read_parts(args.parts, len(hypotheses)) if args.parts else None
+    if len(hypotheses) > _MANY:
+        say(f"scoring {len(hypotheses)} outputs as {protocol} does")
+    scores = score(protocol, hypotheses, references, parts)
+    if args.segments:
+        write_segments(args.segments, scores)
     print_table(
         f"{args.task}: {len(hypotheses)} outputs",
-        ["BLEU", "Signature"],
-        [[f"{score.bleu:.2f}", score.signature]],
+        ["Part", "Items", *(_TITLES.get(name, name.upper()) for name in scores.values)],
+        [
+            [part, str(found.items), *map(_cell, found.values.values())]
+            for part, found in {"all": scores, **scores.parts}.items()
+        ],
     )
+    print(f"{protocol}: {PROTOCOLS[protocol].conditions}; {_numbers(references)}.")
+    for sentence in _sentences(scores):
+        print(sentence)
     if args.json:
-        print_json(vars(score))
+        parts_found = {part: _document(found) for part, found in scores.parts.items()}
+        start = {"task": args.task, "protocol": protocol}
+        print_json({**start, **_document(scores), "parts": parts_found})
+
+
+def write_segments(path: str | Path, scores: Scores) -> None:
+    """Writes the scores of each item, a column per score and a line of their names."""
+    from spdf_keras.files import replace_file
+
+    rows = [list(scores.segments)]
+    for values in zip(*scores.segments.values(), strict=True):
+        rows.append(["" if value is None else repr(value) for value in values])
+    replace_file(Path(path), "".join("\t".join(row) + "\n" for row in rows))
+
+
+def _cell(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _numbers(references: Sequence[Sequence[str]]) -> str:
+    counts = [len(texts) for texts in references]
+    fewest, most = min(counts), max(counts)
+    if fewest == most:
+        return f"{most} reference{'s' * (most > 1)} per output"
+    return f"{fewest} to {most} references per output"
+
+
+def _sentences(scores: Scores) -> list[str]:
+    """What has no value and why, and in which part if not in all."""
+    found = [*scores.errors.values()]
+    for part, some in scores.parts.items():
+        new = (sentence for sentence in some.errors.values() if sentence not in found)
+        found += [f"{part}: {sentence}" for sentence in new]
+    return found
+
+
+def _document(scores: Scores) -> dict[str, Any]:
+    return {"items": scores.items, **scores.values, "errors": scores.errors}
