@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from spdf_keras.metrics.checks import UndefinedScoreError, check_items
-from spdf_keras.metrics.ngrams import Tokens, closest_length, shared_ngrams
+from spdf_keras.metrics.ngrams import Tokens, closest_length, count_ngrams
 from spdf_keras.metrics.tokens import (
     lower_ascii,
+    tokenize_mteval,
     tokenize_perl,
     tokenize_python,
     words_in_bytes,
@@ -60,12 +63,34 @@ class Counts:
     reference_length: int
 
 
-def count(hypothesis: Tokens, references: Sequence[Tokens], closest: int) -> Counts:
-    """Counts one item; `closest` is the length of its closest reference."""
-    hits = [shared_ngrams(hypothesis, references, n).total() for n in _ORDERS]
-    lengths = [len(hypothesis) - n + 1 for n in _ORDERS]
-    totals = [max(length, 0) for length in lengths]
-    return Counts(tuple(hits), tuple(lengths), tuple(totals), closest)
+def _count(
+    hypotheses: Sequence[Tokens],
+    references: Sequence[Sequence[Tokens]],
+    closest: Sequence[int],
+) -> list[Counts]:
+    """Counts each item; `closest` is the length of its closest reference."""
+    corpus = count_ngrams(hypotheses, references, len(_ORDERS))
+    hits = []
+    for order in corpus.orders:
+        item, _, shared = corpus.shared(order)
+        hits.append(np.bincount(item, shared, corpus.items).astype(int).tolist())
+    found = []
+    for text, matches, length in zip(
+        hypotheses, zip(*hits, strict=True), closest, strict=True
+    ):
+        lengths = tuple(len(text) - n + 1 for n in _ORDERS)
+        totals = tuple(max(left, 0) for left in lengths)
+        found.append(Counts(matches, lengths, totals, length))
+    return found
+
+
+def _closest(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> list[int]:
+    return [
+        closest_length(len(text), [*map(len, others)])
+        for text, others in zip(hypotheses, references, strict=True)
+    ]
 
 
 def add(counts: Iterable[Counts]) -> Counts:
@@ -87,14 +112,11 @@ def mteval_counts(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[Counts]:
     """Counts each item as e2e-metrics' Perl script does: 13a, ASCII lower-case."""
-    found = []
-    for hypothesis, texts in zip(hypotheses, references, strict=True):
-        tokens = tokenize_perl(lower_ascii(hypothesis))
-        others = [tokenize_perl(lower_ascii(text)) for text in texts]
-        # Later references without a word are taken for missing, the first is not.
-        lengths = [len(o) for i, o in enumerate(others) if o or i == 0]
-        found.append(count(tokens, others, closest_length(len(tokens), lengths)))
-    return found
+    tokens = [tokenize_mteval(text) for text in hypotheses]
+    others = [[*map(tokenize_mteval, texts)] for texts in references]
+    # Later references without a word are taken for missing, the first is not.
+    counted = [[o for i, o in enumerate(texts) if o or not i] for texts in others]
+    return _count(tokens, others, _closest(tokens, counted))
 
 
 def mteval_bleu(counts: Counts) -> float:
@@ -125,12 +147,9 @@ def pymteval_counts(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[Counts]:
     """Counts each item as e2e-metrics' Python version does."""
-    found = []
-    for hypothesis, texts in zip(hypotheses, references, strict=True):
-        tokens, others = tokenize_python(hypothesis), [*map(tokenize_python, texts)]
-        closest = closest_length(len(tokens), [*map(len, others)])
-        found.append(count(tokens, others, closest))
-    return found
+    tokens = [*map(tokenize_python, hypotheses)]
+    others = [[*map(tokenize_python, texts)] for texts in references]
+    return _count(tokens, others, _closest(tokens, others))
 
 
 def pymteval_bleu(counts: Counts, smoothing: float = 0.0) -> float:
@@ -164,12 +183,9 @@ def multi_bleu_counts(
             reference of length 0, which moves the brevity penalty.
         tokenize: One of `MULTI_BLEU`.
     """
-    found = []
-    for hypothesis, texts in zip(hypotheses, references, strict=True):
-        tokens, others = tokenize(hypothesis), [*map(tokenize, texts)]
-        closest = closest_length(len(tokens), [*map(len, others)])
-        found.append(count(tokens, others, closest))
-    return found
+    tokens = [*map(tokenize, hypotheses)]
+    others = [[*map(tokenize, texts)] for texts in references]
+    return _count(tokens, others, _closest(tokens, others))
 
 
 # Options of multi-bleu.perl (`multi`) and multi-bleu-detok.perl (`detok`).

@@ -5,31 +5,16 @@ Reference:
     [coco-caption](https://github.com/tylin/coco-caption).
 """
 
-import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spdf_keras.metrics.checks import UndefinedScoreError
-from spdf_keras.metrics.ngrams import NGram, count_ngrams
+from spdf_keras.metrics.ngrams import Corpus, Order, count_ngrams
 
-_ORDERS = (1, 2, 3, 4)
+_LONGEST = 4
 _SIGMA = 6.0
-
-
-@dataclass(frozen=True)
-class _Vector:
-    """Weighted n-grams of a text, by order.
-
-    Attributes:
-        weights: Frequency x inverse document frequency of each n-gram.
-        norms: Euclidean lengths of `weights`.
-        pairs: Number of 2-grams, which is what the program takes for the length.
-    """
-
-    weights: tuple[dict[NGram, float], ...]
-    norms: tuple[float, ...]
-    pairs: int
 
 
 def cider(
@@ -55,54 +40,43 @@ def cider(
         >>> [round(s, 3) for s in cider(["a b", "c"], [["a b"], ["d", "c"]])]
         [5.0, 1.25]
     """
-    documents: Counter[NGram] = Counter()
-    counted = []
-    for texts in references:
-        counts = [_count(text) for text in texts]
-        documents.update({ngram for one in counts for order in one for ngram in order})
-        counted.append(counts)
-    if not documents:
+    tokens = [text.split() for text in hypotheses]
+    others = [[text.split() for text in texts] for texts in references]
+    corpus = count_ngrams(tokens, others, _LONGEST)
+    if not corpus.lengths[corpus.items :].any():
         raise UndefinedScoreError(
             "CIDEr has no value: no reference has a token, and the COCO caption "
             "evaluation fails."
         )
-    rarest = math.log(len(references))
-    idf = {ngram: rarest - math.log(count) for ngram, count in documents.items()}
-    scores = []
-    for hypothesis, others in zip(hypotheses, counted, strict=True):
-        vector = _weigh(_count(hypothesis), idf, rarest)
-        similar = sum(_similarity(vector, _weigh(one, idf, rarest)) for one in others)
-        scores.append(10 * similar / len(_ORDERS) / len(others))
-    return scores
+    # The program takes the number of 2-grams for the length.
+    pairs = np.maximum(corpus.lengths - 1, 0)
+    apart = pairs - pairs[corpus.item]
+    similar = sum(_cosines(corpus, order) for order in corpus.orders)
+    similar = similar * np.exp(-(apart**2) / (2 * _SIGMA**2))
+    totals = np.bincount(corpus.item, similar)
+    counts = np.array([len(texts) for texts in references])
+    return (10 / _LONGEST * totals / counts).tolist()
 
 
-def _count(text: str) -> list[Counter[NGram]]:
-    tokens = text.split()
-    return [count_ngrams(tokens, order) for order in _ORDERS]
+def _cosines(corpus: Corpus, order: Order) -> NDArray[np.float64]:
+    """Of each text with its item's hypothesis; 0 of the hypotheses themselves.
 
-
-def _weigh(
-    counts: Sequence[Counter[NGram]], idf: dict[NGram, float], rarest: float
-) -> _Vector:
-    weights = tuple(
-        {ngram: n * idf.get(ngram, rarest) for ngram, n in order.items()}
-        for order in counts
-    )
-    norms = tuple(math.sqrt(sum(w * w for w in order.values())) for order in weights)
-    return _Vector(weights, norms, counts[1].total())
-
-
-def _similarity(hypothesis: _Vector, reference: _Vector) -> float:
-    """Cosines of all orders, each n-gram at most as often as in the reference."""
-    total = 0.0
-    for order in range(len(_ORDERS)):
-        ours, theirs = hypothesis.weights[order], reference.weights[order]
-        dot = 0.0
-        for ngram, weight in ours.items():
-            other = theirs.get(ngram)
-            if other is not None:
-                dot += min(weight, other) * other
-        norm = hypothesis.norms[order] * reference.norms[order]
-        total += dot / norm if norm else dot
-    apart = hypothesis.pairs - reference.pairs
-    return total * math.exp(-(apart**2) / (2 * _SIGMA**2))
+    An n-gram of the hypothesis weighs at most what it weighs in the reference.
+    """
+    texts, kinds = len(corpus.item), len(order.start)
+    keys = corpus.keys(order)
+    is_reference = order.text >= corpus.items
+    documents = np.bincount(np.unique(keys[is_reference]) % max(kinds, 1), None, kinds)
+    idf = np.log(corpus.items) - np.log(np.maximum(documents, 1))
+    weights = order.count * idf[order.ngram]
+    norms = np.sqrt(np.bincount(order.text, weights**2, texts))
+    ours, theirs = keys[~is_reference], keys[is_reference]
+    if not len(ours):
+        return np.zeros(texts)
+    place = np.minimum(np.searchsorted(ours, theirs), len(ours) - 1)
+    found = ours[place] == theirs
+    other = weights[is_reference][found]
+    product = np.minimum(weights[~is_reference][place[found]], other) * other
+    dots = np.bincount(order.text[is_reference][found], product, texts)
+    both = norms * norms[corpus.item]
+    return np.divide(dots, both, out=np.zeros(texts), where=both > 0)

@@ -1,15 +1,19 @@
 """Each score of a protocol: of any items of a case together, and of each item.
 
 What can be counted once for all items is counted once; a part of a case, such as
-WebNLG's seen categories, then only adds up.
+WebNLG's seen categories, then only adds up. The scores themselves are imported when
+they are asked for: the command line names the protocols at once.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
-from spdf_keras.metrics import bleu
 from spdf_keras.metrics.checks import UndefinedScoreError
+
+if TYPE_CHECKING:
+    from spdf_keras.metrics.bleu import Counts
 
 Values = list[float | None]
 # The score of some items together; raises `UndefinedScoreError`.
@@ -87,12 +91,16 @@ class Case:
 
 def mteval_bleu(case: Case) -> Measured:
     """BLEU of e2e-metrics' Perl script."""
+    from spdf_keras.metrics import bleu
+
     counts = bleu.mteval_counts(case.hypotheses, case.references)
     return Measured(_summed(counts, bleu.mteval_bleu))
 
 
 def pymteval_bleu(case: Case) -> Measured:
     """BLEU of e2e-metrics' Python version."""
+    from spdf_keras.metrics import bleu
+
     counts = bleu.pymteval_counts(case.hypotheses, case.references)
     return Measured(_summed(counts, bleu.pymteval_bleu))
 
@@ -101,6 +109,8 @@ def multi_bleu(options: str) -> Callable[[Case], Measured]:
     """BLEU of the scripts of Moses; `options` is a key of `MULTI_BLEU`."""
 
     def measure(case: Case) -> Measured:
+        from spdf_keras.metrics import bleu
+
         tokenize = bleu.MULTI_BLEU[options]
         counts = bleu.multi_bleu_counts(case.hypotheses, case.padded(), tokenize)
         return Measured(_summed(counts, bleu.multi_bleu))
@@ -108,8 +118,10 @@ def multi_bleu(options: str) -> Callable[[Case], Measured]:
     return measure
 
 
-def _summed(counts: Sequence[bleu.Counts], value: Callable[[bleu.Counts], float]) -> Of:
-    return lambda rows: value(bleu.add(counts[row] for row in rows))
+def _summed(counts: "Sequence[Counts]", value: "Callable[[Counts], float]") -> Of:
+    from spdf_keras.metrics.bleu import add
+
+    return lambda rows: value(add(counts[row] for row in rows))
 
 
 def nist(case: Case) -> Measured:

@@ -1,43 +1,122 @@
-"""Counts of n-grams, and of those that a hypothesis shares with its references."""
+"""Counts of the n-grams of many texts, and of those that two texts share.
 
-from collections import Counter
+All texts of a case are counted together, in arrays: BLEU, NIST and CIDEr ask for
+the same counts.
+"""
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-NGram = tuple[str, ...]
+import numpy as np
+from numpy.typing import NDArray
+
 Tokens = Sequence[str]
+Integers = NDArray[np.int64]
 
 
-def count_ngrams(tokens: Tokens, order: int) -> Counter[NGram]:
-    """Counts the n-grams of one order.
+@dataclass(frozen=True)
+class Order:
+    """How often each text has each n-gram of one length.
+
+    Attributes:
+        text: Number of the text.
+        ngram: Number of the n-gram; a text has one entry for each of its n-grams.
+        count: How often.
+        start: For each n-gram, the n-gram without its last token.
+    """
+
+    text: Integers
+    ngram: Integers
+    count: Integers
+    start: Integers
+
+    def references(self, hypotheses: int) -> "Order":
+        """The entries of the texts after the first so many."""
+        kept = self.text >= hypotheses
+        return Order(self.text[kept], self.ngram[kept], self.count[kept], self.start)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The n-grams of hypotheses, which are the first texts, and of references.
+
+    Attributes:
+        items: Number of items, and of hypotheses.
+        item: The item of each text.
+        lengths: Tokens of each text.
+        numbers: The number of each token, and of its 1-gram.
+        orders: The counts, 1-grams first.
+    """
+
+    items: int
+    item: Integers
+    lengths: Integers
+    numbers: dict[str, int]
+    orders: list[Order]
+
+    def keys(self, order: Order) -> Integers:
+        """A number for the item and the n-gram of each entry."""
+        return self.item[order.text] * len(order.start) + order.ngram
+
+    def shared(self, order: Order) -> tuple[Integers, Integers, Integers]:
+        """The n-grams of hypotheses that their references have.
+
+        Each counts as often as in the hypothesis, at most as often as in the one
+        reference that has it most often.
+
+        Returns:
+            Item, n-gram and count of each.
+        """
+        references = order.references(self.items)
+        keys = self.keys(references)
+        ordered = np.argsort(keys, kind="stable")
+        known, first = np.unique(keys[ordered], return_index=True)
+        ours = order.text < self.items
+        wanted = self.keys(order)[ours]
+        if not len(known):
+            return wanted[:0], wanted[:0], wanted[:0]
+        most = np.maximum.reduceat(references.count[ordered], first)
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        found = known[place] == wanted
+        hits = np.minimum(order.count[ours][found], most[place[found]])
+        return order.text[ours][found], order.ngram[ours][found], hits
+
+
+def count_ngrams(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], longest: int
+) -> Corpus:
+    """Counts the n-grams of 1 to `longest` tokens.
 
     Example:
-        >>> count_ngrams(["a", "b", "a", "b"], 2)
-        Counter({('a', 'b'): 2, ('b', 'a'): 1})
+        >>> corpus = count_ngrams([["a", "a", "b"]], [[["a", "b"], ["a", "a"]]], 2)
+        >>> [hits.tolist() for *_, hits in map(corpus.shared, corpus.orders)]
+        [[2, 1], [1, 1]]
     """
-    return Counter(zip(*(tokens[i:] for i in range(order)), strict=False))
-
-
-def shared_ngrams(
-    hypothesis: Tokens, references: Sequence[Tokens], order: int
-) -> Counter[NGram]:
-    """The n-grams of a hypothesis that its references have.
-
-    Each counts as often as in the hypothesis, at most as often as in the one
-    reference that has it most often.
-
-    Example:
-        >>> shared_ngrams(["a", "a", "a", "b"], [["a", "a"], ["a", "c"]], 1)
-        Counter({('a',): 2})
-    """
-    shared: Counter[NGram] = Counter()
-    counts = count_ngrams(hypothesis, order)
-    for reference in references if counts else ():
-        others = count_ngrams(reference, order)
-        for ngram in counts.keys() & others.keys():
-            hits = min(counts[ngram], others[ngram])
-            if hits > shared[ngram]:
-                shared[ngram] = hits
-    return shared
+    texts = [*hypotheses, *(text for several in references for text in several)]
+    sizes = [len(several) for several in references]
+    item = np.concatenate(
+        [np.arange(len(hypotheses)), np.repeat(np.arange(len(sizes)), sizes)]
+    )
+    numbers: dict[str, int] = {}
+    flat = [numbers.setdefault(t, len(numbers)) for text in texts for t in text]
+    tokens = np.array(flat, np.int64)
+    lengths = np.array([*map(len, texts)], np.int64)
+    text = np.repeat(np.arange(len(texts)), lengths)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))
+    orders: list[Order] = []
+    # Of each place, the n-gram that starts there; at first the one of no token.
+    ngram = np.zeros(len(tokens), np.int64)
+    for length in range(1, longest + 1):
+        places = np.flatnonzero(left >= length)
+        keys = ngram[places] * max(len(numbers), 1) + tokens[places + length - 1]
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        start = ngram[places[first]]
+        ngram = ngram.copy()
+        ngram[places] = inverse
+        kinds = max(len(first), 1)
+        pairs, count = np.unique(text[places] * kinds + inverse, return_counts=True)
+        orders.append(Order(pairs // kinds, pairs % kinds, count, start))
+    return Corpus(len(hypotheses), item, lengths, numbers, orders)
 
 
 def closest_length(length: int, lengths: Sequence[int]) -> int:

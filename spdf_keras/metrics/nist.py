@@ -11,12 +11,13 @@ Reference:
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from spdf_keras.metrics.checks import UndefinedScoreError
-from spdf_keras.metrics.ngrams import NGram, Tokens, count_ngrams, shared_ngrams
-from spdf_keras.metrics.tokens import lower_ascii, tokenize_perl, tokenize_python
+from spdf_keras.metrics.ngrams import Tokens, count_ngrams
+from spdf_keras.metrics.tokens import tokenize_mteval, tokenize_python
 
 _ORDERS = (1, 2, 3, 4, 5)
 # The penalty is 1/2 for hypotheses that have two thirds of the references' words.
@@ -51,7 +52,7 @@ def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> floa
             "pymteval divides by zero."
         )
     length = sum(sum(map(len, texts)) / len(texts) for texts in others)
-    found = _information(tokens, others, [text for texts in others for text in texts])
+    found = _information(tokens, others)
     score = sum(f / total for f, total in zip(found, totals, strict=True))
     return _length_penalty(totals[0] / length) * score
 
@@ -70,8 +71,8 @@ def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) ->
         UndefinedScoreError: If no reference has a word; the script then divides by
             zero.
     """
-    tokens = [tokenize_perl(lower_ascii(text)) for text in hypotheses]
-    others = [[tokenize_perl(lower_ascii(t)) for t in texts] for texts in references]
+    tokens = [*map(tokenize_mteval, hypotheses)]
+    others = [[*map(tokenize_mteval, texts)] for texts in references]
     # A reference without a word is taken for a missing one.
     flat = [text for texts in others for text in texts if text]
     if not flat:
@@ -81,7 +82,7 @@ def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) ->
         )
     totals = [sum(max(len(t) - n + 1, 0) for t in tokens) for n in _ORDERS]
     length = sum(map(len, flat)) / (len(flat) / len(tokens))
-    found = _information(tokens, others, flat, zero_is_false=True)
+    found = _information(tokens, others, zero_is_false=True)
     score = sum(f / max(total, 1) for f, total in zip(found, totals, strict=True))
     return _length_penalty(totals[0] / length) * score
 
@@ -89,7 +90,6 @@ def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) ->
 def _information(
     tokens: Sequence[Tokens],
     others: Sequence[Sequence[Tokens]],
-    flat: Sequence[Tokens],
     zero_is_false: bool = False,
 ) -> list[float]:
     """Information of the shared n-grams of each order, summed over all items.
@@ -97,28 +97,19 @@ def _information(
     Perl asks whether there are words before the last one by the truth of a string,
     and "0" is false: such an n-gram is taken for a single word.
     """
-    words = sum(map(len, flat))
-    shorter: Counter[NGram] = Counter({(): words})
-    sums = []
-    for order in _ORDERS:
-        counts = _count_all(flat, order)
-        found = 0.0
-        for hypothesis, texts in zip(tokens, others, strict=True):
-            for ngram, hits in shared_ngrams(hypothesis, texts, order).items():
-                before = ngram[:-1]
-                alone = zero_is_false and before == ("0",)
-                above = words if alone else shorter[before]
-                found += hits * math.log2(above / counts[ngram])
-        sums.append(found)
+    corpus = count_ngrams(tokens, others, len(_ORDERS))
+    words = np.array([corpus.lengths[corpus.items :].sum()], float)
+    shorter, sums = words, []
+    for length, order in enumerate(corpus.orders, 1):
+        _, ngram, hits = corpus.shared(order)
+        references = order.references(corpus.items)
+        counts = np.bincount(references.ngram, references.count, len(order.start))
+        above = shorter[order.start[ngram]]
+        if zero_is_false and length == 2:
+            above[order.start[ngram] == corpus.numbers.get("0", -1)] = words
+        sums.append(float(hits @ np.log2(above / counts[ngram])))
         shorter = counts
     return sums
-
-
-def _count_all(texts: Iterable[Tokens], order: int) -> Counter[NGram]:
-    counts: Counter[NGram] = Counter()
-    for text in texts:
-        counts.update(count_ngrams(text, order))
-    return counts
 
 
 def _length_penalty(ratio: float) -> float:

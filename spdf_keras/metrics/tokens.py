@@ -11,18 +11,20 @@ Reference:
 """
 
 import re
+from functools import lru_cache
 
 # White space as Perl's `\s` has it in Unicode text.
 _PERL_BLANKS = re.compile(
     r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
-_BLANKS = re.compile(r"\s+")
 # In bytes, which is how multi-bleu.perl reads a text.
 _ASCII_BLANKS = re.compile(r"[\t-\r ]+")
 
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
-# ASCII punctuation and blanks except apostrophe, comma, hyphen and period.
-_SYMBOL = re.compile(r"([{-~\[-` -&(-+:-@/])")
+# ASCII punctuation except apostrophe, comma, hyphen and period.
+_SYMBOLS = {
+    ord(character): f" {character} " for character in '{|}~[\\]^_`!"#$%&()*+:;<=>?@/'
+}
 _MARK_AFTER = re.compile(r"([^0-9])([.,])")
 _MARK_BEFORE = re.compile(r"([.,])([^0-9])")
 _DASH_AFTER = re.compile(r"([0-9])(-)")
@@ -43,14 +45,18 @@ def lower_ascii(text: str) -> str:
 def tokenize_perl(text: str) -> list[str]:
     """Tokenises as mteval-v13a.pl does, and the multi-bleu-detok.perl of Moses.
 
-    Lower-casing, where it is wanted, comes before: `lower_ascii`.
+    The case stays; `lower_ascii` is the script's lower-casing.
 
     Example:
         >>> tokenize_perl("It's £20-25, or 1.5 km (there).")
         ["It's", '£20', '-', '25', ',', 'or', '1.5', 'km', '(', 'there', ')', '.']
     """
-    text = _PERL_BLANKS.sub(" ", text)
     return [token for token in _PERL_BLANKS.split(_separate(text)) if token]
+
+
+def tokenize_mteval(text: str) -> list[str]:
+    """The lower-case tokens of mteval-v13a.pl."""
+    return [lower_ascii(token) for token in tokenize_perl(text)]
 
 
 def tokenize_python(text: str) -> list[str]:
@@ -60,9 +66,7 @@ def tokenize_python(text: str) -> list[str]:
         >>> tokenize_python("CAFÉ."), tokenize_python("")
         (['café', '.'], [''])
     """
-    text = re.sub(r"\n", " ", re.sub(r"-\n", "", text))
-    text = _BLANKS.sub(" ", _separate(text)).strip()
-    return [token.lower() for token in text.split(" ")]
+    return [token.lower() for token in _separate(text).split()] or [""]
 
 
 def words_in_bytes(text: str) -> list[str]:
@@ -75,11 +79,12 @@ def words_in_bytes(text: str) -> list[str]:
     return [word for word in _ASCII_BLANKS.split(text) if word]
 
 
+@lru_cache(maxsize=2**14)  # several scores ask for the same texts
 def _separate(text: str) -> str:
     text = text.replace("<skipped>", "")
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
-    text = _SYMBOL.sub(r" \1 ", f" {text} ")
+    text = f" {text} ".translate(_SYMBOLS)
     text = _MARK_AFTER.sub(r"\1 \2 ", text)
     text = _MARK_BEFORE.sub(r" \1 \2", text)
     return _DASH_AFTER.sub(r"\1 \2 ", text)
