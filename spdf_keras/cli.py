@@ -22,6 +22,8 @@ COMMANDS = (
     "generate",
     "evaluate",
     "score",
+    "study",
+    "report",
     "flops",
     "export",
 )

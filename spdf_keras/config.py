@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import tomllib
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,6 +217,8 @@ class FinetuneConfig(StepConfig):
         sequence_length: Longest example, context and target together, in
             tokens. Batches are padded to their own longest example.
         label_smoothing: Weight of the uniform distribution in the loss.
+        keep_masks: Fine-tune the kept weights alone, masks and all: the baseline
+            that dense fine-tuning is argued against.
     """
 
     batch_size: int = 8
@@ -228,6 +231,7 @@ class FinetuneConfig(StepConfig):
     warmup_steps: int = 500
     sequence_length: int = 512
     label_smoothing: float = 0.1
+    keep_masks: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -284,6 +288,62 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """The paper's protocol as one job; the defaults are those of appendix A.2.
+
+    Every pair of sparsity and seed is pre-trained once. Fine-tuning searches the grid
+    of batch sizes and learning rates by the validation score, BLEU or, for the
+    Curation Corpus, perplexity; the best one is decoded and scored on the test split.
+
+    Attributes:
+        task: The fine-tuning task.
+        sparsities: Sparsities of pre-training.
+        seeds: Each is the seed of masks, initial weights and data order at once.
+        batch_sizes: Batch sizes of the grid.
+        learning_rates: Learning rates of the grid.
+        search_seeds: How many of the seeds search the grid, each for itself; the
+            others take what the first of them found. 0 is all.
+        sparse_finetuning: Also fine-tune with the masks kept, at each sparsity
+            above 0, with a search of its own.
+        corpus: Files in the data folder to pre-train on, without `.gz`.
+        task_text: Also pre-train on the targets of the task's training split.
+        train_inputs: Inputs of the training split that are used, evenly spread over
+            it; 0 is all.
+        validation_inputs: The same of the validation split.
+        search_beams: Beams of the decoding that the search is scored by.
+    """
+
+    task: str = "e2e"
+    sparsities: tuple[float, ...] = (0.0, 0.5, 0.75)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    batch_sizes: tuple[int, ...] = (8, 16, 32, 64)
+    learning_rates: tuple[float, ...] = (1e-4, 5e-5, 2.5e-5)
+    search_seeds: int = 0
+    sparse_finetuning: bool = True
+    corpus: tuple[str, ...] = ("wikitext2/train.txt",)
+    task_text: bool = True
+    train_inputs: int = 0
+    validation_inputs: int = 0
+    search_beams: int = 1
+
+    def __post_init__(self) -> None:
+        names = ("sparsities", "seeds", "batch_sizes", "learning_rates")
+        for name in names:
+            values = getattr(self, name)
+            different = len(set(values)) == len(values) > 0
+            _check(self, name, different, "one or more values, each once")
+        for sparsity in self.sparsities:
+            check_sparsity(sparsity)
+        _check(self, "seeds", min(self.seeds) >= 0, "at least 0")
+        for name in names[2:]:
+            _check(self, name, min(getattr(self, name)) > 0, "positive")
+        _check_not_negative(self, "search_seeds", "train_inputs", "validation_inputs")
+        _check_positive(self, "search_beams")
+        has_text = bool(self.corpus) or self.task_text
+        _check(self, "corpus", has_text, "a file or more where `task_text` is false")
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of an experiment: what a config file and a run hold.
 
@@ -293,6 +353,7 @@ class Config:
         train: The `[train]` table.
         finetune: The `[finetune]` table.
         decode: The `[decode]` table.
+        study: The `[study]` table; only `spdf-keras study` reads it.
     """
 
     model: GPTConfig = field(default_factory=GPTConfig)
@@ -300,6 +361,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 @dataclass(frozen=True)
@@ -404,9 +466,14 @@ def config_from_tables(
 
 
 def to_toml(config: Config) -> str:
-    """Writes every setting as TOML that `load_config` reads back."""
+    """Writes every setting as TOML that `load_config` reads back.
+
+    `[study]` is left out where it says nothing, as in every run.
+    """
     lines = []
     for name, section in dataclasses.asdict(config).items():
+        if name == "study" and config.study == StudyConfig():
+            continue
         lines.append(f"[{name}]")
         # JSON's strings, numbers and booleans are TOML's too.
         lines += [f"{key} = {json.dumps(value)}" for key, value in section.items()]
@@ -420,16 +487,25 @@ def _replace(name: str, section: Any, table: dict[str, Any]) -> Any:
     for key, value in table.items():
         if key not in types:
             raise _unknown(f"{name}.{key}", types)
-        kind = types[key]
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            label = getattr(kind, "__name__", kind)
-            raise InputError(f"`{name}.{key}` must be {label}. Received: {value!r}.")
-        values[key] = value
+        values[key] = _typed(f"{name}.{key}", types[key], value)
     if "hidden_dim" in values and "intermediate_dim" not in values:
         values["intermediate_dim"] = 0  # follows the new width, not the old one
     return dataclasses.replace(section, **values)
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """`value`, from TOML, as the type of the setting."""
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        if not isinstance(value, list | tuple):
+            must = f"a list of {inner.__name__}"
+            raise InputError(f"`{name}` must be {must}. Received: {value!r}.")
+        return tuple(_typed(name, inner, item) for item in value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(f"`{name}` must be {kind.__name__}. Received: {value!r}.")
+    return value
 
 
 def _parse_override(line: str) -> tuple[str, str, Any]:

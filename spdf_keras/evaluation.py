@@ -1,36 +1,62 @@
-"""Decodes a task's inputs with a model and scores the outputs."""
+"""Decodes a task's inputs with a model and scores the outputs as its papers do."""
 
+import json
+import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spdf_keras.config import Config, DecodeConfig
-from spdf_keras.data.tasks.examples import encode_context
-from spdf_keras.data.tasks.task import Example
+from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
+from spdf_keras.data.tasks.task import Example, Task
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
-from spdf_keras.metrics.bleu import Bleu, corpus_bleu
+from spdf_keras.metrics.protocols import Scores, score
+from spdf_keras.provenance import provenance
 
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
+    from spdf_keras.training.run import Run
+
+# Tables 4 to 6 come from the LoRA recipe's evaluation, and so do our scores; the
+# Curation Corpus (section A.3) is judged by perplexity.
+_PROTOCOLS = {
+    "e2e": "e2e-metrics",
+    "webnlg": "generation-eval",
+    "dart": "generation-eval",
+}
+PERPLEXITY = "perplexity"
+
+# The LoRA recipe also ends an output at an empty line.
+_PARAGRAPH = "\n\n"
+
+# Inputs with their outputs that a run's record shows.
+_SAMPLES = 8
+_PERPLEXITY_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outputs of a model for a task, and their score.
+    """Outputs of a model for a task, and their scores.
 
     Attributes:
-        hypotheses: One text per example, in order.
-        score: Corpus BLEU.
+        hypotheses: One text per example that was decoded, in order.
+        scores: In the units of the official program.
         cut_contexts: Contexts that lost their end to make room.
     """
 
     hypotheses: list[str]
-    score: Bleu
+    scores: Scores
     cut_contexts: int = 0
+
+
+def protocol_of(task: str) -> str:
+    """The protocol that a task is evaluated by."""
+    return _PROTOCOLS.get(task, PERPLEXITY)
 
 
 def context_room(config: Config) -> int:
@@ -50,6 +76,13 @@ def context_room(config: Config) -> int:
     return room
 
 
+def end_token_ids(tokenizer: Tokenizer) -> list[int]:
+    """Tokens that end an output: the end of text, and an empty line if it is one."""
+    ids = [tokenizer.end_token_id]
+    paragraph = tokenizer.encode(_PARAGRAPH)
+    return [*ids, *paragraph] if len(paragraph) == 1 else ids
+
+
 def generate_texts(
     model: "GPT",
     tokenizer: Tokenizer,
@@ -59,7 +92,7 @@ def generate_texts(
     separator: bool = True,
     max_context: int | None = None,
 ) -> list[str]:
-    """Continues each context greedily up to the end-of-text token.
+    """Continues each context up to the end-of-text token or an empty line.
 
     Args:
         model: A GPT.
@@ -78,42 +111,167 @@ def generate_texts(
     if separator:
         encode = partial(encode_context, tokenizer, max_length=max_context)
     prompts = [encode(context) for context in contexts]
-    outputs: list[list[int]] = []
-    # A few batches at a time: `generate` sorts by length inside a call.
-    together = 8 * settings.batch_size
-    for start in range(0, len(prompts), together):
-        outputs += model.generate(
-            prompts[start : start + together],
-            settings.max_new_tokens,
-            [tokenizer.end_token_id],
-            settings.batch_size,
+    ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
+    # Equal lengths together, so that few rows are padded; a batch at a time, to report.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    outputs: dict[int, list[int]] = {}
+    for start in range(0, len(order), settings.batch_size):
+        rows = order[start : start + settings.batch_size]
+        found = model.generate(
+            [prompts[i] for i in rows], end_token_ids=ends, **vars(settings)
         )
+        outputs.update(zip(rows, found, strict=True))
         if report:
             report(len(outputs))
-    return [tokenizer.decode(token_ids).strip() for token_ids in outputs]
+    texts = [tokenizer.decode(outputs[i]) for i in range(len(prompts))]
+    if separator:
+        texts = [text.split(_PARAGRAPH)[0] for text in texts]
+    return [text.strip() for text in texts]
+
+
+def perplexity(
+    model: "GPT",
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    max_length: int,
+    cut_context: bool = False,
+) -> float:
+    """The exponential of the mean loss per target token, end token included.
+
+    Args:
+        model: A GPT.
+        tokenizer: Its tokenizer; values of different tokenizers do not compare.
+        examples: Each reference is one target.
+        max_length: Longest pair in tokens.
+        cut_context: Whether a longer pair loses the end of its context.
+
+    Reference:
+        Appendix A.3 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
+    """
+    from spdf_keras.model.loss import NextTokenCrossentropy
+
+    pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
+    # Without the label smoothing of the training.
+    model.compile(loss=NextTokenCrossentropy())
+    batches = pairs.batches(_PERPLEXITY_BATCH)
+    return math.exp(model.evaluate(batches, verbose=0, return_dict=True)["loss"])
 
 
 def evaluate(
     model: "GPT",
     tokenizer: Tokenizer,
     examples: Sequence[Example],
-    settings: DecodeConfig,
+    config: Config,
+    task: Task,
     report: Callable[[int], None] | None = None,
-    max_context: int | None = None,
 ) -> Evaluation:
     """Decodes every example once and scores it against all its references.
 
-    `max_context` is that of `generate_texts`.
+    The Curation Corpus is scored by perplexity; only a few samples are decoded.
+
+    Args:
+        model: A GPT.
+        tokenizer: Its tokenizer.
+        examples: Of the task.
+        config: `model`, `finetune` and `decode` are used.
+        task: Says how it is scored and whether long contexts are cut.
+        report: Gets the number of contexts done, after each batch.
     """
+    room = context_room(config) if task.cut_context else None
+    protocol = protocol_of(task.name)
     contexts = [example.context for example in examples]
+    if protocol == PERPLEXITY:
+        contexts = contexts[:_SAMPLES]
     hypotheses = generate_texts(
-        model, tokenizer, contexts, settings, report, max_context=max_context
+        model, tokenizer, contexts, config.decode, report, max_context=room
     )
-    references = [example.references for example in examples]
+    if protocol == PERPLEXITY:
+        longest = min(config.finetune.sequence_length, config.model.max_sequence_length)
+        value = perplexity(model, tokenizer, examples, longest, task.cut_context)
+        scores = Scores(protocol, len(examples), {"perplexity": value})
+    else:
+        scores = score_task(task.name, hypotheses, examples)
     cut = 0
-    if max_context is not None:
-        cut = sum(len(encode_context(tokenizer, c)) > max_context for c in contexts)
-    return Evaluation(hypotheses, corpus_bleu(hypotheses, references), cut)
+    if room is not None:
+        cut = sum(len(encode_context(tokenizer, c)) > room for c in contexts)
+    return Evaluation(hypotheses, scores, cut)
+
+
+def score_task(
+    task: str, hypotheses: Sequence[str], examples: Sequence[Example]
+) -> Scores:
+    """Scores outputs as the LoRA recipe's evaluation of the task does.
+
+    WebNLG's examples are also scored in their parts, `seen` and `unseen`.
+    """
+    references = [list(example.references) for example in examples]
+    protocol, texts = protocol_of(task), list(hypotheses)
+    if protocol == "generation-eval":
+        from spdf_keras.metrics.protocols import prepare_lora
+
+        texts, references = prepare_lora(texts, references)
+    known = [e.seen for e in examples]
+    parts = None
+    if None not in known:
+        parts = ["seen" if seen else "unseen" for seen in known]
+    return score(protocol, texts, references, parts)
+
+
+def evaluate_run(
+    run: "Run",
+    task: Task,
+    split: str,
+    examples: Sequence[Example],
+    config: Config | None = None,
+    report: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluates a run and records it in `evaluation/` of its folder.
+
+    Args:
+        run: A fine-tuned run.
+        task: The task.
+        split: Name of the split, for the record.
+        examples: The split's examples.
+        config: Other settings than the run's own.
+        report: Gets the number of contexts done, after each batch.
+
+    Returns:
+        The record, which is also in `evaluation/<task>_<split>.json`, beside the
+        outputs in `.txt`.
+    """
+    start = time.perf_counter()
+    config = config or run.config()
+    origin = provenance()
+    found = evaluate(run.load_model(), run.tokenizer(), examples, config, task, report)
+    samples = [
+        {
+            "context": example.context,
+            "hypothesis": text,
+            "references": list(example.references),
+        }
+        for example, text in zip(examples[:_SAMPLES], found.hypotheses, strict=False)
+    ]
+    record = {
+        "task": task.name,
+        "split": split,
+        "protocol": found.scores.protocol,
+        "inputs": len(examples),
+        "decode": asdict(config.decode),
+        "scores": found.scores.values,
+        "errors": found.scores.errors,
+        "parts": {name: part.values for name, part in found.scores.parts.items()},
+        "cut_contexts": found.cut_contexts,
+        "samples": samples,
+        "seconds": round(time.perf_counter() - start, 1),
+        **origin,
+    }
+    folder = run.evaluation_folder
+    folder.mkdir(exist_ok=True)
+    name = f"{task.name}_{split}"
+    write_lines(folder / f"{name}.txt", found.hypotheses)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    replace_file(folder / f"{name}.json", text)
+    return record
 
 
 def write_lines(path: str | Path, texts: Sequence[str]) -> None:

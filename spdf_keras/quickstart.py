@@ -13,82 +13,30 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import Config, SparsityConfig, to_toml
+from spdf_keras.data.corpora import Corpora
 from spdf_keras.data.corpus import read_documents
 from spdf_keras.data.prepare import write_shards
-from spdf_keras.data.restaurants import (
-    generate_restaurants,
-    pretraining_text,
-    write_csv,
-)
 from spdf_keras.data.shards import Shards
-from spdf_keras.data.tasks.e2e import FILES, find_split, read_e2e
+from spdf_keras.data.tasks.e2e import find_split, read_e2e
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import evaluate, write_lines
+from spdf_keras.evaluation import generate_texts, write_lines
 from spdf_keras.export import to_saved_model, to_tflite
 from spdf_keras.files import replace_file
 from spdf_keras.flops import training_flops
+from spdf_keras.metrics.bleu import corpus_bleu
 from spdf_keras.training.finetune import finetune
 from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run
 
 Result = dict[str, Any]
 Progress = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
-
-_RESTAURANTS = {"train": (1200, 1), "validation": (100, 2)}
-_DOCUMENTS = 4_000
-_WIKITEXT = ("wikitext2/train.txt", "wikitext-2/wiki.train.tokens", "wiki.train.tokens")
-
-
-@dataclass(frozen=True)
-class Corpora:
-    """What a quickstart runs on.
-
-    Attributes:
-        title: Names them in the report.
-        text: The file to pre-train on.
-        task: The folder with the E2E files.
-    """
-
-    title: str
-    text: Path
-    task: Path
-
-    @classmethod
-    def find(cls, folder: str | Path) -> "Corpora":
-        """Finds WikiText-2 and the E2E csv files in a folder of real data.
-
-        Raises:
-            InputError: If one is missing; the message names the file.
-        """
-        for split in ("train", "validation"):
-            find_split(folder, split)
-        for name in _WIKITEXT:
-            for candidate in (Path(folder) / name, Path(folder) / f"{name}.gz"):
-                if candidate.is_file():
-                    return cls("WikiText-2 and E2E", candidate, Path(folder))
-        raise InputError(
-            f"No WikiText-2 in '{folder}': expected {_WIKITEXT[0]}, plain or .gz."
-        )
-
-    @classmethod
-    def write(cls, folder: str | Path) -> "Corpora":
-        """Writes the embedded corpus, where it is not there yet."""
-        folder = Path(folder)
-        text = folder / "pretraining.txt"
-        if not text.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            for split, (count, seed) in _RESTAURANTS.items():
-                write_csv(generate_restaurants(count, seed), folder / FILES[split])
-            replace_file(text, "\n\n".join(pretraining_text(_DOCUMENTS, 0)))
-        return cls("the embedded restaurant corpus", text, folder)
 
 
 class Quickstart:
@@ -209,18 +157,15 @@ class Quickstart:
     def _evaluate(self, folder: Path, config: Config) -> Result:
         run = Run.open(folder / "finetune")
         model, tokenizer = run.load_model(), run.tokenizer()
-        done = evaluate(model, tokenizer, self._validation, config.decode)
-        write_lines(folder / "hypotheses.txt", done.hypotheses)
-        samples = [
-            [example.context, text]
-            for example, text in zip(
-                self._validation[:3], done.hypotheses, strict=False
-            )
-        ]
+        contexts = [example.context for example in self._validation]
+        hypotheses = generate_texts(model, tokenizer, contexts, config.decode)
+        write_lines(folder / "hypotheses.txt", hypotheses)
+        references = [example.references for example in self._validation]
+        score = corpus_bleu(hypotheses, references)
         return {
-            "bleu": done.score.bleu,
-            "signature": done.score.signature,
-            "samples": samples,
+            "bleu": score.bleu,
+            "signature": score.signature,
+            "samples": list(zip(contexts[:3], hypotheses, strict=False)),
         }
 
     def _export(self, folder: Path, config: Config) -> Result:

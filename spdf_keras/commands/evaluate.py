@@ -1,6 +1,11 @@
-"""Decodes a split of a task with a fine-tuned run and scores the outputs."""
+"""Decodes a split of a task with a fine-tuned run and scores the outputs.
+
+Scores are those of the paper's tables, in the units of the official programs; for the
+Curation Corpus it is the perplexity. They are recorded in the run, for `report`.
+"""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json, add_overrides, add_task
 
@@ -26,6 +31,7 @@ def run(args: Namespace) -> None:
     from spdf_keras.console import load_tensorflow, print_json, print_table, say
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.data.tasks.task import describe
+    from spdf_keras.files import replace_file
     from spdf_keras.training.run import Run
 
     task = get_task(args.task)
@@ -34,24 +40,32 @@ def run(args: Namespace) -> None:
     config = config_from_tables({}, args.overrides, base=source.config())
     say(f"{args.split}: {describe(examples)}")
     load_tensorflow()
-    from spdf_keras.evaluation import context_room, evaluate, write_lines
+    from spdf_keras.evaluation import evaluate_run
 
-    result = evaluate(
-        source.load_model(),
-        source.tokenizer(),
+    record = evaluate_run(
+        source,
+        task,
+        args.split,
         examples,
-        config.decode,
+        config,
         lambda done: say(f"decoded {done} of {len(examples)}"),
-        context_room(config) if task.cut_context else None,
     )
-    if result.cut_contexts:
-        say(f"{result.cut_contexts} contexts lost their end to fit")
+    if record["cut_contexts"]:
+        say(f"{record['cut_contexts']} contexts lost their end to fit")
+    outputs = source.evaluation_folder / f"{task.name}_{args.split}.txt"
     if args.out:
-        write_lines(args.out, result.hypotheses)
+        replace_file(Path(args.out), outputs.read_text("utf-8"))
+    parts = {"all": record["scores"], **record["parts"]}
     print_table(
-        f"{args.task}, {args.split}: {len(examples)} inputs",
-        ["BLEU", "Signature"],
-        [[f"{result.score.bleu:.2f}", result.score.signature]],
+        f"{args.task}, {args.split}: {len(examples)} inputs, {record['protocol']}",
+        ["Part", *record["scores"]],
+        [
+            [part, *("none" if v is None else f"{v:.4f}" for v in scores.values())]
+            for part, scores in parts.items()
+        ],
     )
+    for sentence in record["errors"].values():
+        say(sentence)
+    say(f"recorded in '{outputs.with_suffix('.json')}'")
     if args.json:
-        print_json(vars(result.score))
+        print_json({key: v for key, v in record.items() if key != "samples"})

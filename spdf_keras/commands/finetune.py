@@ -1,6 +1,11 @@
-"""Strips the masks of a pre-trained run and fine-tunes it densely on a task."""
+"""Strips the masks of a pre-trained run and fine-tunes it densely on a task.
+
+With --keep-masks it fine-tunes the kept weights alone: the baseline that dense
+fine-tuning is compared with.
+"""
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from spdf_keras.commands.arguments import add_json, add_overrides, add_task
 
@@ -11,10 +16,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("base", metavar="RUN", help="the pre-trained run")
     add_task(parser)
     parser.add_argument(
-        "--config", metavar="FILE", help="TOML with [finetune] settings"
+        "--config", metavar="FILE", help="TOML with [finetune] and [decode] settings"
     )
     parser.add_argument(
         "--out", required=True, metavar="RUN", help="the new run folder"
+    )
+    parser.add_argument(
+        "--keep-masks", action="store_true", help="fine-tune sparsely, masks and all"
     )
     add_overrides(parser)
     add_json(parser)
@@ -33,11 +41,14 @@ def run(args: Namespace) -> None:
     from spdf_keras.data.tasks.task import describe
     from spdf_keras.training.run import Run
 
-    settings = load_config(args.config).finetune if args.config else None
     base = Run.open(args.base)
-    config = base.config()
-    tables = {"finetune": vars(settings)} if settings else {}
-    config = config_from_tables(tables, args.overrides, base=config)
+    tables: dict[str, Any] = {}
+    if args.config:
+        given = load_config(args.config)
+        tables = {"finetune": vars(given.finetune), "decode": vars(given.decode)}
+    if args.keep_masks:
+        tables.setdefault("finetune", {})["keep_masks"] = True
+    config = config_from_tables(tables, args.overrides, base=base.config())
     task = get_task(args.task)
     train, validation = (task.read(args.data, s) for s in ("train", "validation"))
     say(f"train: {describe(train)}; validation: {describe(validation)}")
@@ -53,6 +64,8 @@ def run(args: Namespace) -> None:
             args.out,
             report,
             task.cut_context,
+            task.name,
+            config.decode,
         )
     if result["cut_contexts"]:
         say(f"{result['cut_contexts']} contexts lost their end to fit")

@@ -49,9 +49,9 @@ def run(args: Namespace) -> None:
     for sparsity in args.sparsity:
         check_sparsity(sparsity)
     load_tensorflow()
+    from spdf_keras.data.corpora import Corpora
     from spdf_keras.quickstart import (
         COLUMNS,
-        Corpora,
         Quickstart,
         result_row,
         write_report,

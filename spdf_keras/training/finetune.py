@@ -1,12 +1,13 @@
-"""Dense fine-tuning of a pre-trained run on a task."""
+"""Fine-tuning of a pre-trained run on a task: densely, or with its masks."""
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.config import FinetuneConfig, SparsityConfig
+from spdf_keras.config import DecodeConfig, FinetuneConfig, SparsityConfig
 from spdf_keras.data.tasks.examples import EncodedPairs
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.model.gpt import GPT
@@ -26,8 +27,12 @@ def finetune(
     folder: str | Path,
     report: Report | None = None,
     cut_context: bool = False,
+    task: str = "",
+    decode: DecodeConfig | None = None,
 ) -> dict[str, Any]:
     """Strips the masks of a pre-trained run and trains every weight on a task.
+
+    With `settings.keep_masks` they stay, and only the kept weights are trained.
 
     The learning rate falls linearly to zero over all epochs. After each epoch the
     validation loss is measured; the run keeps the best epoch's weights and stops
@@ -42,6 +47,8 @@ def finetune(
         report: Gets a record per step, for a progress display.
         cut_context: Whether an example that is too long loses the end of its
             context; False refuses it.
+        task: Name of the task, for the run's record.
+        decode: The `[decode]` settings of the new run; those of `base` if None.
 
     Returns:
         `epochs` that were run, `best_epoch`, its `validation_loss` (in nats per
@@ -60,10 +67,18 @@ def finetune(
     held_out = EncodedPairs.encode(validation, tokenizer, longest, cut_context)
     run = Run.create(
         folder,
-        dataclasses.replace(config, sparsity=SparsityConfig(), finetune=settings),
+        dataclasses.replace(
+            config,
+            sparsity=config.sparsity if settings.keep_masks else SparsityConfig(),
+            finetune=settings,
+            decode=decode or config.decode,
+        ),
         tokenizer,
+        _origin(base, settings, task),
     )
-    model = strip(base.load_model())
+    model = base.load_model()
+    if not settings.keep_masks:
+        model = strip(model)
     total = settings.epochs * pairs.num_batches(settings.batch_size)
     _compile(model, settings, total)
     log = StepLog(run, total, report)
@@ -80,12 +95,31 @@ def finetune(
             save_checkpoint(model, run.checkpoint_folder, step, keep=1)
         elif epoch - best_epoch >= settings.patience:
             break
+    return run.finish(
+        {
+            "epochs": epoch,
+            "best_epoch": best_epoch,
+            "validation_loss": best,
+            "steps": step,
+            "sequences": epoch * len(pairs),
+            "cut_contexts": pairs.num_cut + held_out.num_cut,
+        }
+    )
+
+
+def _origin(base: Run, settings: FinetuneConfig, task: str) -> dict[str, Any]:
+    config, result = base.config(), base.result() or {}
     return {
-        "epochs": epoch,
-        "best_epoch": best_epoch,
-        "validation_loss": best,
-        "steps": step,
-        "cut_contexts": pairs.num_cut + held_out.num_cut,
+        "kind": "finetune",
+        "task": task,
+        "masks": "kept" if settings.keep_masks else "stripped",
+        "base": {
+            "folder": os.path.basename(os.path.abspath(base.folder)),
+            "sparsity": config.sparsity.sparsity,
+            "seed": config.train.seed,
+            "mask_seed": config.sparsity.seed,
+            **{key: result.get(key) for key in ("tokens", "flops", "validation_loss")},
+        },
     }
 
 

@@ -74,14 +74,16 @@ def pretrain(
     losses = {key: r[key] for r in run.metrics() for key in r if "loss" in key}
     sequences = total * config.train.batch_size
     per_sequence = training_flops(config.model, length, config.sparsity.sparsity)
-    return {
-        "steps": total,
-        "tokens": sequences * length,
-        "loss": losses.get("loss"),
-        "validation_loss": losses.get("validation_loss"),
-        "flops": sequences * per_sequence,
-        "tokenizer": tokenizer.fingerprint,
-    }
+    return run.finish(
+        {
+            "steps": total,
+            "tokens": sequences * length,
+            "loss": losses.get("loss"),
+            "validation_loss": losses.get("validation_loss"),
+            "flops": sequences * per_sequence,
+            "tokenizer": tokenizer.fingerprint,
+        }
+    )
 
 
 def _check_corpus(config: Config, shards: Shards, tokenizer: Tokenizer) -> None:
@@ -109,7 +111,7 @@ def _start(
     if resuming:
         _check_same(config, shards, tokenizer, Run.open(folder))
     else:
-        run = Run.create(folder, config, tokenizer)
+        run = Run.create(folder, config, tokenizer, {"kind": "pretrain"})
     model = build_gpt(
         config.model,
         config.sparsity.sparsity,

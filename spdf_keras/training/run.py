@@ -12,13 +12,22 @@ from spdf_keras.config import Config, load_config, to_toml
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
+from spdf_keras.provenance import provenance
 from spdf_keras.training.checkpoint import list_checkpoints, restore_checkpoint
 
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
 
 _FILES = frozenset(
-    ("config.toml", "tokenizer", "checkpoints", "metrics.jsonl", "tensorboard")
+    (
+        "config.toml",
+        "tokenizer",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "provenance.json",
+        "result.json",
+    )
 )
 
 
@@ -27,7 +36,10 @@ class Run:
     """A run folder.
 
     It holds `config.toml` (every setting), `tokenizer/`, `checkpoints/`,
-    `metrics.jsonl` (a line per step or validation) and `tensorboard/`.
+    `metrics.jsonl` (a line per step or validation), `tensorboard/`, and
+    `provenance.json` (command, versions, hardware and what it started from). A
+    finished one has `result.json`, and `evaluation/` with a JSON file and the
+    outputs of each split that was scored.
 
     Attributes:
         folder: Where it is.
@@ -36,8 +48,20 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(cls, folder: str | Path, config: Config, tokenizer: Tokenizer) -> "Run":
+    def create(
+        cls,
+        folder: str | Path,
+        config: Config,
+        tokenizer: Tokenizer,
+        origin: dict[str, Any],
+    ) -> "Run":
         """Makes a new run.
+
+        Args:
+            folder: Where; its parents are made.
+            config: Every setting.
+            tokenizer: A copy is saved.
+            origin: `kind`, and what else `provenance.json` holds of this kind.
 
         Raises:
             InputError: If the folder holds something that is not an unfinished run.
@@ -52,6 +76,7 @@ class Run:
             shutil.rmtree(run.folder)
         run.folder.mkdir(parents=True)
         tokenizer.save(run.folder / "tokenizer")
+        run._write_json("provenance", {**origin, **provenance()})
         run._config_file.write_text(to_toml(config), "utf-8")
         return run
 
@@ -84,6 +109,30 @@ class Run:
     def checkpoint_folder(self) -> Path:
         """Where its checkpoints are."""
         return self.folder / "checkpoints"
+
+    @property
+    def evaluation_folder(self) -> Path:
+        """Where its scores and outputs are."""
+        return self.folder / "evaluation"
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Records that it is complete, and with what result."""
+        self._write_json("result", result)
+        return result
+
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` recorded; None while it is not complete."""
+        file = self.folder / "result.json"
+        return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+    def origin(self) -> dict[str, Any]:
+        """Its `provenance.json`; empty for a run of an earlier version."""
+        file = self.folder / "provenance.json"
+        return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        replace_file(self.folder / f"{name}.json", text)
 
     def config(self) -> Config:
         """Every setting that it was started with."""

@@ -1,0 +1,93 @@
+"""What a study consists of, and where each part of it lies.
+
+config.toml, shards/
+s75/seed0/pretrain/               a run
+s75/seed0/stripped/b16_lr5e-05/   a run per trial; of losers, all but the weights
+s75/seed0/stripped/search.json    the score of each trial, and the best one
+s75/seed0/kept/...                the same with the masks kept
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spdf_keras.config import StudyConfig
+
+STRIPPED, KEPT = "stripped", "kept"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A pre-training.
+
+    Attributes:
+        sparsity: Of the pre-training.
+        seed: Of masks, initial weights and data order.
+    """
+
+    sparsity: float
+    seed: int
+
+    @property
+    def place(self) -> Path:
+        """Its folder inside the study's."""
+        return Path(f"s{self.sparsity * 100:g}") / f"seed{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.sparsity:.0%} sparsity, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A fine-tuning at one point of the grid."""
+
+    batch_size: int
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """Its folder inside that of its search."""
+        return f"b{self.batch_size}_lr{self.learning_rate:g}"
+
+
+def cells(study: StudyConfig) -> Iterator[Cell]:
+    """Every pre-training; all sparsities of a seed before the next seed."""
+    for seed in study.seeds:
+        for sparsity in study.sparsities:
+            yield Cell(sparsity, seed)
+
+
+def modes(study: StudyConfig, cell: Cell) -> list[str]:
+    """What becomes of the masks: stripped, or kept as a baseline."""
+    has_baseline = study.sparse_finetuning and cell.sparsity > 0
+    return [STRIPPED, KEPT] if has_baseline else [STRIPPED]
+
+
+def grid(study: StudyConfig) -> list[Trial]:
+    """Every point of the grid."""
+    return list(
+        itertools.starmap(
+            Trial, itertools.product(study.batch_sizes, study.learning_rates)
+        )
+    )
+
+
+def searches(study: StudyConfig, cell: Cell) -> bool:
+    """Whether this seed searches the grid itself."""
+    count = study.search_seeds or len(study.seeds)
+    return study.seeds.index(cell.seed) < count
+
+
+def num_stages(study: StudyConfig) -> int:
+    """Trainings and tests of the whole study.
+
+    Example:
+        >>> num_stages(StudyConfig(sparsities=(0.0, 0.5), seeds=(0,)))
+        41
+    """
+    total = 0
+    for cell in cells(study):
+        trials = len(grid(study)) if searches(study, cell) else 1
+        total += 1 + len(modes(study, cell)) * (trials + 1)
+    return total

@@ -1,0 +1,242 @@
+"""Runs a study stage by stage; what is done is not done again."""
+
+import dataclasses
+import gc
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.config import Config, StudyConfig, to_toml
+from spdf_keras.data.corpus import read_documents
+from spdf_keras.data.prepare import write_shards
+from spdf_keras.data.shards import Shards
+from spdf_keras.data.tasks.files import find_file
+from spdf_keras.data.tasks.registry import get_task
+from spdf_keras.data.tasks.task import Example
+from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
+from spdf_keras.evaluation import PERPLEXITY, evaluate_run, protocol_of
+from spdf_keras.files import replace_file
+from spdf_keras.keras2 import keras
+from spdf_keras.study.plan import (
+    KEPT,
+    Cell,
+    Trial,
+    cells,
+    grid,
+    modes,
+    num_stages,
+    searches,
+)
+from spdf_keras.training.finetune import finetune
+from spdf_keras.training.pretrain import pretrain
+from spdf_keras.training.run import Run
+
+Progress = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
+
+
+class Study:
+    """The protocol of appendix A, from the corpus to the scores of the test split.
+
+    Args:
+        folder: Where everything goes; see `spdf_keras.study.plan`.
+        config: All settings.
+        data: Folder with the task's files and the corpus.
+        say: Gets a sentence per stage.
+        progress: Gives a display for a training stage by its label.
+        shards: Prepared shards to pre-train on, in place of `study.corpus`.
+
+    Raises:
+        InputError: If the folder holds a study of other settings, or data is missing.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Config,
+        data: str | Path,
+        say: Callable[[str], None],
+        progress: Progress,
+        shards: str | Path | None = None,
+    ) -> None:
+        self._folder, self._config, self._data = Path(folder), config, Path(data)
+        self._say, self._progress, self._given_shards = say, progress, shards
+        self._settings = config.study
+        self._task = get_task(config.study.task)
+        counts = {
+            "train": self._settings.train_inputs,
+            "validation": self._settings.validation_inputs,
+            "test": 0,
+        }
+        self._examples = {
+            split: _spread(self._task.read(data, split), count)
+            for split, count in counts.items()
+        }
+        if shards is None:
+            self._corpus = [self._find(name) for name in self._settings.corpus]
+        self._done = 0
+        _claim(self._folder, config)
+
+    def run(self) -> None:
+        """Runs, or finishes, every stage."""
+        shards = self._shards()
+        self._done = 0
+        for cell in cells(self._settings):
+            self._pretrain(cell, shards)
+            for masks in modes(self._settings, cell):
+                self._test(cell, masks, self._search(cell, masks))
+
+    def _find(self, name: str) -> Path:
+        path = find_file(self._data, [], [name])
+        if path is None:
+            raise InputError(
+                f"There is no '{name}' in '{self._data}', plain or .gz, to pre-train "
+                "on. Put it there, or change `study.corpus`."
+            )
+        return path
+
+    def _shards(self) -> Shards:
+        if self._given_shards is not None:
+            return Shards.open(self._given_shards)
+        folder, model = self._folder / "shards", self._config.model
+        if not folder.exists():
+            self._say("preparing the corpus")
+            tokenizer = Tokenizer.train(self._documents(), model.vocabulary_size)
+            length = model.max_sequence_length
+            write_shards(self._documents(), tokenizer, length, folder)
+        return Shards.open(folder)
+
+    def _documents(self) -> Any:
+        task_text: Sequence[Example] = []
+        if self._settings.task_text:
+            task_text = self._task.read(self._data, "train")
+        # The targets of an input are one document: they tell the same.
+        targets = (" ".join(example.references) for example in task_text)
+        return chain(read_documents(self._corpus), targets)
+
+    def _stage(self, label: str, is_done: bool) -> bool:
+        """Tells which stage comes; whether there is anything to do."""
+        self._done += 1
+        if not is_done:
+            total = num_stages(self._settings)
+            self._say(f"[{self._done} of {total}] {label}")
+            # Models of earlier stages would stay in Keras's graph.
+            keras.backend.clear_session()
+            gc.collect()
+        return not is_done
+
+    def _pretrain(self, cell: Cell, shards: Shards) -> None:
+        folder = self._folder / cell.place / "pretrain"
+        if self._stage(f"{cell}: pre-train", Run(folder).result() is not None):
+            sparsity = dataclasses.replace(
+                self._config.sparsity, sparsity=cell.sparsity, seed=cell.seed
+            )
+            train = dataclasses.replace(self._config.train, seed=cell.seed)
+            config = dataclasses.replace(
+                self._config, sparsity=sparsity, train=train, study=StudyConfig()
+            )
+            with self._progress("pre-train") as report:
+                pretrain(config, shards, folder, report)
+
+    def _search(self, cell: Cell, masks: str) -> Trial:
+        """The best trial of a cell, trained."""
+        folder = self._folder / cell.place / masks
+        file = folder / "search.json"
+        trials = grid(self._settings)
+        if not searches(self._settings, cell):
+            first = Cell(cell.sparsity, self._settings.seeds[0])
+            trials = [_best(self._folder / first.place / masks / "search.json")]
+        if file.is_file():
+            self._done += len(trials)
+            return _best(file)
+        scores = [self._try(cell, masks, trial) for trial in trials]
+        # Perplexity is better where it is lower.
+        sign = -1 if protocol_of(self._task.name) == PERPLEXITY else 1
+        best = max(range(len(trials)), key=lambda i: sign * scores[i])
+        found = [
+            {**dataclasses.asdict(trial), "score": score}
+            for trial, score in zip(trials, scores, strict=True)
+        ]
+        content = {"best": dataclasses.asdict(trials[best]), "trials": found}
+        replace_file(file, json.dumps(content, indent=2) + "\n")
+        return trials[best]
+
+    def _try(self, cell: Cell, masks: str, trial: Trial) -> float:
+        """Fine-tunes at one point of the grid; its score on the validation split."""
+        folder = self._folder / cell.place / masks / trial.name
+        run, task = Run(folder), self._task
+        record = run.evaluation_folder / f"{task.name}_validation.json"
+        label = f"{cell}: fine-tune, masks {masks}, {trial.name}"
+        if self._stage(label, record.is_file()):
+            if run.result() is None:
+                # A fine-tuning that was stopped starts again.
+                shutil.rmtree(folder, ignore_errors=True)
+                settings = dataclasses.replace(
+                    self._config.finetune,
+                    batch_size=trial.batch_size,
+                    learning_rate=trial.learning_rate,
+                    seed=cell.seed,
+                    keep_masks=masks == KEPT,
+                )
+                with self._progress("fine-tune") as report:
+                    finetune(
+                        Run.open(folder.parents[1] / "pretrain"),
+                        self._examples["train"],
+                        self._examples["validation"],
+                        settings,
+                        folder,
+                        report,
+                        task.cut_context,
+                        task.name,
+                    )
+            decode = dataclasses.replace(
+                run.config().decode, num_beams=self._settings.search_beams
+            )
+            config = dataclasses.replace(run.config(), decode=decode)
+            examples = self._examples["validation"]
+            evaluate_run(run, task, "validation", examples, config)
+        scores = json.loads(record.read_text("utf-8"))["scores"]
+        value = scores[next(name for name in ("bleu", PERPLEXITY) if name in scores)]
+        return float("-inf") if value is None else float(value)
+
+    def _test(self, cell: Cell, masks: str, best: Trial) -> None:
+        folder = self._folder / cell.place / masks
+        run = Run(folder / best.name)
+        record = run.evaluation_folder / f"{self._task.name}_test.json"
+        if self._stage(f"{cell}: test, masks {masks}", record.is_file()):
+            evaluate_run(run, self._task, "test", self._examples["test"])
+        # What tells of the others stays; their weights would fill a disk.
+        for other in folder.iterdir():
+            if other.is_dir() and other.name != best.name:
+                shutil.rmtree(other / "checkpoints", ignore_errors=True)
+
+
+def _best(file: Path) -> Trial:
+    return Trial(**json.loads(file.read_text("utf-8"))["best"])
+
+
+def _claim(folder: Path, config: Config) -> None:
+    """Writes the settings into the folder, or finds them there."""
+    file, settings = folder / "config.toml", to_toml(config)
+    if file.is_file():
+        if file.read_text("utf-8") != settings:
+            raise InputError(
+                f"The folder '{folder}' holds a study with other settings. Give the "
+                "same ones to go on with it, or another folder."
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"The folder '{folder}' is in use: choose another.")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(file, settings)
+
+
+def _spread(examples: Sequence[Example], count: int) -> Sequence[Example]:
+    """`count` of the examples, evenly spread; all of them if 0."""
+    if not 0 < count < len(examples):
+        return examples
+    return [examples[i * len(examples) // count] for i in range(count)]
