@@ -6,8 +6,10 @@ letter: what it counts for which path decides between alignments that look
 equally good, and these differ in their score.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property, reduce
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -20,8 +22,8 @@ BEAM = 40
 
 # A path's rank is one number, the lower the better: first its words, where those
 # that are not equal count half, then chunks, then distance.
-_CHUNK = 1 << 32
-_WORD = 1 << 48
+_CHUNK = 1 << 28
+_WORD = 1 << 44
 
 
 class Match(NamedTuple):
@@ -45,39 +47,73 @@ class Match(NamedTuple):
 class Text:
     """The words of a text, and where to find them.
 
-    Args:
+    Attributes:
         words: The words.
+        keys: Their hashes, by which they are compared.
         phrases: Those that the paraphrase table has.
     """
 
     def __init__(self, words: Sequence[str], phrases: Phrases) -> None:
         self.words = tuple(words)
+        self.keys = tuple(map(java_hash, words))
         self.phrases = phrases
-        self._places: dict[str, list[int]] = {}
-        self._stems: dict[str, list[int]] = {}
-        self._synonyms: list[tuple[int, str, frozenset[str]]] = []
-        for i, word in enumerate(self.words):
-            self._places.setdefault(word, []).append(i)
-            self._stems.setdefault(stem(word), []).append(i)
-            if sets := synonym_sets(word):
-                self._synonyms.append((i, word, sets))
         self._found: dict[str, list[tuple[int, int]]] = {}
 
-    def places(self, word: str, only_exact: bool) -> list[tuple[int, int]]:
+    def equal_to(self, word: str) -> list[tuple[int, int]]:
+        """Finds where a word is, with the matcher `EXACT`."""
+        return [(at, EXACT) for at in self._by_key.get(java_hash(word), ())]
+
+    def like(self, word: str) -> list[tuple[int, int]]:
         """Finds where a word is matched and by which matcher, exact ones first."""
-        if only_exact:
-            return [(at, EXACT) for at in self._places.get(word, ())]
         if word not in self._found:
-            found = [(at, EXACT) for at in self._places.get(word, ())]
-            for at in self._stems.get(stem(word), ()):
-                if self.words[at] != word:
+            key = java_hash(word)
+            found = self.equal_to(word)
+            for at in self._by_stem.get(java_hash(stem(word)), ()):
+                if self.keys[at] != key:
                     found.append((at, STEM))
             if sets := synonym_sets(word):
-                for at, other, others in self._synonyms:
-                    if other != word and not sets.isdisjoint(others):
+                for at, others in self._with_synonyms:
+                    if self.keys[at] != key and not sets.isdisjoint(others):
                         found.append((at, SYNONYM))
             self._found[word] = found
         return self._found[word]
+
+    # References are only read in order: they never need these.
+    @cached_property
+    def _by_key(self) -> dict[int, list[int]]:
+        return _positions(self.keys)
+
+    @cached_property
+    def _by_stem(self) -> dict[int, list[int]]:
+        return _positions([java_hash(stem(word)) for word in self.words])
+
+    @cached_property
+    def _with_synonyms(self) -> list[tuple[int, frozenset[str]]]:
+        found = enumerate(map(synonym_sets, self.words))
+        return [(at, sets) for at, sets in found if sets]
+
+
+def _positions(keys: Sequence[int]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for at, key in enumerate(keys):
+        found.setdefault(key, []).append(at)
+    return found
+
+
+@cache
+def java_hash(word: str) -> int:
+    """Hashes a word as Java does.
+
+    METEOR compares hashes instead of words, and short words do share some: "20" is
+    as good as "0n".
+
+    Example:
+        >>> java_hash("20") == java_hash("0n")
+        True
+    """
+    data = word.encode("utf-16-le", "surrogatepass")
+    units = struct.unpack(f"<{len(data) // 2}H", data)
+    return reduce(lambda value, unit: (31 * value + unit) & 0xFFFFFFFF, units, 0)
 
 
 @dataclass(frozen=True)
@@ -92,10 +128,11 @@ class Aligner:
 
     def align(self, hypothesis: Text, reference: Text) -> list[Match]:
         """Gives the matches of the best alignment, in the reference's order."""
-        same = hypothesis.words == reference.words
+        same = hypothesis.keys == reference.keys
+        places = hypothesis.equal_to if same else hypothesis.like
         options = [
-            [Match(i, 1, at, 1, module) for at, module in hypothesis.places(word, same)]
-            for i, word in enumerate(reference.words)
+            [Match(start, 1, at, 1, module) for at, module in places(word)]
+            for start, word in enumerate(reference.words)
         ]
         if not same:
             for match in self._phrases(hypothesis.phrases, reference.phrases):
@@ -145,33 +182,33 @@ def _certain(options: list[list[Match]], length: int) -> dict[int, Match]:
     return certain
 
 
-# Rank; how many words of the reference are behind it; where the hypothesis goes on
-# in the same chunk (-1: nowhere); which words of both are in use, as bits; the
-# matches it chose, last one first.
-_Path = tuple[int, int, int, int, int, Any]
+# Rank; where the hypothesis goes on in the same chunk (-1: nowhere); which words of
+# reference and hypothesis are in use, as bits; the chosen matches, last one first.
+_Path = tuple[int, int, int, int, Any]
+# A match as paths need it: where it goes on, its words as bits, what it adds to the
+# rank, its distance, and itself.
+_Choice = tuple[int, int, int, int, int, int, Match]
 
 
 def _search(options: list[list[Match]], certain: dict[int, Match]) -> list[Match]:
     """Chooses among the matches that start at each word, from left to right."""
     used = used_at = 0
     for match in certain.values():
-        used |= _bits(match.start, match.length)
-        used_at |= _bits(match.at, match.at_length)
-    paths: list[_Path] = [(0, 0, -1, used, used_at, None)]
+        _, _, bits, bits_at, *_ = _choice(match)
+        used |= bits
+        used_at |= bits_at
+    paths: list[_Path] = [(0, -1, used, used_at, None)]
     for current, matches in enumerate(options):
         if len(paths) > 1:
-            paths.sort(key=itemgetter(0))
+            paths.sort(key=_RANK)
             del paths[BEAM:]
         if current in certain:
-            match = certain[current]
-            paths = [_with_certain(path, match) for path in paths]
+            paths = _with(paths, _choice(certain[current]))
         else:
-            choices = [(match, *_costs(match)) for match in matches]
-            paths = list(_extended(paths, current, choices))
-    if len(paths) > 1:
-        paths.sort(key=itemgetter(0))
-        del paths[BEAM:]
-    best = min(paths, key=lambda path: path[0] + (path[2] != -1) * _CHUNK)
+            paths = _extended(paths, 1 << current, [*map(_choice, matches)])
+    paths.sort(key=_RANK)
+    # A chunk that is open is counted only now.
+    best = min(paths[:BEAM], key=lambda path: path[0] + (path[1] != -1) * _CHUNK)
     chosen, chain = [*certain.values()], best[-1]
     while chain:
         match, chain = chain
@@ -179,56 +216,58 @@ def _search(options: list[list[Match]], certain: dict[int, Match]) -> list[Match
     return sorted(chosen)
 
 
-def _extended(
-    paths: list[_Path], current: int, choices: list[tuple[Match, int, int, int, int]]
-) -> Iterator[_Path]:
-    bit = 1 << current
+_RANK = itemgetter(0)
+
+
+def _with(paths: list[_Path], choice: _Choice) -> list[_Path]:
+    """Adds to paths the one match they cannot do without."""
+    at, end, _, _, cost, distance, _ = choice
+    cost += distance
+    return [
+        (
+            rank + cost + (_CHUNK if go_on != -1 and go_on != at else 0),
+            end,
+            used,
+            used_at,
+            chain,
+        )
+        for rank, go_on, used, used_at, chain in paths
+    ]
+
+
+def _extended(paths: list[_Path], bit: int, choices: list[_Choice]) -> list[_Path]:
+    """Branches paths: each match that is free, or none."""
+    following: list[_Path] = []
     for path in paths:
-        rank, _, go_on, used, used_at, chain = path
+        rank, go_on, used, used_at, chain = path
         if used & bit:  # inside a longer match
-            yield path
+            following.append(path)
             continue
-        for match, bits, bits_at, gain, distance in choices:
+        for at, end, bits, bits_at, cost, distance, match in choices:
             if used & bits or used_at & bits_at:
                 continue
-            at = match.at
-            broken = _CHUNK if go_on not in (-1, at) else 0
-            yield (
-                rank - gain + broken,
-                current + match.length,
-                at + match.at_length,
-                used | bits,
-                used_at | bits_at,
-                (match, chain),
-            )
+            total = rank + cost
+            if go_on != -1 and go_on != at:
+                total += _CHUNK
+            longer = total, end, used | bits, used_at | bits_at, (match, chain)
+            following.append(longer)
             # The official search adds the distance here, where it counts for the
             # choices that follow and not for the match itself.
             rank += distance
         if go_on != -1:
             rank += _CHUNK
-        yield rank, current + 1, -1, used, used_at, chain
+        following.append((rank, -1, used, used_at, chain))
+    return following
 
 
-def _with_certain(path: _Path, match: Match) -> _Path:
-    rank, _, go_on, used, used_at, chain = path
-    _, _, gain, distance = _costs(match)
-    broken = _CHUNK if go_on not in (-1, match.at) else 0
-    rank += distance - gain + broken
-    end = match.at + match.at_length
-    return rank, match.start + match.length, end, used, used_at, chain
-
-
-def _costs(match: Match) -> tuple[int, int, int, int]:
-    """Gives a match's words as bits, what it gains and its distance."""
+def _choice(match: Match) -> _Choice:
     start, length, at, at_length, module = match
     # Half a word is cut off, on each side.
-    weight = length + at_length if module == EXACT else length // 2 + at_length // 2
-    bits, bits_at = _bits(start, length), _bits(at, at_length)
-    return bits, bits_at, weight * _WORD, abs(start - at)
-
-
-def _bits(start: int, length: int) -> int:
-    return ((1 << length) - 1) << start
+    words = length + at_length if module == EXACT else length // 2 + at_length // 2
+    bits = ((1 << length) - 1) << start
+    bits_at = ((1 << at_length) - 1) << at
+    cost = -words * _WORD
+    return at, at + at_length, bits, bits_at, cost, abs(start - at), match
 
 
 def count_chunks(matches: Sequence[Match]) -> int:

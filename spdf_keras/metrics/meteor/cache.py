@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-Words64 = NDArray[np.uint64]
+Array = NDArray[np.uint64]
 
 
-def cached_array(name: str, build: Callable[[], Words64]) -> Words64:
+def cached_array(name: str, build: Callable[[], Array]) -> Array:
     """Reads an array from the cache, or builds it and keeps it there.
 
     The file ends in its checksum, so a damaged or unfinished one is built anew;
@@ -23,39 +23,42 @@ def cached_array(name: str, build: Callable[[], Words64]) -> Words64:
         name: File name; has to change whenever the content would.
         build: Makes the array.
     """
-    file = _folder() / name
-    array = _read(file)
-    if array is None:
-        array = build()
-        # A cache that cannot be written costs time, nothing else.
-        with suppress(OSError):
-            _write(file, array)
+    # Without a cache it takes longer, nothing else: there may be no home folder.
+    with suppress(OSError, RuntimeError, ValueError):
+        if (kept := _read(_folder() / name)) is not None:
+            return kept
+    array = build()
+    with suppress(OSError, RuntimeError):
+        _write(_folder() / name, array)
     return array
 
 
 def _folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "spdf_keras"
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "spdf_keras"
 
 
-def _read(file: Path) -> Words64 | None:
-    try:
-        array = np.memmap(file, "<u8", mode="r")
-    except (OSError, ValueError):  # not there; empty or cut inside a number
-        return None
-    return array[:-1] if zlib.crc32(array[:-1]) == array[-1] else None
+def _read(file: Path) -> Array | None:
+    """Maps a file into memory; a `ValueError` says that it is cut in a number."""
+    array = np.memmap(file, "<u8", mode="r")
+    whole = len(array) > 1 and _checksum(array[:-1]) == array[-1]
+    return array[:-1] if whole else None
 
 
-def _write(file: Path, array: Words64) -> None:
+def _write(file: Path, array: Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # Others may be writing the same file.
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as stream:
-            stream.write(array.astype("<u8").tobytes())
-            stream.write(zlib.crc32(array.astype("<u8")).to_bytes(8, "little"))
+            stream.write(array.astype("<u8").data)
+            stream.write(_checksum(array).to_bytes(8, "little"))
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _checksum(array: Array) -> int:
+    return zlib.crc32(array.astype("<u8", copy=False).data)

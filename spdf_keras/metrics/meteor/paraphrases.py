@@ -25,9 +25,10 @@ FORMAT = 1  # of the array in the cache, and of the hashes
 # arbitrary odd number; the table has no two phrases of one hash with it.
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18  # bytes of gzip read at a time
 
 Hashes = NDArray[np.uint64]
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -81,34 +82,32 @@ def find_paraphrases(
 
 def _phrases_of(
     texts: Sequence[Sequence[str]],
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], Hashes]:
+) -> tuple[Places, Places, Places, Hashes]:
     """Gives line, first word, number of words and hash of each phrase."""
-    data = "\n".join(" ".join(words) for words in texts) + "\n"
+    data = "".join(" ".join(words) + "\n" for words in texts)
     letters = np.frombuffer(data.encode("utf-8", "surrogatepass"), np.uint8)
     (ends,) = np.nonzero((letters == ord(" ")) | (letters == ord("\n")))
-    begins = np.concatenate([[0], ends[:-1] + 1])
-    real = ends > begins  # an empty text has an end and no word
+    begins = _after(ends)
     line_of = np.repeat(np.arange(len(texts)), [max(len(t), 1) for t in texts])
-    begins, ends, line_of = begins[real], ends[real], line_of[real]
-    first = np.searchsorted(line_of, np.arange(len(texts)))
-    position = np.arange(len(line_of)) - first[line_of]
-    parts = []
+    words = ends > begins  # an empty text has an end and no word
+    begins, ends, line_of = begins[words], ends[words], line_of[words]
+    first, lengths = [], []
     for length in range(1, min(MAX_WORDS, len(ends)) + 1):
-        last = slice(length - 1, None)
-        inside = line_of[: len(line_of) - length + 1] == line_of[last]
-        (at,) = np.nonzero(inside)
-        hashes = _hash(letters, begins[at], ends[at + length - 1])
-        parts.append((line_of[at], position[at], np.full(len(at), length), hashes))
-    if not parts:
-        empty = np.zeros(0, np.intp)
-        return empty, empty, empty, empty.astype(np.uint64)
-    lines, starts, words, hashes = zip(*parts, strict=True)
-    return (
-        np.concatenate(lines),
-        np.concatenate(starts),
-        np.concatenate(words),
-        np.concatenate(hashes),
-    )
+        inside = line_of[: len(line_of) - length + 1] == line_of[length - 1 :]
+        first.append(np.nonzero(inside)[0])
+        lengths.append(np.full(len(first[-1]), length, np.intp))
+    if not first:
+        nowhere = np.zeros(0, np.intp)
+        return nowhere, nowhere, nowhere, nowhere.astype(np.uint64)
+    start, count = np.concatenate(first), np.concatenate(lengths)
+    hashes = _hash(letters, begins[start], ends[start + count - 1])
+    line = line_of[start]
+    return line, start - np.searchsorted(line_of, line), count, hashes
+
+
+def _after(ends: Places) -> Places:
+    """Gives where stretches begin that end one before another."""
+    return np.concatenate([[0], ends[:-1] + 1])
 
 
 def _lookup(known: Hashes) -> dict[int, dict[int, int]]:
@@ -134,7 +133,7 @@ def _index() -> tuple[Hashes, Hashes, Hashes]:
     source = official_file(TABLE)
     with source.open("rb") as file:
         # A gzip file ends in its checksum and the length of its content.
-        file.seek(-8, 2)
+        file.seek(max(source.stat().st_size - 8, 0))
         identity = file.read().hex()
     array = cached_array(f"meteor-paraphrases-{FORMAT}-{identity}", _build)
     groups = int(array[0])
@@ -146,7 +145,7 @@ def _index() -> tuple[Hashes, Hashes, Hashes]:
 
 
 def _build() -> Hashes:
-    """Hashes the table, whose entries are three lines: a number and two phrases."""
+    """Puts what `_index` gives into one array, behind the number of phrases."""
     keys, paraphrases = _read_table()
     # The table is sorted, so a phrase's entries are neighbours.
     (begins,) = np.nonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
@@ -160,19 +159,23 @@ def _build() -> Hashes:
 
 
 def _read_table() -> tuple[Hashes, Hashes]:
-    keys, paraphrases = [], []
+    """Hashes the table, whose entries are three lines: a number and two phrases."""
+    keys: list[Hashes] = []
+    paraphrases: list[Hashes] = []
     source = official_file(TABLE)
     unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
     rest, lines = b"", 0
     try:
         with source.open("rb") as file:
-            while packed := file.read(_BLOCK // 4):
+            while packed := file.read(_BLOCK):
                 data = rest + unpack.decompress(packed)
                 size = data.rfind(b"\n") + 1
                 rest = data[size:]
+                if not size:
+                    continue
                 letters = np.frombuffer(data, np.uint8, size)
                 (ends,) = np.nonzero(letters == ord("\n"))
-                starts = np.concatenate([[0], ends[:-1] + 1])
+                starts = _after(ends)
                 for line, found in ((1, keys), (2, paraphrases)):
                     chosen = slice((line - lines) % 3, None, 3)
                     found.append(_hash(letters, starts[chosen], ends[chosen]))
@@ -187,9 +190,7 @@ def _read_table() -> tuple[Hashes, Hashes]:
     return np.concatenate(keys), np.concatenate(paraphrases)
 
 
-def _hash(
-    letters: NDArray[np.uint8], starts: NDArray[np.intp], ends: NDArray[np.intp]
-) -> Hashes:
+def _hash(letters: NDArray[np.uint8], starts: Places, ends: Places) -> Hashes:
     """Hashes stretches of some bytes, all from one sum over them."""
     sums = np.zeros(len(letters) + 1, np.uint64)
     powers, inverse = _powers(_BASE, len(letters)), _powers(_INVERSE, len(letters))

@@ -62,7 +62,7 @@ def corpus_meteor(
 
     Example:
         >>> round(corpus_meteor(["a cheap pub"], [["an inexpensive pub"]]).score, 3)
-        0.474
+        0.368
     """
     check_items(hypotheses, references)
     distinct = dict.fromkeys([*hypotheses, *chain.from_iterable(references)])

@@ -68,8 +68,9 @@ _STEP_3 = {
     "ness": "",
     "ative": "",
 }
-_STEP_4 = tuple(
-    "al ance ence er ic able ible ant ement ment ent ism ate iti ous ive ize ion".split()
+_STEP_4 = (
+    *("al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent"),
+    *("ism", "ate", "iti", "ous", "ive", "ize", "ion"),
 )
 
 
