@@ -229,7 +229,9 @@ def _score_drawing(
                 label=label,
             )
         middle, half = sum(span) / 2, 0.6 * height or 0.5 * abs(sum(span)) or 1.0
-        axes.set_ylim(middle - half, middle + half)
+        # No score is below zero: an axis starts there for a bar at most.
+        low = max(middle - half, min(span[0], 0.0))
+        axes.set_ylim(low, low + 2 * half)
         sparsities = sorted({100 * s for line in lines.values() for s, _ in line})
         axes.set_xticks(sparsities, [f"{s:g}%" for s in sparsities])
         axes.margins(x=0.12)
@@ -249,7 +251,8 @@ def density_figure(density: Density) -> Picture:
         for matrix in density.matrices:
             row, column = layers.index(matrix.layer), names.index(matrix.name)
             values[row][column] = matrix.density
-            color = "white" if matrix.density > 0.55 else "black"
+            # Not "black": SVG leaves that out, and the page's ink would fill in.
+            color = "white" if matrix.density > 0.55 else "#0b1a2a"
             text = f"{matrix.density:.4f}"
             if matrix.violations:
                 text, color = f"{text} ({matrix.violations} leak)", "#b00020"
@@ -278,7 +281,8 @@ def density_figure(density: Density) -> Picture:
 
     run = density.run
     title = (
-        f"Density per layer: run {run.number}, {percent(run.origin.sparsity)} sparse"
+        f"Density of run {run.number}: {percent(run.config.sparsity.sparsity)} sparse"
     )
+    title += "" if run.kind == "pretrain" else ", fine-tuned with its masks"
     size = (SIZE[0], 0.9 + 0.28 * len(layers))
     return draw_picture(f"density-{run.number}", title, draw, size)

@@ -22,7 +22,7 @@ _STYLE = """
   :root { --ink: #e6e6ea; --soft: #a0a0ac; --page: #16171b; --band: #1f2127;
     --line: #3d3f48; --link: #8ab8ee; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; color: var(--ink);
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 80rem; color: var(--ink);
   background: var(--page); font: 1rem/1.55 system-ui, sans-serif;
   overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
@@ -36,12 +36,16 @@ nav ul { columns: 18rem; padding-left: 1.2rem; }
 table { border-collapse: collapse; font-size: .88rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0 0 .4rem; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line);
+th, td { padding: .35rem .55rem; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
 tbody th { font-weight: inherit; }
 tbody th, tbody td { white-space: nowrap; }
 .number { text-align: right; }
+table.texts { width: 100%; max-width: 60rem; }
+.texts tbody th, .texts tbody td { white-space: normal; min-width: 0;
+  overflow-wrap: anywhere; }
+.texts tbody th { width: 35%; }
 .printed { color: var(--soft); font-style: italic; background: var(--band); }
 tbody .long { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 .figures { display: grid; gap: 1.2rem; margin: 1rem 0;
@@ -101,7 +105,8 @@ def _table(table: Table) -> Iterator[str]:
     label = html.escape(table.caption or table.columns[0], quote=True)
     # A keyboard scrolls what it can reach.
     yield f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-    yield "<table>"
+    is_text = table.text_columns == len(table.columns)
+    yield '<table class="texts">' if is_text else "<table>"
     if table.caption:
         yield f"<caption>{html.escape(table.caption)}</caption>"
     kinds = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from spdf_keras.config import StepConfig
 from spdf_keras.report.cells import ABSENT, Labels, score_table
 from spdf_keras.report.document import (
     Block,
@@ -23,8 +24,8 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
     yield Table(
         (
             *("Run", "Folder", "Model", "Kind", "Started from", "Sparsity", "Seed"),
-            *("Mask seed", "Fine-tuning seed", "Steps", "Pre-training tokens"),
-            "Started",
+            *("Mask seed", "Fine-tuning seed", "Batch size", "Learning rate", "Steps"),
+            *("Pre-training tokens", "Started"),
         ),
         tuple(
             Row(
@@ -38,6 +39,8 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
                     _known(run.origin.seed),
                     _known(run.origin.mask_seed),
                     ABSENT if run.kind == "pretrain" else str(run.config.finetune.seed),
+                    str(_settings(run).batch_size),
+                    f"{_settings(run).learning_rate:g}",
                     _known(run.steps),
                     _known(run.origin.tokens),
                     run.started or NOT_RECORDED,
@@ -69,6 +72,10 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
     yield _merged([(number, c.versions) for number, c in everything])
     yield Paragraph("Hardware:")
     yield _merged([(number, c.hardware) for number, c in everything])
+
+
+def _settings(run: RunRecord) -> StepConfig:
+    return run.config.train if run.kind == "pretrain" else run.config.finetune
 
 
 def _known(value: int | None) -> str:

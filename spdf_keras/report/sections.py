@@ -177,6 +177,11 @@ def _score_notes(groups: Sequence[Group], with_printed: bool) -> Iterator[str]:
     layout = score_table(groups[0].task, groups)
     evaluations = [e for group in groups for e in group.evaluations]
     yield from dict.fromkeys(map(_how, evaluations))
+    if any(group.variant for group in groups):
+        yield (
+            "Settings after a model's name tell rows apart that are otherwise alike, "
+            "such as the points of a search."
+        )
     if not with_printed:
         return
     if layout.printed and groups[0].split != "test":
