@@ -1,197 +1,47 @@
-"""Which words of a hypothesis METEOR aligns with which of a reference.
+"""The alignment METEOR scores: the choice among possible matches.
 
-Matches of words and phrases are collected, and a beam search chooses those that
-cover the most, in the fewest chunks. The search is the official one to the
-letter: what it counts for which path decides between alignments that look
-equally good, and these differ in their score.
+A beam search takes those that cover the most words, in the fewest chunks. It is
+the official one to the letter: what it counts for which path decides between
+alignments that look equally good, and these differ in their score.
 """
 
-import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, reduce
+from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-from spdf_keras.metrics.meteor.paraphrases import Phrases
-from spdf_keras.metrics.meteor.stemmer import stem
-from spdf_keras.metrics.meteor.synonyms import synonym_sets
+from spdf_keras.metrics.meteor.matching import EXACT, Match
 
-EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40
 
 # A path's rank is one number, the lower the better: first its words, where those
 # that are not equal count half, then chunks, then distance.
 _CHUNK = 1 << 28
 _WORD = 1 << 44
-
-
-class Match(NamedTuple):
-    """Words of a reference that mean some of a hypothesis.
-
-    Attributes:
-        start: The first word in the reference.
-        length: The number of words there.
-        at: The first word in the hypothesis.
-        at_length: The number of words there.
-        module: Which matcher found it.
-    """
-
-    start: int
-    length: int
-    at: int
-    at_length: int
-    module: int
-
-
-class Text:
-    """The words of a text, and where to find them.
-
-    Attributes:
-        words: The words.
-        keys: Their hashes, by which they are compared.
-        phrases: Those that the paraphrase table has.
-    """
-
-    def __init__(self, words: Sequence[str], phrases: Phrases) -> None:
-        self.words = tuple(words)
-        self.keys = tuple(map(java_hash, words))
-        self.phrases = phrases
-        self._found: dict[str, list[tuple[int, int]]] = {}
-
-    def equal_to(self, word: str) -> list[tuple[int, int]]:
-        """Finds where a word is, with the matcher `EXACT`."""
-        return [(at, EXACT) for at in self._by_key.get(java_hash(word), ())]
-
-    def like(self, word: str) -> list[tuple[int, int]]:
-        """Finds where a word is matched and by which matcher, exact ones first."""
-        if word not in self._found:
-            key = java_hash(word)
-            found = self.equal_to(word)
-            for at in self._by_stem.get(java_hash(stem(word)), ()):
-                if self.keys[at] != key:
-                    found.append((at, STEM))
-            if sets := synonym_sets(word):
-                for at, others in self._with_synonyms:
-                    if self.keys[at] != key and not sets.isdisjoint(others):
-                        found.append((at, SYNONYM))
-            self._found[word] = found
-        return self._found[word]
-
-    # References are only read in order: they never need these.
-    @cached_property
-    def _by_key(self) -> dict[int, list[int]]:
-        return _positions(self.keys)
-
-    @cached_property
-    def _by_stem(self) -> dict[int, list[int]]:
-        return _positions([java_hash(stem(word)) for word in self.words])
-
-    @cached_property
-    def _with_synonyms(self) -> list[tuple[int, frozenset[str]]]:
-        found = enumerate(map(synonym_sets, self.words))
-        return [(at, sets) for at, sets in found if sets]
-
-
-def _positions(keys: Sequence[int]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for at, key in enumerate(keys):
-        found.setdefault(key, []).append(at)
-    return found
-
-
-@cache
-def java_hash(word: str) -> int:
-    """Hashes a word as Java does.
-
-    METEOR compares hashes instead of words, and short words do share some: "20" is
-    as good as "0n".
-
-    Example:
-        >>> java_hash("20") == java_hash("0n")
-        True
-    """
-    data = word.encode("utf-16-le", "surrogatepass")
-    units = struct.unpack(f"<{len(data) // 2}H", data)
-    return reduce(lambda value, unit: (31 * value + unit) & 0xFFFFFFFF, units, 0)
-
-
-@dataclass(frozen=True)
-class Aligner:
-    """Aligns texts whose phrases were looked up together.
-
-    Attributes:
-        paraphrases: The paraphrases of each phrase with their rank.
-    """
-
-    paraphrases: dict[int, dict[int, int]]
-
-    def align(self, hypothesis: Text, reference: Text) -> list[Match]:
-        """Gives the matches of the best alignment, in the reference's order."""
-        same = hypothesis.keys == reference.keys
-        places = hypothesis.equal_to if same else hypothesis.like
-        options = [
-            [Match(start, 1, at, 1, module) for at, module in places(word)]
-            for start, word in enumerate(reference.words)
-        ]
-        if not same:
-            for match in self._phrases(hypothesis.phrases, reference.phrases):
-                options[match.start].append(match)
-        certain = _certain(options, len(hypothesis.words))
-        return _search(options, certain)
-
-    def _phrases(self, hypothesis: Phrases, reference: Phrases) -> Iterator[Match]:
-        for start, length, phrase in reference.places:
-            for other in self._common(phrase, hypothesis):
-                for at in hypothesis.starts[other]:
-                    at_length = hypothesis.lengths[other]
-                    yield Match(start, length, at, at_length, PARAPHRASE)
-        # The table has a direction, so the other one brings more.
-        for at, at_length, phrase in hypothesis.places:
-            for other in self._common(phrase, reference):
-                for start in reference.starts[other]:
-                    length = reference.lengths[other]
-                    yield Match(start, length, at, at_length, PARAPHRASE)
-
-    def _common(self, phrase: int, text: Phrases) -> list[int]:
-        """Gives the paraphrases of a phrase that a text has, by rank."""
-        ranks = self.paraphrases.get(phrase)
-        if not ranks:
-            return []
-        common = ranks.keys() & text.starts.keys()
-        return sorted(common, key=ranks.__getitem__) if len(common) > 1 else [*common]
-
-
-def _certain(options: list[list[Match]], length: int) -> dict[int, Match]:
-    """Finds matches whose words have no other."""
-    covered, covered_at = [0] * len(options), [0] * length
-    for matches in options:
-        for start, size, at, at_size, _ in matches:
-            for i in range(start, start + size):
-                covered[i] += 1
-            for i in range(at, at + at_size):
-                covered_at[i] += 1
-    certain = {}
-    for start, matches in enumerate(options):
-        if len(matches) == 1:
-            match = matches[0]
-            here = covered[start : start + match.length]
-            there = covered_at[match.at : match.at + match.at_length]
-            if max(here) == 1 and max(there) == 1:
-                certain[start] = match
-    return certain
-
+_RANK = itemgetter(0)
 
 # Rank; where the hypothesis goes on in the same chunk (-1: nowhere); which words of
 # reference and hypothesis are in use, as bits; the chosen matches, last one first.
 _Path = tuple[int, int, int, int, Any]
-# A match as paths need it: where it goes on, its words as bits, what it adds to the
-# rank, its distance, and itself.
+# A match as paths need it: where it starts and goes on in the hypothesis, its words
+# as bits, what it adds to the rank, its distance, and itself.
 _Choice = tuple[int, int, int, int, int, int, Match]
 
 
-def _search(options: list[list[Match]], certain: dict[int, Match]) -> list[Match]:
-    """Chooses among the matches that start at each word, from left to right."""
+def align(options: Sequence[Sequence[Match]]) -> list[Match]:
+    """Chooses among the matches that start at each word, from left to right.
+
+    Args:
+        options: The matches by the word of the reference they start at.
+
+    Returns:
+        Matches that share no word, by their place in the reference.
+
+    Example:
+        >>> a, b = Match(0, 1, 1, 1, EXACT), Match(0, 1, 0, 1, EXACT)
+        >>> align([[a, b], [Match(1, 1, 1, 1, EXACT)]])[0] == b
+        True
+    """
+    certain = _certain(options)
     used = used_at = 0
     for match in certain.values():
         _, _, bits, bits_at, *_ = _choice(match)
@@ -216,7 +66,23 @@ def _search(options: list[list[Match]], certain: dict[int, Match]) -> list[Match
     return sorted(chosen)
 
 
-_RANK = itemgetter(0)
+def _certain(options: Sequence[Sequence[Match]]) -> dict[int, Match]:
+    """Finds matches whose words have no other, by where they start."""
+    once = twice = once_at = twice_at = 0
+    for matches in options:
+        for match in matches:
+            _, _, bits, bits_at, *_ = _choice(match)
+            twice |= once & bits
+            twice_at |= once_at & bits_at
+            once |= bits
+            once_at |= bits_at
+    certain = {}
+    for start, matches in enumerate(options):
+        for match in matches if len(matches) == 1 else ():
+            _, _, bits, bits_at, *_ = _choice(match)
+            if not (twice & bits or twice_at & bits_at):
+                certain[start] = match
+    return certain
 
 
 def _with(paths: list[_Path], choice: _Choice) -> list[_Path]:
@@ -261,9 +127,9 @@ def _extended(paths: list[_Path], bit: int, choices: list[_Choice]) -> list[_Pat
 
 
 def _choice(match: Match) -> _Choice:
-    start, length, at, at_length, module = match
+    start, length, at, at_length, matcher = match
     # Half a word is cut off, on each side.
-    words = length + at_length if module == EXACT else length // 2 + at_length // 2
+    words = length + at_length if matcher == EXACT else length // 2 + at_length // 2
     bits = ((1 << length) - 1) << start
     bits_at = ((1 << at_length) - 1) << at
     cost = -words * _WORD

@@ -12,7 +12,8 @@ from operator import add
 from typing import NamedTuple
 
 from spdf_keras.metrics.checks import check_items
-from spdf_keras.metrics.meteor.alignment import Aligner, Text, count_chunks
+from spdf_keras.metrics.meteor.alignment import align, count_chunks
+from spdf_keras.metrics.meteor.matching import Match, Text, find_matches
 from spdf_keras.metrics.meteor.normalize import ARCHIVE, words_of
 from spdf_keras.metrics.meteor.paraphrases import find_paraphrases
 from spdf_keras.metrics.official import read_member
@@ -69,11 +70,11 @@ def corpus_meteor(
     words = [words_of(text) for text in distinct]
     phrases, paraphrases = find_paraphrases(words)
     texts = dict(zip(distinct, map(Text, words, phrases), strict=True))
-    aligner = Aligner(paraphrases)
 
     @cache
     def score(hypothesis: str, reference: str) -> tuple[Rating, Counts]:
-        counts = _count(aligner, texts[hypothesis], texts[reference])
+        pair = texts[hypothesis], texts[reference]
+        counts = _count(*pair, align(find_matches(*pair, paraphrases)))
         return _rate(counts), counts
 
     total, segments = _NOTHING, []
@@ -151,11 +152,10 @@ def _sum_sides(one: Side, other: Side) -> Side:
     )
 
 
-def _count(aligner: Aligner, hypothesis: Text, reference: Text) -> Counts:
-    matches = aligner.align(hypothesis, reference)
+def _count(hypothesis: Text, reference: Text, matches: Sequence[Match]) -> Counts:
     return Counts(
-        _count_side(hypothesis, [(m.at, m.at_length, m.module) for m in matches]),
-        _count_side(reference, [(m.start, m.length, m.module) for m in matches]),
+        _count_side(hypothesis, [(m.at, m.at_length, m.matcher) for m in matches]),
+        _count_side(reference, [(m.start, m.length, m.matcher) for m in matches]),
         count_chunks(matches),
     )
 
@@ -163,9 +163,9 @@ def _count(aligner: Aligner, hypothesis: Text, reference: Text) -> Counts:
 def _count_side(text: Text, matched: list[tuple[int, int, int]]) -> Side:
     content, function = [0] * len(WEIGHTS), [0] * len(WEIGHTS)
     function_words = _function_words()
-    for start, length, module in matched:
+    for start, length, matcher in matched:
         for word in text.words[start : start + length]:
-            (function if word in function_words else content)[module] += 1
+            (function if word in function_words else content)[matcher] += 1
     count = sum(word in function_words for word in text.words)
     return Side(len(text.words), count, tuple(content), tuple(function))
 
