@@ -97,9 +97,9 @@ def score_cell(summary: Summary | None, score: Score) -> str:
     return cell(summary and summary.scaled(score.factor), score.decimals)
 
 
-def row(*cells: str, printed: bool = False) -> Row:
+def row(*cells: str, quoted: bool = False) -> Row:
     """A row of cells."""
-    return Row(cells, printed)
+    return Row(cells, quoted)
 
 
 def scientific(value: float) -> str:

@@ -14,11 +14,11 @@ class Row:
 
     Attributes:
         cells: One text per column.
-        printed: Whether it is the paper's row, not one of ours.
+        quoted: Whether it is not ours: the paper's row, or what a person wrote.
     """
 
     cells: tuple[str, ...]
-    printed: bool = False
+    quoted: bool = False
 
 
 @dataclass(frozen=True)

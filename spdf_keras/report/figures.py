@@ -4,6 +4,7 @@ A sparsity has the same colour in all figures of a report.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -155,13 +156,13 @@ def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
         if not points:
             continue
         shown = f"{layout.task}{f' ({part})' if part else ''}"
-        name = "-".join(filter(None, ("score", task, split, part)))
+        name = _file_name("score", task, split, part)
         drawings.append((name, f"{shown}, {split}: {score.title}", lines, False))
         spans.append(_span(points))
     printed = _printed_line(layout, score)
     if printed and drawings:
         title = f"{layout.task}: {score.title} as printed, GPT-2 Small"
-        name = f"score-{task}-{split}-printed"
+        name = _file_name("score", task, split, "printed")
         drawings.append((name, title, {"GPT-2 Small, printed": printed}, True))
         spans.append(_span([s for _, s in printed]))
     height = max(high - low for low, high in spans) if spans else 0.0
@@ -169,6 +170,11 @@ def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
         draw_picture(name, title, _score_drawing(lines, score, span, height, dashed))
         for (name, title, lines, dashed), span in zip(drawings, spans, strict=True)
     ]
+
+
+def _file_name(*words: str) -> str:
+    # Tasks and parts are what an evaluation calls them.
+    return "-".join(re.sub(r"\W+", "-", word) for word in words if word)
 
 
 Line = list[tuple[float, Summary]]

@@ -61,7 +61,7 @@ def pretraining_table(groups: Sequence[Group], labels: Labels) -> Table:
             f"{cells.ratio:g}x",
             ABSENT,
             ABSENT,
-            printed=True,
+            quoted=True,
         )
 
     return Table(
@@ -121,7 +121,7 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
                     f"{cells.exaflops:.3f}",
                     ABSENT,
                     ABSENT,
-                    printed=True,
+                    quoted=True,
                 )
             )
     return Table(

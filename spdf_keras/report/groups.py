@@ -205,6 +205,16 @@ def without_losers(runs: Sequence[RunRecord]) -> list[RunRecord]:
     ]
 
 
+def unlike_recipes(runs: Sequence[RunRecord]) -> list[str]:
+    """The settings in which pre-trainings differ, but for sparsity and seeds."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.kind == "pretrain":
+            for name, value in _recipe(run).items():
+                values[name].add(repr(value))
+    return [name for name, found in values.items() if len(found) > 1]
+
+
 def by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
     """Groups of one task and split together."""
     found: dict[tuple[str, str], list[Group]] = {}

@@ -46,7 +46,7 @@ table.texts { width: 100%; max-width: 60rem; }
 .texts tbody th, .texts tbody td { white-space: normal; min-width: 0;
   overflow-wrap: anywhere; }
 .texts tbody th { width: 35%; }
-.printed { color: var(--soft); font-style: italic; background: var(--band); }
+.quoted { color: var(--soft); font-style: italic; background: var(--band); }
 tbody .long { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 .figures { display: grid; gap: 1.2rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
@@ -117,7 +117,7 @@ def _table(table: Table) -> Iterator[str]:
         yield f'<th scope="col"{_class(kind)}>{html.escape(column)}</th>'
     yield "</tr></thead>\n<tbody>\n"
     for row in table.rows:
-        yield f"<tr{_class('printed' if row.printed else '')}>"
+        yield f"<tr{_class('quoted' if row.quoted else '')}>"
         for index, (kind, cell) in enumerate(zip(kinds, row.cells, strict=True)):
             tag, scope = ("td", "") if index else ("th", ' scope="row"')
             # What is no label and no number wraps; the rest of the table scrolls.

@@ -14,7 +14,7 @@ from spdf_keras.report.document import (
 )
 
 # What has a meaning in GitHub's Markdown, inside a line.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 
 
 def to_markdown(document: Document) -> str:
@@ -75,7 +75,7 @@ def _table(table: Table) -> Iterator[str]:
     yield "|" + " --- |" * table.text_columns + " ---: |" * numbers
     for row in table.rows:
         cells = [escape(cell) for cell in row.cells]
-        if row.printed:
+        if row.quoted:
             cells = [f"*{cell}*" if cell else "" for cell in cells]
         yield "| " + " | ".join(cells) + " |"
 

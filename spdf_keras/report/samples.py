@@ -28,7 +28,7 @@ def sample_tables(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
         layout = score_table(members[0].task, members)
         for context in order[:_SAMPLES]:
             written = [
-                Row((f"reference {number}", text), printed=True)
+                Row((f"reference {number}", text), quoted=True)
                 for number, text in enumerate(references[context], 1)
             ]
             yield Table(

@@ -28,6 +28,7 @@ from spdf_keras.report.groups import (
     model_labels,
     number_ranges,
     pretraining_groups,
+    unlike_recipes,
     without_losers,
 )
 from spdf_keras.report.provenance import describe_decoding, provenance_blocks
@@ -47,7 +48,7 @@ def build_sections(
     main = main_groups(evaluations)
     sections = [
         Section("Summary", _summary(pretraining, evaluations, labels)),
-        Section("What is missing", _missing(runs, pretraining)),
+        Section("Missing or unlike", _missing(runs, pretraining, labels)),
     ]
     if pretraining:
         table = pretraining_table(pretraining, labels)
@@ -82,10 +83,9 @@ def build_sections(
 
 _TABLE_2 = Paragraph(
     "Of a pre-training that is not finished, a sequence is taken to be as long as the "
-    "model's context. Zeros count as skipped, which no "
-    "ordinary processor achieves. In the paper's row of GPT-2 Small at 75%, the total "
-    "and the ratio are quotients of rounded figures; unrounded they are 1.47e18 and "
-    "0.606x."
+    "model's context. Zeros count as skipped, which no ordinary processor achieves. In "
+    "the paper's row of GPT-2 Small at 75%, the total and the ratio are quotients of "
+    "rounded figures; unrounded they are 1.47e18 and 0.606x."
 )
 _TABLE_3 = Paragraph(
     "FLOPs per sequence are those at the longest sequence that a run allows, though "
@@ -126,7 +126,7 @@ def _summary(
 
 
 def _missing(
-    runs: Sequence[RunRecord], pretraining: Sequence[Group]
+    runs: Sequence[RunRecord], pretraining: Sequence[Group], labels: Labels
 ) -> tuple[Block, ...]:
     kinds: dict[str, list[RunRecord]] = {}
 
@@ -170,6 +170,11 @@ def _missing(
     ):
         numbers = number_ranges(run.number for run in singles)
         items.append(f"Runs {numbers}: one seed each, so there is no deviation")
+    for model, label in labels.items():
+        unlike = unlike_recipes([run for run in runs if run.config.model == model])
+        if unlike:
+            settings = ", ".join(map(code, unlike))
+            items.append(f"{label}: pre-trainings differ in {settings} too")
     return (Bullets(tuple(items)),) if items else ()
 
 

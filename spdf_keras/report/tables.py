@@ -53,7 +53,7 @@ def results_table(
             *(["not stated"] if parts else []),
             *(str(cells[score.name]) for score in layout.scores),
             ABSENT,
-            printed=True,
+            quoted=True,
         )
 
     rows: list[Row] = []
@@ -88,6 +88,7 @@ def summary_table(
     evaluated = {(group.model, group.sparsity) for group in shown}
     shown += [g for g in pretraining if (g.model, g.sparsity) not in evaluated]
     layouts = {task: score_table(task, shown) for task in splits}
+    main = {task: layout.scores[0] for task, layout in layouts.items() if layout.scores}
     rows = []
     dense = {g.model: pretraining_flops([g]) for g in shown if g.sparsity == 0}
     shown.sort(key=place_order)
@@ -97,11 +98,10 @@ def summary_table(
         flops, whole = pretraining_flops(here), dense.get(place[0])
         losses = ((run.seed, run.origin.validation_loss) for run in runs)
         cells = []
-        for task, layout in layouts.items():
+        for task, score in main.items():
             found = [group for group in here if group.task == task]
-            score = layout.scores[0] if layout.scores else None
-            mean = found[0].score(score.name) if found and score else None
-            cells.append(score_cell(mean, score) if score else ABSENT)
+            mean = found[0].score(score.name) if found else None
+            cells.append(score_cell(mean, score))
         rows.append(
             row(
                 group_label(here[0], labels),
@@ -118,9 +118,8 @@ def summary_table(
             *("Model", "Pre-train sparsity", "Fine-tuning", "Pre-train FLOPs"),
             *("of dense", "Pre-train loss ↓"),
             *(
-                f"{layouts[task].task} {layouts[task].scores[0].heading} ({split})"
-                for task, split in splits.items()
-                if layouts[task].scores
+                f"{layouts[task].task} {score.heading} ({splits[task]})"
+                for task, score in main.items()
             ),
         ),
         tuple(rows),

@@ -74,7 +74,7 @@ def test_a_small_model_stands_beside_gpt2_small_which_is_called_another(
         "GPT, 8.1k",
         *["GPT-2 Small, printed (another model)"] * 3,
     ]
-    assert [row.printed for row in table.rows] == [False, True, True, True]
+    assert [row.quoted for row in table.rows] == [False, True, True, True]
     assert column(table, "BLEU ↑")[1:] == [
         *("67.49 ± 0.60", "67.39 ± 0.38", "66.50 ± 0.01"),
     ]

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import json
 import re
 import shutil
@@ -215,6 +216,39 @@ def test_pieces_that_are_missing_are_named(runs: FakeRuns, tmp_path: Path) -> No
     Page((tmp_path / "report.html").read_text("utf-8"))
 
 
+def test_pretrainings_of_unlike_recipes_are_named(
+    runs: FakeRuns, tmp_path: Path
+) -> None:
+    hot = dataclasses.replace(CONFIG.train, learning_rate=0.1, validate_every=3)
+    runs.pretrained("a")
+    runs.pretrained("b", 0.5, config=dataclasses.replace(CONFIG, train=hot))
+    text = write_report([runs.root], tmp_path).markdown.read_text("utf-8")
+    assert "GPT, 8.1k: pre-trainings differ in `train.learning_rate` too" in text
+
+
+def test_names_of_tasks_are_no_paths(runs: FakeRuns, tmp_path: Path) -> None:
+    folder = runs.finetuned("a", task="../own")
+    file = runs.evaluated(folder, "e2e", "x")
+    document = json.loads(file.read_text())
+    file.write_text(
+        json.dumps(
+            {**document, "task": "../own", "split": "../x", "scores": {"a": 1.0}}
+        )
+    )
+    report = write_report([folder], tmp_path / "out")
+    assert {path.parent for path in report.pictures} == {tmp_path / "out"}
+    assert all(path.is_file() for path in report.pictures)
+
+
+def test_an_evaluation_without_scores_has_a_report(
+    runs: FakeRuns, tmp_path: Path
+) -> None:
+    folder = runs.finetuned("a", task="own")
+    runs.evaluated(folder, "own", scores={})
+    report = write_report([folder], tmp_path)
+    Page(report.html.read_text("utf-8"))
+
+
 def test_a_run_that_has_done_nothing_has_a_report(
     runs: FakeRuns, tmp_path: Path
 ) -> None:
@@ -227,7 +261,7 @@ def test_a_run_that_has_done_nothing_has_a_report(
 @settings(max_examples=50)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_survives_in_both_pages(first: str, second: str) -> None:
-    table = Table(("a|b", "c"), (Row((first, second), printed=True),), second, 2)
+    table = Table(("a|b", "c"), (Row((first, second), quoted=True),), second, 2)
     blocks = (table, Paragraph(f"see {code(first)}"), Bullets((code(second),)))
     document = Document(first, "now", (Section(second, blocks),))
     page = Page(to_html(document))
