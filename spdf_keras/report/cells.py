@@ -6,8 +6,9 @@ from itertools import groupby
 from spdf_keras.config import GPTConfig
 from spdf_keras.flops import MODELS
 from spdf_keras.report.document import Row
-from spdf_keras.report.groups import Group, Summary, summarise
+from spdf_keras.report.groups import Group
 from spdf_keras.report.printed import SCORE_TABLES, Score, ScoreTable, paper_model
+from spdf_keras.report.quantities import Summary, summarise
 from spdf_keras.report.records import RunRecord
 
 Labels = Mapping[GPTConfig, str]
@@ -100,32 +101,3 @@ def score_cell(summary: Summary | None, score: Score) -> str:
 def row(*cells: str, quoted: bool = False) -> Row:
     """A row of cells."""
     return Row(cells, quoted)
-
-
-def scientific(value: float) -> str:
-    """A number as the paper's tables write it.
-
-    Example:
-        >>> scientific(1.986e12), scientific(126_183), scientific(40)
-        ('1.99e12', '1.26e5', '40')
-    """
-    if abs(value) < 1e3:
-        return f"{value:g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def exaflops(flops: float) -> str:
-    """FLOPs in units of 1e18.
-
-    Example:
-        >>> exaflops(2.43e18), exaflops(5.16e16), exaflops(3.16e13)
-        ('2.43', '0.052', '3.16e-5')
-    """
-    value = flops / 1e18
-    if value >= 0.1:
-        return f"{value:.2f}"
-    if value >= 0.005:
-        return f"{value:.3f}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}"

@@ -20,8 +20,9 @@ from spdf_keras.report.drawing import (
     Draw,
     draw_picture,
 )
-from spdf_keras.report.groups import Group, Summary, percent, tuning_of
+from spdf_keras.report.groups import Group, tuning_of
 from spdf_keras.report.printed import Score, ScoreTable
+from spdf_keras.report.quantities import Summary, percent
 from spdf_keras.report.records import Curve, RunRecord
 
 if TYPE_CHECKING:

@@ -17,16 +17,15 @@ from spdf_keras.report.cells import (
     beside,
     cell,
     dataset_name,
-    exaflops,
     group_label,
     group_mean,
     place_order,
     printed_label,
     row,
-    scientific,
 )
 from spdf_keras.report.document import Row, Table
-from spdf_keras.report.groups import Group, percent, summarise
+from spdf_keras.report.groups import Group
+from spdf_keras.report.quantities import exaflops, percent, scientific, summarise
 
 
 def pretraining_table(groups: Sequence[Group], labels: Labels) -> Table:

@@ -8,14 +8,14 @@ apart.
 """
 
 import dataclasses
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from spdf_keras.config import GPTConfig
 from spdf_keras.report.printed import model_label, task_order
+from spdf_keras.report.quantities import Summary, number_ranges, summarise
 from spdf_keras.report.records import Evaluation, RunRecord
 
 # They change where or how fast something is computed, not what. Seeds are apart.
@@ -24,56 +24,6 @@ _NO_CONDITION = frozenset(
     ("seed", "micro_batches", "jit_compile", "keep_checkpoints")
     + ("checkpoint_every", "validate_every", "keep_masks")
 )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean and spread over seeds.
-
-    Attributes:
-        mean: Over seeds; several runs of one seed count as their mean.
-        std: The sample standard deviation (n - 1); None for one seed.
-        count: The number of seeds.
-    """
-
-    mean: float
-    std: float | None
-    count: int
-
-    def scaled(self, factor: float) -> "Summary":
-        """The same in another unit."""
-        std = None if self.std is None else self.std * factor
-        return Summary(self.mean * factor, std, self.count)
-
-    def text(self, decimals: int) -> str:
-        """A cell of a table.
-
-        Example:
-            >>> Summary(67.493, 0.6, 3).text(2), Summary(0.44, None, 1).text(3)
-            ('67.49 ± 0.60 (3)', '0.440 ± - (1)')
-        """
-        spread = "-" if self.std is None else f"{self.std:.{decimals}f}"
-        return f"{self.mean:.{decimals}f} ± {spread} ({self.count})"
-
-
-def summarise(values: Iterable[tuple[Hashable, float | None]]) -> Summary | None:
-    """Summarises values by seed; those that are None do not count.
-
-    Example:
-        >>> summarise([(0, 1.0), (1, 2.0), (2, 3.0)])
-        Summary(mean=2.0, std=1.0, count=3)
-        >>> summarise([(0, 1.0), (0, 3.0), (1, None)])
-        Summary(mean=2.0, std=None, count=1)
-    """
-    by_seed: dict[Hashable, list[float]] = defaultdict(list)
-    for seed, value in values:
-        if value is not None:
-            by_seed[seed].append(value)
-    means = [statistics.fmean(found) for found in by_seed.values()]
-    if not means:
-        return None
-    std = statistics.stdev(means) if len(means) > 1 else None
-    return Summary(statistics.fmean(means), std, len(means))
 
 
 @dataclass(frozen=True)
@@ -310,32 +260,3 @@ def _sizes(model: GPTConfig) -> str:
         f"{model.num_layers} x {model.hidden_dim}, {model.num_heads} heads, "
         f"{model.vocabulary_size} tokens, context {model.max_sequence_length}"
     )
-
-
-def number_ranges(numbers: Iterable[int]) -> str:
-    """Numbers in order, neighbours joined.
-
-    Example:
-        >>> number_ranges([5, 1, 2, 3, 7, 8])
-        '1-3, 5, 7, 8'
-    """
-    ranges: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if ranges and ranges[-1][-1] == number - 1:
-            ranges[-1].append(number)
-        else:
-            ranges.append([number])
-    return ", ".join(
-        f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
-        for run in ranges
-    )
-
-
-def percent(sparsity: float | None) -> str:
-    """A sparsity as the paper writes it.
-
-    Example:
-        >>> percent(0.75), percent(0.875), percent(None)
-        ('75%', '87.5%', 'not recorded')
-    """
-    return "not recorded" if sparsity is None else f"{sparsity * 100:g}%"

@@ -13,7 +13,8 @@ from spdf_keras.report.document import (
     code,
     plain,
 )
-from spdf_keras.report.groups import number_ranges, percent, tuning_of
+from spdf_keras.report.groups import tuning_of
+from spdf_keras.report.quantities import number_ranges, percent
 from spdf_keras.report.records import Evaluation, RunRecord
 
 NOT_RECORDED = "not recorded"

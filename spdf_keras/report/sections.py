@@ -26,12 +26,12 @@ from spdf_keras.report.groups import (
     finetuning_groups,
     main_groups,
     model_labels,
-    number_ranges,
     pretraining_groups,
     unlike_recipes,
     without_losers,
 )
 from spdf_keras.report.provenance import describe_decoding, provenance_blocks
+from spdf_keras.report.quantities import number_ranges
 from spdf_keras.report.records import Evaluation, RunRecord
 from spdf_keras.report.samples import sample_tables
 from spdf_keras.report.tables import density_table, results_table, summary_table

@@ -18,13 +18,13 @@ from spdf_keras.report.cells import (
     pretraining_flops,
     printed_label,
     row,
-    scientific,
     score_cell,
     score_table,
 )
 from spdf_keras.report.density import Density
 from spdf_keras.report.document import Row, Table
-from spdf_keras.report.groups import Group, main_groups, percent, summarise
+from spdf_keras.report.groups import Group, main_groups
+from spdf_keras.report.quantities import percent, scientific, summarise
 
 
 def results_table(

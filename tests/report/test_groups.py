@@ -10,16 +10,14 @@ from spdf_keras.config import Config, FinetuneConfig
 from spdf_keras.report.collect import collect
 from spdf_keras.report.groups import (
     Group,
-    Summary,
     evaluation_groups,
     finetuning_groups,
     main_groups,
     model_labels,
-    number_ranges,
     pretraining_groups,
-    summarise,
     without_losers,
 )
+from spdf_keras.report.quantities import Summary, number_ranges, summarise
 
 from .conftest import CONFIG, FakeRuns
 
