@@ -1,40 +1,111 @@
-import gzip
-import json
-from pathlib import Path
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics.bleu import corpus_bleu
-
-
-@pytest.mark.parametrize(
-    "case", ["e2e_test_tgen", "e2e_test_sheff2", "e2e_dev_template"]
+from spdf_keras.metrics.bleu import (
+    MULTI_BLEU,
+    add,
+    corpus_bleu,
+    mteval_bleu,
+    mteval_counts,
+    multi_bleu,
+    multi_bleu_counts,
+    pymteval_bleu,
+    pymteval_counts,
 )
-def test_bleu_equals_the_official_e2e_scorer(real_data: Path, case: str) -> None:
-    folder = real_data / "scorer_cases" / case
+from spdf_keras.metrics.checks import UndefinedScoreError
 
-    def read(name: str) -> str:
-        return gzip.open(folder / name, "rt", encoding="utf-8").read()
+E2E = ["e2e_dev_truncated", "e2e_tgen_shuffled", "e2e_example10"]
+ODD = ["e2e_tiny", *(f"e2e_mini_{n}" for n in ("emptyhyp", "nomatch", "short"))]
+ODD += [f"e2e_mini_{n}" for n in ("identity", "long", "no4gram")]
 
-    blocks = read("references.txt.gz").strip().split("\n\n")
-    references = [block.split("\n") for block in blocks]
-    score = corpus_bleu(read("hypotheses.txt.gz").splitlines(), references)
-    official = json.loads((folder / "scores.json").read_text())
-    expected = 100 * official["scores"]["mteval_v13a_perl"]["BLEU"]
+
+def multi(options: str, hypotheses: list[str], references: list[list[str]]) -> float:
+    counts = multi_bleu_counts(hypotheses, references, MULTI_BLEU[options])
+    return multi_bleu(add(counts))
+
+
+@pytest.mark.parametrize("name", E2E + ODD)
+def test_it_equals_both_programs_of_e2e(
+    read_case: Callable[..., Any], name: str
+) -> None:
+    case = read_case(name)
+    texts = case.hypotheses, case.references
+    perl, python = case.scores["mteval_v13a_perl"], case.scores["pymteval"]
+    # The same sums, so equal but for the last digits.
+    assert mteval_bleu(add(mteval_counts(*texts))) == pytest.approx(perl["BLEU"], 1e-12)
+    found = pymteval_bleu(add(pymteval_counts(*texts)))
+    assert found == pytest.approx(python["BLEU"], 1e-12)
+
+
+def test_each_segment_equals_pymteval(read_case: Callable[..., Any]) -> None:
+    case = read_case("e2e_tiny")
+    counts = pymteval_counts(case.hypotheses, case.references)
+    assert [*map(pymteval_bleu, counts)] == pytest.approx(case.segments["BLEU"], 1e-12)
+    smooth = [pymteval_bleu(count, smoothing=1) for count in counts]
+    assert smooth == pytest.approx(case.segments["sentBLEU"], 1e-12)
+
+
+@pytest.mark.parametrize("name", E2E[:2])
+def test_sacrebleu_equals_the_official_e2e_scorer(
+    read_case: Callable[..., Any], name: str
+) -> None:
+    case = read_case(name)
+    score = corpus_bleu(case.hypotheses, case.references)
+    expected = 100 * case.scores["mteval_v13a_perl"]["BLEU"]
     assert score.bleu == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_score_by_hand() -> None:
     # 4 of 5 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 quadruples; equal lengths.
-    score = corpus_bleu(["the cat sat on it"], [["The cat sat on them"]])
-    assert score.bleu == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+    texts = ["the cat sat on it"], [["The cat sat on them"]]
+    by_hand = (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert mteval_bleu(add(mteval_counts(*texts))) == pytest.approx(by_hand)
+    assert pymteval_bleu(add(pymteval_counts(*texts))) == pytest.approx(by_hand)
+    assert multi("multi -lc", *texts) == pytest.approx(100 * by_hand)
+    score = corpus_bleu(*texts)
+    assert score.bleu == pytest.approx(100 * by_hand)
     assert "case:lc" in score.signature and "tok:13a" in score.signature
+
+
+def test_case_counts_where_the_script_says_so() -> None:
+    assert multi("multi", ["A b c d e"], [["a b c d e"]]) < 100
+    assert multi("multi -lc", ["A b c d e"], [["a b c d e"]]) == pytest.approx(100)
+    assert multi("detok", ["A b c d."], [["A b c d ."]]) == pytest.approx(100)
+
+
+def test_perl_smooths_what_has_no_match_and_leaves_out_what_is_too_short() -> None:
+    # Two of three words match, no pair: 1/2 of 2, no triple: 1/4 of 1, no quadruple.
+    (counts,) = mteval_counts(["a x b"], [["b y a"]])
+    assert mteval_bleu(counts) == pytest.approx((2 / 3 * 1 / 4 * 1 / 4) ** 0.25)
+    (none,) = mteval_counts([""], [["b y a"]])
+    assert mteval_bleu(none) == 0
+
+
+def test_an_empty_reference_counts_for_the_scripts_of_moses_alone() -> None:
+    hypotheses, long = ["a b c d", "x"], "a b c d e f g h i j"
+    # 4 words are nearer to none than to ten.
+    assert multi("multi", hypotheses, [[long, ""], ["x", "y"]]) == pytest.approx(100)
+    without = multi("multi", hypotheses, [[long], ["x"]])
+    assert without == pytest.approx(100 * math.exp(1 - 11 / 5))
+    (counts,) = mteval_counts(hypotheses[:1], [[long, "<skipped>"]])
+    assert counts.reference_length == 10
+
+
+def test_moses_gives_0_without_a_quadruple_and_fails_without_a_word() -> None:
+    assert multi("multi", ["a b c"], [["a b c"]]) == 0
+    with pytest.raises(UndefinedScoreError, match="no hypothesis has a word"):
+        multi("multi", ["", " "], [["a"], ["b"]])
 
 
 def test_items_may_differ_in_their_number_of_references() -> None:
     one = ["a b c d e", "f g h i j"]
-    assert corpus_bleu(one, [["x", "a b c d e"], ["f g h i j"]]).bleu == 100
+    references = [["x", "a b c d e"], ["f g h i j"]]
+    assert corpus_bleu(one, references).bleu == 100
+    assert mteval_bleu(add(mteval_counts(one, references))) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +117,7 @@ def test_items_may_differ_in_their_number_of_references() -> None:
     ],
 )
 def test_what_cannot_be_scored_is_refused(
-    hypotheses: list[str], references: list[list[str]], sentence: str
+    hypotheses: Sequence[str], references: Sequence[list[str]], sentence: str
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         corpus_bleu(hypotheses, references)
