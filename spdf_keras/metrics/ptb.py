@@ -84,10 +84,9 @@ def ptb_tokenize_lines(texts: Sequence[str]) -> list[str]:
 
 
 def _without_punctuation(tokens: list[str]) -> str:
-    # A token may end in a rare blank: it is cut where the line ends, punctuation
-    # included.
-    tokens = " ".join(tokens).rstrip().split(" ")
-    return " ".join(token for token in tokens if token not in PUNCTUATION)
+    # The official script cuts blanks off the line first, rare ones in tokens too.
+    kept = " ".join(tokens).rstrip().split(" ")
+    return " ".join(token for token in kept if token not in PUNCTUATION)
 
 
 def _unchanged(token: str) -> str:
@@ -153,16 +152,16 @@ def _as_right_quotes(token: str) -> str:
     return _as_quotes(token, "'")
 
 
-# What to do with a match: how many units at its end were only looked at, and how
-# the rest is written. A rule not named here has its match as the token.
+# What to do with a match, by rule: how many units at its end were only looked at,
+# and how the rest is written. A rule not named here has its match as the token.
 _RULES: dict[int, tuple[int, Callable[[str], str]]] = {
     2: (0, lambda token: "<"),
-    4: (0, _as_dashes),
-    6: (0, _without_soft_hyphens),
+    4: (0, _as_dashes),  # a row of hyphens
+    6: (0, _without_soft_hyphens),  # most words
     8: (0, _as_right_quotes),
     10: (0, lambda token: ">"),
     11: (0, lambda token: "--"),
-    12: (0, _without_soft_hyphens),
+    12: (0, _without_soft_hyphens),  # numbers
     13: (0, lambda token: "..."),
     14: (0, _as_fraction),
     15: (0, _as_currency),
@@ -172,27 +171,27 @@ _RULES: dict[int, tuple[int, Callable[[str], str]]] = {
     20: (0, lambda token: "-LCB-"),
     21: (0, lambda token: "-RSB-"),
     22: (0, lambda token: "-LSB-"),
-    25: (1, _unchanged),
-    26: (1, _as_left_quotes),
-    27: (0, _without_blanks),
-    28: (0, _with_named_parentheses),
-    29: (0, _without_soft_hyphens),
-    30: (0, _without_soft_hyphens),
-    32: (1, _without_soft_hyphens),
-    34: (1, _with_named_parentheses),
-    35: (0, _as_left_quotes),
-    36: (1, _as_right_quotes),
-    37: (0, _as_ampersand),
+    25: (1, _unchanged),  # an abbreviation without its period, before a blank
+    26: (1, _as_left_quotes),  # a double quote before a word
+    27: (0, _without_blanks),  # a tag
+    28: (0, _with_named_parentheses),  # a smiley
+    29: (0, _without_soft_hyphens),  # "20-25"
+    30: (0, _without_soft_hyphens),  # "it" in "it's"
+    32: (1, _without_soft_hyphens),  # "U.S." before a comma
+    34: (1, _with_named_parentheses),  # ":-)"
+    35: (0, _as_left_quotes),  # an apostrophe before a word
+    36: (1, _as_right_quotes),  # "'s", "n't"
+    37: (0, _as_ampersand),  # "AT&amp;T"
     38: (0, _without_blanks),
-    39: (0, _without_blanks),
-    40: (0, _without_soft_hyphens),
-    42: (2, _unchanged),  # contractions written as one word, "gonna"
-    46: (1, _without_soft_hyphens),
-    48: (2, _unchanged),
-    50: (3, _unchanged),
-    51: (1, _as_ampersand),
-    53: (4, _unchanged),
-    54: (0, lambda token: _with_named_parentheses(_without_blanks(token))),
+    39: (0, _without_blanks),  # "5 7/8"
+    40: (0, _without_soft_hyphens),  # "ca" in "can't"
+    42: (2, _unchanged),  # "gon" in "gonna"
+    46: (1, _without_soft_hyphens),  # "20-25." before a comma
+    48: (2, _unchanged),  # "Inc." before a number
+    50: (3, _unchanged),  # "can" in "cannot"
+    51: (1, _as_ampersand),  # "A&B." before a semicolon
+    53: (4, _unchanged),  # "Co." before " Ltd"
+    54: (0, lambda token: _with_named_parentheses(_without_blanks(token))),  # phones
 }
 # Rules whose match includes what has to follow, of any length: the states to find
 # the end of the token with, read forwards and backwards.
@@ -206,8 +205,8 @@ _LOOKAHEADS = {
     47: (7, 8),
     49: (11, 12),
 }
-_DROPPED = frozenset((1, 7, 23))  # unknown characters, blanks
-_LINE_END = 5  # the three others of Unicode too, which do not end a text here
+_DROPPED = frozenset((1, 7, 23))  # unknown characters, blanks, the delete character
+_LINE_END = 5  # of any kind; only that between texts counts
 _ONE_CHARACTER = 35
 # Before blanks the machine can take one of them along.
 _TRAILING_BLANKS = frozenset((44, 47))
@@ -230,11 +229,9 @@ def _finish(rule: int, data: bytes, start: int, end: int) -> tuple[str | None, i
     if rule in _TRAILING_BLANKS:
         end = start + len(text().rstrip(" \t\n\x0b\x0c\r\x85"))
     if rule in _SENTENCE_ENDS:
-        # A single letter with a period is no abbreviation at the end.
-        if rule == 47 and end - start == 2:
-            end -= 1
-            return text().lower(), end
-        return text().lower(), end - 1
+        # A single letter leaves its only period.
+        keeps = not (rule == 47 and end - start == 2)
+        return text()[: None if keeps else 1].lower(), end - 1
     unread, write = _RULES.get(rule, (0, _unchanged))
     end -= unread
     return write(text()).lower(), end
