@@ -1,19 +1,23 @@
 import gzip
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
 from spdf_keras.metrics import official
+from spdf_keras.metrics.jflex import read_scanner
 from spdf_keras.metrics.official import official_file, read_member
 from spdf_keras.metrics.ptb import (
     ARCHIVE,
+    LEXER,
     PUNCTUATION,
+    START,
     ptb_tokenize,
     ptb_tokenize_lines,
 )
@@ -87,6 +91,7 @@ def test_a_line_break_within_a_text_counts_as_a_blank(gap: str) -> None:
     assert ptb_tokenize_lines([f"a{gap}b", "c"]) == ["a b", "c"]
 
 
+@settings(deadline=None)  # the first example reads the tables
 @given(st.lists(st.text(max_size=30), max_size=4))
 def test_there_is_a_line_per_text_in_lower_case_without_punctuation(
     texts: list[str],
@@ -118,31 +123,47 @@ def test_a_damaged_archive_is_told(
         read_member("a.jar", "x")
 
 
+# The Java program begins a new line at each of these.
+BREAKS = "[\r\n\x0b\x0c\x85\u2028\u2029]"
+
 HARD = [
     *"aAzZ09 .,-'\"$£€#%&/()[]{}<>@_:;!?…–—‘’“”`«»éßİ日½⅓²°😀\t~*+=\\|^\u00ad\u00a0",
     *("U.S.", "Mr.", "Inc. ", "etc. ", "The ", "'s", "n't", "can't", "gonna", "I'm"),
     *("&amp;", "&lt;", "http://", "www.a.com", "a@b.c", ":-)", "1/2", "5 7/8", "1,000"),
     *("(555) 123-4567", "12/25/1999", "'90s", "pro-", "<b>", "--", ". . .", "#tag"),
-    *(
-        "p.m. ",
-        "Ph.D. ",
-        "AT&T",
-        "O'Neil",
-        "US$",
-        "20-25",
-        "'twas",
-        "X. ",
-        "ﬁ",
-        "\ufeff",
-    ),
+    *("p.m. ", "Ph.D. ", "AT&T", "O'Neil", "US$", "20-25", "'twas", "X. ", "ﬁ"),
 ]
+
+
+def reached_states() -> list[str]:
+    """Gives a short text for each state that the machine can come to."""
+    scanner = read_scanner(ARCHIVE, LEXER)
+    letters = [*"ax1 .'-&;", *map(chr, range(33, 0xD800)), *map(chr, range(32))]
+    by_kind: dict[int, str] = {}
+    for letter in letters:
+        by_kind.setdefault(int(scanner.kinds[ord(letter)]), letter)
+    found, waiting = {START: ""}, [START]
+    for state in waiting:
+        for kind, letter in by_kind.items():
+            following = scanner.moves[scanner.rows[state] + kind]
+            if following >= 0 and following not in found:
+                found[following] = found[state] + letter
+                waiting.append(following)
+    return list(found.values())
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("java"), reason="the reference is a Java program")
-def test_random_lines_are_tokenised_as_by_the_java_program(tmp_path: Path) -> None:
+def test_texts_from_all_states_are_tokenised_as_by_the_java_program(
+    tmp_path: Path,
+) -> None:
     rng = random.Random(1)
     texts = ["".join(rng.choices(HARD, k=rng.randint(1, 25))) for _ in range(20_000)]
+    states = [re.sub(BREAKS, " ", text) for text in reached_states()]
+    assert len(states) > 3000
+    texts += states
+    for end in (" ", "a", ".", ",", "'", "The ", " The x"):
+        texts += [text + end for text in states]
     (tmp_path / "in").write_text("\n".join(texts), "utf-8", newline="")
     command = ["java", "-cp", str(official_file(ARCHIVE))]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
