@@ -112,18 +112,10 @@ def generate_texts(
         encode = partial(encode_context, tokenizer, max_length=max_context)
     prompts = [encode(context) for context in contexts]
     ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
-    # Equal lengths together, so that few rows are padded; a batch at a time, to report.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    outputs: dict[int, list[int]] = {}
-    for start in range(0, len(order), settings.batch_size):
-        rows = order[start : start + settings.batch_size]
-        found = model.generate(
-            [prompts[i] for i in rows], end_token_ids=ends, **vars(settings)
-        )
-        outputs.update(zip(rows, found, strict=True))
-        if report:
-            report(len(outputs))
-    texts = [tokenizer.decode(outputs[i]) for i in range(len(prompts))]
+    outputs = model.generate(
+        prompts, end_token_ids=ends, report=report, **vars(settings)
+    )
+    texts = [tokenizer.decode(token_ids) for token_ids in outputs]
     if separator:
         texts = [text.split(_PARAGRAPH)[0] for text in texts]
     return [text.strip() for text in texts]

@@ -62,12 +62,12 @@ def test_the_whole_path_command_by_command(
     assert call("finetune", run, *task, "--out", tuned, *SMALL)["epochs"] == 1
     out = tmp_path / "out.txt"
     evaluated = call("evaluate", tuned, *task, "--out", str(out), *SMALL)
-    assert evaluated["signature"].startswith("nrefs:1|case:lc")
+    assert evaluated["protocol"] == "e2e-metrics" and evaluated["inputs"] == 16
     references = tmp_path / "references.txt"
     rows = [line.split('",')[1] for line in TASK.splitlines()[1:]]
     references.write_text("\n\n".join(rows))
     files = ["--hypotheses", str(out), "--references", str(references)]
-    assert call("score", *files)["bleu"] == evaluated["bleu"]
+    assert call("score", *files)["bleu"] == evaluated["scores"]["bleu"]
     prompt = ["--task", "e2e", "--prompt", "name[Cafe 1], area[park]"]
     (generated,) = call("generate", tuned, *prompt)
     assert generated["output"] == out.read_text().splitlines()[3]

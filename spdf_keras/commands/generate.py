@@ -1,4 +1,7 @@
-"""Continues texts with a run's model, greedily, with a key-value cache.
+"""Continues texts with a run's model.
+
+Greedily, by beam search or at random, as the [decode] settings of the run say; change
+them with `--set decode.num_beams=10` or `--set decode.sample=true`.
 
 With `--task`, each text is an input of the task, and a fine-tuned run gives its
 output. For e2e that is `name[Aromi], area[riverside]`, for webnlg and dart

@@ -31,6 +31,7 @@ class Generator:
         prompts: Sequence[Sequence[int]],
         end_token_ids: Sequence[int],
         settings: DecodeConfig,
+        report: Callable[[int], None] | None = None,
     ) -> list[list[int]]:
         self._check(prompts, settings)
         # These two do not change the graph.
@@ -47,6 +48,8 @@ class Generator:
             tokens, counts = found.token_ids.numpy(), found.counts.numpy()
             for row, line, count in zip(rows, tokens, counts, strict=True):
                 results[row] = line[:count].tolist()
+            if report:
+                report(len(results))
         return [results[i] for i in range(len(prompts))]
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: DecodeConfig) -> None:

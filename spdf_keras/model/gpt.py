@@ -1,6 +1,6 @@
 """The GPT as a functional Keras model; `build_gpt` makes one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -138,6 +138,7 @@ class GPT(keras.Model):
         max_new_tokens: int = 64,
         end_token_ids: Sequence[int] = (),
         batch_size: int = 32,
+        report: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[list[int]]:
         """Continues each prompt, with a key-value cache, in one graph per batch.
@@ -149,6 +150,7 @@ class GPT(keras.Model):
             max_new_tokens: Tokens to add, at most; the context bounds it too.
             end_token_ids: Tokens that end a continuation (and are not returned).
             batch_size: Prompts that are decoded together.
+            report: Gets the number of prompts done, after each batch.
             **settings: The other fields of `DecodeConfig`, such as `num_beams=10`,
                 `length_penalty=0.8` and `no_repeat_ngram_size=4`, or `sample=True`,
                 `temperature=0.7` and `top_p=0.9`.
@@ -168,7 +170,7 @@ class GPT(keras.Model):
         decode = config_from_tables({"decode": settings}).decode
         if getattr(self, "_generator", None) is None:
             self._set_untracked("_generator", Generator(self))
-        return self._generator(prompts, end_token_ids, decode)
+        return self._generator(prompts, end_token_ids, decode, report)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """`keras.Model.fit`; a dataset that does not fit is refused at once."""

@@ -92,16 +92,18 @@ def draw(
         [Holtzman et al., 2020](https://arxiv.org/abs/1904.09751) for `top_p`.
     """
     vocabulary_size = logits.shape[-1]
-    token_ids, scaled = None, logits / temperature
+    # In float64, or rounding moves the borders of a large vocabulary.
+    token_ids, scaled = None, tf.cast(logits, tf.float64) / temperature
     if top_k or top_p < 1:
         kept = min(top_k or vocabulary_size, vocabulary_size)
         scaled, token_ids = tf.math.top_k(scaled, kept)
     probabilities = tf.nn.softmax(scaled)
     if top_p < 1:
         before = tf.cumsum(probabilities, axis=-1, exclusive=True)
-        probabilities = tf.where(before < top_p, probabilities, 0.0)
+        nothing = tf.zeros_like(probabilities)
+        probabilities = tf.where(before < top_p, probabilities, nothing)
     sums = tf.cumsum(probabilities, axis=-1)
-    reached = sums <= uniform[:, None] * sums[:, -1:]
+    reached = sums <= tf.cast(uniform, tf.float64)[:, None] * sums[:, -1:]
     index = tf.reduce_sum(tf.cast(reached, tf.int32), -1)
     # Rounding may leave no sum above the last one.
     last = tf.reduce_sum(tf.cast(sums < sums[:, -1:], tf.int32), -1)

@@ -38,6 +38,29 @@ def test_a_sparse_run_is_finetuned_densely_and_not_changed(
     assert run.tokenizer().fingerprint == base.tokenizer().fingerprint
 
 
+def test_with_its_masks_kept_a_run_is_finetuned_sparsely(
+    pretrained: Path, task: Path, tmp_path: Path
+) -> None:
+    base = Run.open(pretrained)
+    train, held_out = (read_e2e(find_split(task, s)) for s in ("train", "validation"))
+    settings = dataclasses.replace(SETTINGS, keep_masks=True)
+    finetune(base, train, held_out, settings, tmp_path / "run", task="e2e")
+    run = Run.open(tmp_path / "run")
+    model, masked = run.load_model(), base.load_model()
+    assert model.sparsity == masked.sparsity == 0.75
+    for path, mask in masked.named_masks().items():
+        np.testing.assert_array_equal(model.named_masks()[path], mask)
+        kernel, before = (m.named_weights()[path].numpy() for m in (model, masked))
+        assert not kernel[~mask.numpy()].any()
+        assert (kernel != before)[mask.numpy()].mean() > 0.99
+    origin = run.origin()
+    assert origin["kind"] == "finetune" and origin["task"] == "e2e"
+    assert origin["masks"] == "kept" and origin["base"]["sparsity"] == 0.75
+    assert origin["base"]["seed"] == 0 and origin["base"]["mask_seed"] == 3
+    result = run.result()
+    assert result is not None and result["sequences"] == 3 * 12
+
+
 def test_it_stops_when_the_validation_loss_rises_and_keeps_the_best_epoch(
     pretrained: Path, task: Path, tmp_path: Path
 ) -> None:
@@ -81,13 +104,8 @@ def test_a_task_of_long_inputs_is_cut_in_training_and_in_decoding(
     config = dataclasses.replace(
         Run.open(tmp_path / "run").config(), decode=DecodeConfig(max_new_tokens=8)
     )
-    evaluated = evaluate(
-        base.load_model(),
-        base.tokenizer(),
-        examples,
-        config.decode,
-        max_context=context_room(config),
-    )
+    assert context_room(config) == 40
+    evaluated = evaluate(base.load_model(), base.tokenizer(), examples, config, task)
     assert evaluated.cut_contexts == len(evaluated.hypotheses) == 4
 
 
@@ -98,10 +116,11 @@ def test_every_input_is_decoded_once_and_scored(
     examples = read_e2e(find_split(task, "validation"))
     done: list[int] = []
     settings = DecodeConfig(max_new_tokens=8, batch_size=2)
-    result = evaluate(
-        run.load_model(), run.tokenizer(), examples, settings, done.append
-    )
+    config = dataclasses.replace(run.config(), decode=settings)
+    model, tokenizer = run.load_model(), run.tokenizer()
+    e2e = get_task("e2e")
+    result = evaluate(model, tokenizer, examples, config, e2e, done.append)
     assert len(result.hypotheses) == len(examples) == done[-1] == 5
-    assert 0 <= result.score.bleu < 50
+    assert 0 <= (result.scores.values["bleu"] or 0) < 0.5
     write_lines(tmp_path / "out.txt", ["one\ntwo", "three"])
     assert (tmp_path / "out.txt").read_text() == "one two\nthree\n"

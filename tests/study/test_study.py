@@ -1,0 +1,228 @@
+"""The order, the choice and the resuming of a study, with trainings that are faked."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spdf_keras.config import Config, StudyConfig, config_from_tables, load_config
+from spdf_keras.errors import InputError
+from spdf_keras.study import study as module
+from spdf_keras.study.plan import Cell, Trial, cells, grid, modes, num_stages, searches
+from spdf_keras.study.study import Study
+from spdf_keras.training.run import Run
+
+SETTINGS: dict[str, list[Any]] = {
+    "sparsities": [0.0, 0.75],
+    "seeds": [4, 7],
+    "batch_sizes": [8],
+    "learning_rates": [1e-3, 1e-4],
+}
+
+
+class FakeTraining:
+    """Writes what the real functions write, and counts the calls.
+
+    Args:
+        bleu: The validation score of a learning rate.
+        stop_at: The call that is interrupted half-way.
+    """
+
+    def __init__(self, bleu: dict[float, float], stop_at: int = 0) -> None:
+        self.calls: list[str] = []
+        self._bleu, self._stop_at = bleu, stop_at
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeTraining":
+        for name in ("pretrain", "finetune", "evaluate_run"):
+            monkeypatch.setattr(module, name, getattr(self, name))
+        return self
+
+    def _call(self, label: str) -> None:
+        self.calls.append(label)
+        if len(self.calls) == self._stop_at:
+            raise KeyboardInterrupt
+
+    def pretrain(self, config: Config, shards: Any, folder: Path, report: Any) -> None:
+        assert config.train.seed == config.sparsity.seed
+        (folder / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+        (folder / "config.toml").write_text("")
+        self._call(f"pretrain s{config.sparsity.sparsity} seed{config.train.seed}")
+        Run(folder).finish({})
+
+    def finetune(
+        self, base: Run, train: Any, held_out: Any, settings: Any, folder: Path, *_: Any
+    ) -> None:
+        assert not folder.exists() and base.result() is not None
+        (folder / "checkpoints" / "step-00000001").mkdir(parents=True)
+        (folder / "config.toml").write_text(
+            f"[finetune]\nlearning_rate = {settings.learning_rate}\n"
+            f"keep_masks = {str(settings.keep_masks).lower()}\n"
+        )
+        masks = "kept" if settings.keep_masks else "stripped"
+        where = "/".join(base.folder.parts[-3:-1])
+        self._call(f"finetune {where} {masks} {settings.learning_rate:g}")
+        Run(folder).finish({})
+
+    def evaluate_run(
+        self, run: Run, task: Any, split: str, examples: Any, config: Any = None
+    ) -> None:
+        self._call(f"{split} {'/'.join(run.folder.parts[-4:])}")
+        assert run.checkpoints()
+        rate = run.config().finetune.learning_rate
+        run.evaluation_folder.mkdir(exist_ok=True)
+        record = {"scores": {"bleu": self._bleu[rate]}}
+        file = run.evaluation_folder / f"{task.name}_{split}.json"
+        file.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "wikitext2").mkdir(parents=True)
+    (folder / "wikitext2" / "train.txt").write_text("A harbour.\n\nA park.\n" * 50)
+    rows = "".join(f'"name[Cafe {n}]",Cafe {n} is a cafe.\n' for n in range(9))
+    for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
+        (folder / name).write_text("mr,ref\n" + rows)
+    return folder
+
+
+def make(tmp_path: Path, data: Path, said: list[str], **changes: Any) -> Study:
+    model = {"num_heads": 2, "hidden_dim": 16, "vocabulary_size": 300}
+    config = config_from_tables(
+        {
+            "model": {**model, "max_sequence_length": 16},
+            "study": {**SETTINGS, **changes},
+        }
+    )
+    progress = lambda label: nullcontext(lambda record: None)  # noqa: E731
+    return Study(tmp_path / "study", config, data, said.append, progress)
+
+
+def test_every_stage_runs_once_and_none_again(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    said: list[str] = []
+    make(tmp_path, data, said).run()
+    stages = [line for line in said if line.startswith("[")]
+    # 4 pre-trainings; 2 trials and a test for each of 4 stripped and 2 kept.
+    assert len(stages) == 4 + 6 * 3 == num_stages(StudyConfig(**_tuples()))
+    assert stages[0] == "[1 of 22] 0% sparsity, seed 4: pre-train"
+    assert stages[-1] == "[22 of 22] 75% sparsity, seed 7: test, masks kept"
+    assert len(set(fake.calls)) == len(fake.calls) == 4 + 6 * (2 * 2 + 1)
+    again: list[str] = []
+    make(tmp_path, data, again).run()
+    assert again == [] and len(fake.calls) == 34
+
+
+def _tuples() -> dict[str, Any]:
+    return {key: tuple(value) for key, value in SETTINGS.items()}
+
+
+def test_the_best_trial_of_each_search_is_tested_and_keeps_its_weights(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    make(tmp_path, data, []).run()
+    tested = [call for call in fake.calls if call.startswith("test")]
+    assert len(tested) == 6 and all(call.endswith("b8_lr0.0001") for call in tested)
+    folder = tmp_path / "study" / "s75" / "seed7" / "kept"
+    search = json.loads((folder / "search.json").read_text())
+    assert search["best"] == {"batch_size": 8, "learning_rate": 1e-4}
+    assert [t["score"] for t in search["trials"]] == [0.4, 0.6]
+    assert (folder / "b8_lr0.0001" / "checkpoints").is_dir()
+    assert not (folder / "b8_lr0.001" / "checkpoints").exists()
+    assert (folder / "b8_lr0.001" / "result.json").is_file()
+
+
+def test_seeds_that_do_not_search_take_what_the_first_found(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.7, 1e-4: 0.6}).install(monkeypatch)
+    make(tmp_path, data, [], search_seeds=1, sparse_finetuning=False).run()
+    second = [c for c in fake.calls if c.startswith("finetune") and "seed7" in c]
+    assert second == [
+        "finetune s0/seed7 stripped 0.001",
+        "finetune s75/seed7 stripped 0.001",
+    ]
+    assert not any("kept" in call for call in fake.calls)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 35, 3))
+def test_a_stopped_study_goes_on_to_the_same_end(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    bleu = {1e-3: 0.4, 1e-4: 0.6}
+    stopped = FakeTraining(bleu, stop_at).install(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, data, []).run()
+    resumed = FakeTraining(bleu).install(monkeypatch)
+    make(tmp_path, data, []).run()
+    # What was complete is not repeated, what was cut is.
+    assert stopped.calls[-1] == resumed.calls[0]
+    calls = stopped.calls[:-1] + resumed.calls
+    assert len(calls) == len(set(calls)) == 34
+
+
+def test_a_folder_of_other_settings_or_of_something_else_is_refused(
+    tmp_path: Path, data: Path
+) -> None:
+    make(tmp_path, data, [])
+    with pytest.raises(InputError, match="holds a study with other settings"):
+        make(tmp_path, data, [], seeds=[1])
+    (tmp_path / "study" / "config.toml").rename(tmp_path / "study" / "mine.txt")
+    with pytest.raises(InputError, match="is in use: choose another"):
+        make(tmp_path, data, [])
+
+
+def test_a_missing_corpus_is_refused_before_anything_is_written(
+    tmp_path: Path, data: Path
+) -> None:
+    with pytest.raises(InputError, match=r"There is no 'pile.txt' in .*study.corpus"):
+        make(tmp_path, data, [], corpus=["pile.txt"])
+    assert not (tmp_path / "study").exists()
+
+
+def test_inputs_are_taken_evenly(tmp_path: Path, data: Path) -> None:
+    study = make(tmp_path, data, [], train_inputs=3, validation_inputs=99)
+    names = [example.context for example in study._examples["train"]]
+    assert names == ["name : Cafe 0", "name : Cafe 3", "name : Cafe 6"]
+    assert len(study._examples["validation"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("seeds=[]", "`seeds` must be one or more values, each once"),
+        ("seeds=[1, 1]", r"each once. Received: seeds=\(1, 1\)"),
+        ("seeds=3", "`study.seeds` must be a list of int. Received: 3"),
+        ("seeds=[1.5]", "`study.seeds` must be int. Received: 1.5"),
+        ("sparsities=[1.0]", r"`sparsity` must be in \[0, 1\)"),
+        ("learning_rates=[0.0]", "`learning_rates` must be positive"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(setting: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        config_from_tables({}, [f"study.{setting}"])
+
+
+def test_the_defaults_are_the_grid_of_the_paper() -> None:
+    study = StudyConfig()
+    assert study.sparsities == (0.0, 0.5, 0.75) and len(list(cells(study))) == 9
+    assert {t.batch_size for t in grid(study)} == {8, 16, 32, 64}
+    assert {t.learning_rate for t in grid(study)} == {1e-4, 5e-5, 2.5e-5}
+    assert Trial(8, 2.5e-5).name == "b8_lr2.5e-05"
+    assert modes(study, Cell(0.0, 0)) == ["stripped"]
+    assert modes(study, Cell(0.5, 0)) == ["stripped", "kept"]
+    assert all(searches(study, Cell(0.5, seed)) for seed in study.seeds)
+
+
+def test_the_shipped_study_is_valid_and_small() -> None:
+    root = Path(__file__).parents[2]
+    config = load_config(root / "configs" / "study_e2e_mini.toml")
+    assert 3e6 <= config.model.num_parameters <= 10e6
+    assert config.study.sparsities == (0.0, 0.5, 0.75)
+    assert len(config.study.seeds) == 3 and config.study.sparse_finetuning
+    assert config.decode.num_beams == 10 and config.decode.length_penalty == 0.8
