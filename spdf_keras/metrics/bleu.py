@@ -1,8 +1,8 @@
 """BLEU: four official programs, and sacreBLEU with its signature.
 
 The programs differ in tokenisation, case, the reference length and in what they
-do where an order of n-grams has no match. Each has an object here that counts a
-case once and then scores any of its items together.
+do where an order of n-grams has no match. For each there is a function that counts
+every item of a case, and one that scores such counts, of any items added up.
 
 Reference:
     [Papineni et al., 2002](https://aclanthology.org/P02-1040); mteval-v13a.pl as
@@ -213,9 +213,8 @@ def multi_bleu(counts: Counts) -> float:
         )
     if not all(counts.hits):
         return 0.0
-    score = sum(
-        map(math.log, (h / t for h, t in zip(counts.hits, counts.totals, strict=True)))
-    )
+    precisions = (h / t for h, t in zip(counts.hits, counts.totals, strict=True))
+    score = sum(map(math.log, precisions))
     penalty = min(0.0, 1 - counts.reference_length / length)
     return 100 * math.exp(penalty) * math.exp(score / 4)
 

@@ -16,8 +16,9 @@ Pair = tuple[Words, Words]
 # Steps of a path, from the start of both texts.
 MATCH, SUBSTITUTE, INSERT, DELETE = " ", "S", "I", "D"
 
-_FAR = 16_000  # more than any distance, and no overflow when a word is added
+_FAR = 16_000  # more than any distance of texts that small numbers are enough for
 _CELLS = 200_000  # of a column of all pairs together: it stays in the cache
+_TABLE = 8_000_000  # cells of all columns together, where they are kept
 _PADDING = -1
 
 
@@ -58,7 +59,7 @@ def edit_paths(pairs: Sequence[Pair], beam: int | None = None) -> list[str]:
         [' SS', 'DD']
     """
     paths = [""] * len(pairs)
-    for rows, hypotheses, references in _groups(pairs):
+    for rows, hypotheses, references in _groups(pairs, _TABLE):
         table = np.stack([*_columns(hypotheses, references, beam)])
         for place, row in enumerate(rows):
             paths[row] = _trace(table[:, place].tolist(), *pairs[row])
@@ -66,7 +67,7 @@ def edit_paths(pairs: Sequence[Pair], beam: int | None = None) -> list[str]:
 
 
 def _groups(
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair], table: int | None = None
 ) -> Iterator[tuple[list[int], NDArray[np.int32], NDArray[np.int32]]]:
     """Yields pairs with equally long hypotheses and about equal references."""
     by_length: defaultdict[int, list[int]] = defaultdict(list)
@@ -76,7 +77,8 @@ def _groups(
         rows.sort(key=lambda row: -len(pairs[row][1]))
         while rows:
             longest = len(pairs[rows[0]][1])
-            several = max(1, _CELLS // (longest + 1))
+            cells = _CELLS if table is None else min(_CELLS, table // (length + 1))
+            several = max(1, cells // (longest + 1))
             now, rows = rows[:several], rows[several:]
             hypotheses = np.array([pairs[row][0] for row in now], np.int32)
             references = np.full((len(now), longest), _PADDING, np.int32)
@@ -88,29 +90,31 @@ def _groups(
 
 def _columns(
     hypotheses: NDArray[np.int32], references: NDArray[np.int32], beam: int | None
-) -> Iterator[NDArray[np.int16]]:
+) -> Iterator[NDArray[np.signedinteger]]:
     """Yields the table of all pairs a word of the hypotheses at a time.
 
-    A column is `(pairs, reference words + 1)`. What the beam leaves out is `_FAR`
-    or more; the last column is whole.
+    A column is `(pairs, reference words + 1)`. What the beam leaves out is `far`,
+    more than any distance; the last column is whole.
     """
     count, longest = references.shape
-    steps = np.arange(longest + 1, dtype=np.int16)
-    padding = np.where(references == _PADDING, _FAR // 2, 0).astype(np.int16)
+    short = max(longest, hypotheses.shape[1]) < _FAR // 2
+    kind, far = (np.int16, _FAR) if short else (np.int32, 2**29)
+    steps = np.arange(longest + 1, dtype=kind)
+    padding = np.where(references == _PADDING, far // 2, 0).astype(kind)
     column = np.tile(steps, (count, 1))
     for left, words in enumerate(hypotheses.T, 1 - hypotheses.shape[1]):
         yield column
         across = column[:, :-1] + (references != words[:, None]) + padding
-        column = column + np.int16(1)  # an insertion
+        column = column + kind(1)  # an insertion
         np.minimum(column[:, 1:], across, out=column[:, 1:])
         # Deletions: the least value above, a word more for each step.
         column -= steps
         np.minimum.accumulate(column, axis=1, out=column)
         column += steps
-        np.minimum(column, np.int16(_FAR), out=column)
+        np.minimum(column, kind(far), out=column)
         if beam is not None and left:
-            limit = across.min(axis=1, initial=_FAR, keepdims=True) + np.int16(beam)
-            column[column > limit] = _FAR
+            limit = across.min(axis=1, initial=far, keepdims=True) + kind(beam)
+            column[column > limit] = far
     yield column
 
 

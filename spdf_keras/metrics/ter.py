@@ -180,7 +180,7 @@ def _apply_beam(
     It leaves out no cell of a path within the beam's width, and never makes a
     distance smaller, so only a long one that would be taken has to be looked at.
     """
-    unsure = [*range(len(searches))]
+    unsure = {*range(len(searches))}
     seen: set[tuple[int, int]] = set()
     while unsure:
         looked_at = [
@@ -195,11 +195,11 @@ def _apply_beam(
             for row, column in looked_at
         ]
         found = edit_distances(moved, _BEAM)
-        unsure = []
+        unsure = set()
         for (row, column), distance in zip(looked_at, found, strict=True):
             if distances[row][column] != distance:
                 distances[row][column] = distance
-                unsure.append(row)
+                unsure.add(row)
 
 
 def _runs(words: Words, reference: Words) -> dict[Words, list[int]]:

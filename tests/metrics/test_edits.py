@@ -75,6 +75,10 @@ def test_a_reference_of_more_than_64_words_is_no_exception() -> None:
         assert shifted_distances([pair], [[shift]]) == [[expected]]
 
 
+def test_very_long_texts_are_counted_too() -> None:
+    assert edit_distances([((1,) * 40_000, (1, 2))]) == [39_999]
+
+
 @pytest.mark.parametrize(
     ("shift", "expected"),
     [((0, 1, 2), (1, 2, 0, 3)), ((2, 2, 0), (2, 3, 0, 1)), ((0, 2, 9), (2, 3, 0, 1))],
