@@ -8,6 +8,7 @@ they are asked for: the command line names the protocols at once.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from spdf_keras.metrics.checks import UndefinedScoreError
@@ -54,12 +55,16 @@ class Case:
 
     @cached_property
     def ptb(self) -> tuple[list[str], list[list[str]]]:
-        """The texts as the COCO caption evaluation tokenises them."""
-        from spdf_keras.metrics.ptb import ptb_tokenize
+        """The texts as the COCO caption evaluation tokenises them.
 
-        tokenize = cache(ptb_tokenize)
-        references = [[*map(tokenize, texts)] for texts in self.references]
-        return [*map(tokenize, self.hypotheses)], references
+        All references go through the tokenizer together, as there, and so do the
+        hypotheses: whether a period ends a line can depend on the next one.
+        """
+        from spdf_keras.metrics.ptb import ptb_tokenize_lines
+
+        flat = iter(ptb_tokenize_lines(list(chain.from_iterable(self.references))))
+        references = [list(islice(flat, len(texts))) for texts in self.references]
+        return ptb_tokenize_lines(self.hypotheses), references
 
     @cached_property
     def words(self) -> tuple[list[str], list[list[str]]]:
