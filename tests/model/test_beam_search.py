@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from spdf_keras import build_gpt
 from spdf_keras.config import DecodeConfig, GPTConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.search import Prompts, search_function
+from spdf_keras.model.generator import Generator
+from spdf_keras.model.search import search_function
 
 Logits = Callable[[list[int]], NDArray[np.float64]]
 
@@ -101,19 +102,6 @@ def reference_beam_search(
     return (tokens[:-1] if tokens[-1] in ends else tokens), score
 
 
-def found_score(
-    model: Any, prompt: list[int], ends: list[int], settings: DecodeConfig
-) -> float:
-    prompts = Prompts(
-        tf.constant([prompt]),
-        tf.constant([len(prompt)]),
-        tf.constant([settings.max_new_tokens]),
-        tf.constant(ends, tf.int32),
-        tf.zeros((1, settings.max_new_tokens)),
-    )
-    return float(search_function(model, settings)(prompts).scores[0])
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -137,13 +125,13 @@ def test_beam_search_equals_a_plain_one_in_float64(
     fields = {"num_beams": 4, "length_penalty": 0.8, "max_new_tokens": 17, **changes}
     settings = DecodeConfig(**fields)
     prompts, ends = [[3], [1, 2, 3, 4, 5, 6, 7], [9, 9], [20, 4, 11]], [0, 13]
-    outputs = small.generate(prompts, end_token_ids=ends, batch_size=4, **fields)
-    for prompt, output in zip(prompts, outputs, strict=True):
+    batch = Generator(small)._batch(prompts, range(4), ends, settings)
+    found = search_function(small, settings)(batch)
+    for row, prompt in enumerate(prompts):
         expected, score = reference_beam_search(logits, prompt, ends, settings)
-        assert output == expected
-    # A sum of float32 log-probabilities.
-    found = found_score(small, prompts[-1], ends, settings)
-    assert found == pytest.approx(score, abs=1e-4)
+        assert found.token_ids[row, : found.counts[row]].numpy().tolist() == expected
+        # A sum of float32 log-probabilities.
+        assert float(found.scores[row]) == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.8, 1.5])

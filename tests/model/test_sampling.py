@@ -131,3 +131,11 @@ def test_progress_is_reported_after_each_batch(model: Any) -> None:
     done: list[int] = []
     model.generate([[1], [2], [3]], 2, batch_size=2, report=done.append)
     assert done == [2, 3]
+
+
+def test_a_model_in_bfloat16_decodes_in_every_way(tiny: GPTConfig) -> None:
+    model = build_gpt(tiny, 0.5, precision="mixed_bfloat16")
+    ways: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"sample": True, "top_k": 5}]
+    for settings in ways:
+        outputs = model.generate([[1, 2, 3], [4]], 9, **settings)
+        assert [len(tokens) for tokens in outputs] == [9, 9]
