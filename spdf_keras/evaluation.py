@@ -130,6 +130,8 @@ def perplexity(
 ) -> float:
     """The exponential of the mean loss per target token, end token included.
 
+    The model is compiled anew, without the label smoothing of its training.
+
     Args:
         model: A GPT.
         tokenizer: Its tokenizer; values of different tokenizers do not compare.
@@ -143,7 +145,6 @@ def perplexity(
     from spdf_keras.model.loss import NextTokenCrossentropy
 
     pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
-    # Without the label smoothing of the training.
     model.compile(loss=NextTokenCrossentropy())
     batches = pairs.batches(_PERPLEXITY_BATCH)
     return math.exp(model.evaluate(batches, verbose=0, return_dict=True)["loss"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spdf_keras.config import Config, load_config, to_toml
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.files import replace_file
+from spdf_keras.files import UNFINISHED, replace_file
 from spdf_keras.provenance import provenance
 from spdf_keras.training.checkpoint import list_checkpoints, restore_checkpoint
 
@@ -70,7 +70,8 @@ class Run:
         if run.folder.exists():
             # A run that was killed before its first checkpoint starts afresh, but
             # nothing is removed that a run has not written.
-            ours = run.folder.is_dir() and _FILES.issuperset(os.listdir(run.folder))
+            names = os.listdir(run.folder) if run.folder.is_dir() else [""]
+            ours = _FILES.issuperset(n.removesuffix(UNFINISHED) for n in names)
             if not ours or run.checkpoints():
                 raise InputError(f"The folder '{folder}' is in use: choose another.")
             shutil.rmtree(run.folder)

@@ -73,6 +73,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_afresh(
 ) -> None:
     with pytest.raises(StopError):
         pretrain(config, shards, tmp_path / "run", stop_at(2))
+    (tmp_path / "run" / "result.json.unfinished").touch()  # as a kill leaves one
     short = dataclasses.replace(config.train, tokens=3 * 4 * 32)
     result = pretrain(
         dataclasses.replace(config, train=short), shards, tmp_path / "run"
