@@ -258,12 +258,10 @@ def evaluate_run(
         "seconds": round(time.perf_counter() - start, 1),
         **origin,
     }
-    folder = run.evaluation_folder
-    folder.mkdir(exist_ok=True)
-    name = f"{task.name}_{split}"
-    write_lines(folder / f"{name}.txt", found.hypotheses)
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    replace_file(folder / f"{name}.json", text)
+    file = run.evaluation_file(task.name, split)
+    file.parent.mkdir(exist_ok=True)
+    write_lines(file.with_suffix(".txt"), found.hypotheses)
+    replace_file(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return record
 
 

@@ -52,9 +52,9 @@ def run(args: Namespace) -> None:
     )
     if record["cut_contexts"]:
         say(f"{record['cut_contexts']} contexts lost their end to fit")
-    outputs = source.evaluation_folder / f"{task.name}_{args.split}.txt"
+    file = source.evaluation_file(task.name, args.split)
     if args.out:
-        replace_file(Path(args.out), outputs.read_text("utf-8"))
+        replace_file(Path(args.out), file.with_suffix(".txt").read_text("utf-8"))
     parts = {"all": record["scores"], **record["parts"]}
     print_table(
         f"{args.task}, {args.split}: {len(examples)} inputs, {record['protocol']}",
@@ -66,6 +66,6 @@ def run(args: Namespace) -> None:
     )
     for sentence in record["errors"].values():
         say(sentence)
-    say(f"recorded in '{outputs.with_suffix('.json')}'")
+    say(f"recorded in '{file}'")
     if args.json:
         print_json({key: v for key, v in record.items() if key != "samples"})

@@ -34,7 +34,7 @@ class Generator:
         report: Callable[[int], None] | None = None,
     ) -> list[list[int]]:
         self._check(prompts, settings)
-        # These two do not change the graph.
+        # These do not change the graph.
         key = dataclasses.replace(settings, max_new_tokens=1, batch_size=1, seed=0)
         if key not in self._functions:
             self._functions[key] = search_function(self._model, key)

@@ -67,15 +67,18 @@ class Study:
         self._say, self._progress, self._given_shards = say, progress, shards
         self._settings = config.study
         self._task = get_task(config.study.task)
-        counts = {
-            "train": self._settings.train_inputs,
-            "validation": self._settings.validation_inputs,
-            "test": 0,
-        }
+        train, validation, test = (
+            self._task.read(data, split) for split in ("train", "validation", "test")
+        )
+        self._task_text = train if config.study.task_text else []
         self._examples = {
-            split: _spread(self._task.read(data, split), count)
-            for split, count in counts.items()
+            "train": _spread(train, config.study.train_inputs),
+            "validation": _spread(validation, config.study.validation_inputs),
+            "test": test,
         }
+        # What the search is judged by; perplexity is better where it is lower.
+        by_perplexity = protocol_of(self._task.name) == PERPLEXITY
+        self._score, self._sign = (PERPLEXITY, -1) if by_perplexity else ("bleu", 1)
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
         self._done = 0
@@ -111,11 +114,8 @@ class Study:
         return Shards.open(folder)
 
     def _documents(self) -> Any:
-        task_text: Sequence[Example] = []
-        if self._settings.task_text:
-            task_text = self._task.read(self._data, "train")
         # The targets of an input are one document: they tell the same.
-        targets = (" ".join(example.references) for example in task_text)
+        targets = (" ".join(example.references) for example in self._task_text)
         return chain(read_documents(self._corpus), targets)
 
     def _stage(self, label: str, is_done: bool) -> bool:
@@ -154,9 +154,7 @@ class Study:
             self._done += len(trials)
             return _best(file)
         scores = [self._try(cell, masks, trial) for trial in trials]
-        # Perplexity is better where it is lower.
-        sign = -1 if protocol_of(self._task.name) == PERPLEXITY else 1
-        best = max(range(len(trials)), key=lambda i: sign * scores[i])
+        best = max(range(len(trials)), key=lambda i: self._sign * scores[i])
         found = [
             {**dataclasses.asdict(trial), "score": score}
             for trial, score in zip(trials, scores, strict=True)
@@ -169,7 +167,7 @@ class Study:
         """Fine-tunes at one point of the grid; its score on the validation split."""
         folder = self._folder / cell.place / masks / trial.name
         run, task = Run(folder), self._task
-        record = run.evaluation_folder / f"{task.name}_validation.json"
+        record = run.evaluation_file(task.name, "validation")
         label = f"{cell}: fine-tune, masks {masks}, {trial.name}"
         if self._stage(label, record.is_file()):
             if run.result() is None:
@@ -199,14 +197,13 @@ class Study:
             config = dataclasses.replace(run.config(), decode=decode)
             examples = self._examples["validation"]
             evaluate_run(run, task, "validation", examples, config)
-        scores = json.loads(record.read_text("utf-8"))["scores"]
-        value = scores[next(name for name in ("bleu", PERPLEXITY) if name in scores)]
+        value = json.loads(record.read_text("utf-8"))["scores"][self._score]
         return float("-inf") if value is None else float(value)
 
     def _test(self, cell: Cell, masks: str, best: Trial) -> None:
         folder = self._folder / cell.place / masks
         run = Run(folder / best.name)
-        record = run.evaluation_folder / f"{self._task.name}_test.json"
+        record = run.evaluation_file(self._task.name, "test")
         if self._stage(f"{cell}: test, masks {masks}", record.is_file()):
             evaluate_run(run, self._task, "test", self._examples["test"])
         # What tells of the others stays; their weights would fill a disk.

@@ -111,10 +111,9 @@ class Run:
         """Where its checkpoints are."""
         return self.folder / "checkpoints"
 
-    @property
-    def evaluation_folder(self) -> Path:
-        """Where its scores and outputs are."""
-        return self.folder / "evaluation"
+    def evaluation_file(self, task: str, split: str) -> Path:
+        """Where the scores of a task's split are; the outputs are beside it, `.txt`."""
+        return self.folder / "evaluation" / f"{task}_{split}.json"
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Records that it is complete, and with what result."""

@@ -71,9 +71,9 @@ class FakeTraining:
         self._call(f"{split} {'/'.join(run.folder.parts[-4:])}")
         assert run.checkpoints()
         rate = run.config().finetune.learning_rate
-        run.evaluation_folder.mkdir(exist_ok=True)
         record = {"scores": {"bleu": self._bleu[rate]}}
-        file = run.evaluation_folder / f"{task.name}_{split}.json"
+        file = run.evaluation_file(task.name, split)
+        file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(record))
 
 
