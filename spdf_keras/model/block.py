@@ -12,6 +12,10 @@ import tensorflow_model_optimization as tfmot  # isort: skip
 
 Cache = tuple[tf.Tensor, tf.Tensor]
 
+# Queries that attend together in training: the fewer, the less is computed of what
+# the causal mask throws away, and the smaller the products. Measured on CPUs.
+_CHUNK = 256
+
 
 @keras.saving.register_keras_serializable("spdf_keras")
 class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
@@ -30,6 +34,8 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
+        training: Whether to attend in chunks, which skips most of the scores that
+            the causal mask forbids. The results differ by rounding alone.
         kernels: The six kernels by name, in place of the block's own.
         cache: Keys and values so far, each `(batch, num_heads, cache_length,
             head_dim)`. `length` must be 1 with it.
@@ -132,6 +138,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
     def call(
         self,
         inputs: tf.Tensor,
+        training: bool | None = None,
         kernels: dict[str, tf.Tensor] | None = None,
         cache: Cache | None = None,
         position: tf.Tensor | None = None,
@@ -153,8 +160,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         if allowed is not None:
             allowed = allowed[:, None]
         elif cache is None or position is None:
-            steps = tf.range(_dim(inputs, 1))
-            allowed = (steps[:, None] >= steps[None, :])[None, None]
+            allowed = None if training else _causal(0, _dim(inputs, 1))
         else:
             # A blend, not a scatter: exact, and XNNPACK runs it in one piece.
             slots = tf.one_hot(position, _dim(cache[0], 2), dtype=key.dtype)
@@ -166,7 +172,11 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             columns = tf.range(_dim(cache[0], 2))
             allowed = (columns[None, :] <= position[:, None])[:, None, None, :]
             parts = [(key, value)]
-        attended = self._merge_heads(_attention(query, parts, allowed))
+        if training and allowed is None:
+            attended = _causal_attention(query, key, value)
+        else:
+            attended = _attention(query, parts, allowed)
+        attended = self._merge_heads(attended)
         x = inputs + project("attention_output", attended)
         y = project("intermediate", self.feedforward_norm(x))
         x = x + project("output", tf.nn.gelu(y, approximate=True))
@@ -193,6 +203,27 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         }
 
 
+def _causal_attention(
+    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor
+) -> tf.Tensor:
+    """Attends in chunks of queries, each to the keys up to its own end."""
+    length = query.shape[2]
+    if length is None:
+        return _attention(query, [(key, value)], _causal(0, tf.shape(query)[2]))
+    chunks = []
+    for start in range(0, length, _CHUNK):
+        stop = min(start + _CHUNK, length)
+        past = [(key[:, :, :stop], value[:, :, :stop])]
+        allowed = _causal(start, stop)
+        chunks.append(_attention(query[:, :, start:stop], past, allowed))
+    return _join(chunks, 2)
+
+
+def _causal(start: Any, stop: Any) -> tf.Tensor:
+    """Which of the tokens up to `stop` those from `start` on see."""
+    return (tf.range(start, stop)[:, None] >= tf.range(stop)[None, :])[None, None]
+
+
 def _attention(
     query: tf.Tensor, parts: Sequence[Cache], allowed: tf.Tensor
 ) -> tf.Tensor:
@@ -213,8 +244,8 @@ def _attention(
     return tf.add_n(products)
 
 
-def _join(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    return parts[0] if len(parts) == 1 else tf.concat(parts, -1)
+def _join(parts: Sequence[tf.Tensor], axis: int = -1) -> tf.Tensor:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis)
 
 
 def _dim(x: tf.Tensor, axis: int) -> Any:

@@ -1,0 +1,102 @@
+"""A plain pre-norm GPT-2 in PyTorch, whose training step others are timed against.
+
+    python gpt_torch.py '{"num_layers": 12, ...}'
+
+It is built as the class `GPT` below says, steps once for each line on its standard
+input, and answers with the seconds that the step took and its loss. Needs `torch`
+and NumPy only, see requirements.txt; `benchmarks/throughput.py` starts it.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Block(nn.Module):
+    """Attention and feedforward part, each behind its LayerNorm."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.norm_1(x)).view(batch, length, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True
+        )
+        attended = attended.transpose(1, 2).reshape(batch, length, width)
+        x = x + self.projection(attended)
+        y = functional.gelu(self.up(self.norm_2(x)), approximate="tanh")
+        return x + self.down(y)
+
+
+class GPT(nn.Module):
+    """Token ids `(batch, length)` in, logits out; the token table is tied."""
+
+    def __init__(self, sizes: dict[str, Any]) -> None:
+        super().__init__()
+        width = sizes["hidden_dim"]
+        self.tokens = nn.Embedding(sizes["vocabulary_size"], width)
+        self.positions = nn.Embedding(sizes["max_sequence_length"], width)
+        self.blocks = nn.ModuleList(
+            Block(width, sizes["num_heads"], sizes["intermediate_dim"])
+            for _ in range(sizes["num_layers"])
+        )
+        self.norm = nn.LayerNorm(width)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(token_ids.shape[1])
+        x = self.tokens(token_ids) + self.positions(positions)
+        for block in self.blocks:
+            x = block(x)
+        return functional.linear(self.norm(x), self.tokens.weight)
+
+
+def main() -> None:
+    """Steps once for each line that comes."""
+    settings = json.loads(sys.argv[1])
+    torch.manual_seed(0)
+    torch.set_num_threads(settings["threads"])
+    model: Any = GPT(settings)
+    if settings.get("compile"):
+        model = torch.compile(model)
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay}, {"params": others, "weight_decay": 0.0}],
+        lr=6e-4,
+        weight_decay=0.1,
+        fused=True,
+    )
+    tokens = torch.from_numpy(np.asarray(settings["tokens"], np.int64))
+    inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(inputs)
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        value = loss.item()
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "loss": value}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Tokens per second of our training step, KerasNLP's and PyTorch's, in turns.
+
+    python benchmarks/throughput.py --torch-python peers-env/bin/python
+    python benchmarks/throughput.py --layers 2 --tokens 1x256 --rounds 3
+
+Equal sizes, data, optimizer settings (AdamW, clipping at 1.0) and threads; each round
+takes one step of each. Ours and KerasNLP's `GPT2CausalLM` run the function that
+`fit` calls, in this process; PyTorch runs `peers/gpt_torch.py` in its environment
+(`peers/requirements.txt`), which waits while others step. A ratio is that of two
+steps of one round; printed are median and quartiles. The peak is that of the
+machine's float32 matrix product, measured in each round too.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Step = Callable[[], tuple[float, float]]
+
+
+def main() -> None:
+    """Measures and prints a table, and one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--tokens", default="1x1024", help="batch x length")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--torch-python", help="a Python with peers/requirements.txt")
+    parser.add_argument("--torch-compile", action="store_true", help="torch.compile")
+    parser.add_argument("--xla", action="store_true", help="compile ours and KerasNLP")
+    parser.add_argument("--skip-keras-nlp", action="store_true")
+    parser.add_argument("--sparsity", type=float, nargs="*", default=[0.0])
+    args = parser.parse_args()
+
+    from spdf_keras import GPTConfig
+    from spdf_keras.flops import training_flops
+
+    batch, length = map(int, args.tokens.split("x"))
+    sizes = GPTConfig(args.layers, 12, 768, max_sequence_length=length)
+    rng = np.random.default_rng(0)
+    shape = (batch, length + 1)
+    tokens = rng.integers(0, sizes.vocabulary_size, shape, dtype=np.int32)
+
+    steps: dict[str, Step] = {}
+    for sparsity in args.sparsity:
+        steps[f"ours, {sparsity:.0%}"] = ours(sizes, tokens, sparsity, args.xla)
+    if not args.skip_keras_nlp:
+        steps["KerasNLP"] = keras_nlp(sizes, tokens, args.xla)
+    if args.torch_python:
+        steps["PyTorch"] = pytorch(sizes, tokens, args)
+    peak = matrix_peak()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    losses: dict[str, list[float]] = {name: [] for name in steps}
+    peaks = []
+    for turn in range(args.rounds + 1):
+        peaks.append(peak())
+        for name, step in steps.items():
+            taken, loss = step()
+            losses[name].append(loss)
+            if turn:  # the first compiles and warms up
+                seconds[name].append(taken)
+        row = "  ".join(f"{n} {s[-1]:.2f}" for n, s in seconds.items() if s)
+        print(f"round {turn}: {row}", flush=True)
+
+    first = next(iter(steps))
+    flops = batch * training_flops(sizes, length)
+    results = []
+    for name, times in seconds.items():
+        ratios = [t / o for t, o in zip(times, seconds[first], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        best = statistics.median(times)
+        results.append(
+            {
+                "step": name,
+                "seconds": best,
+                "tokens_per_second": batch * length / best,
+                "share_of_peak": flops / best / statistics.median(peaks),
+                "our_speed": median,
+                "quartiles": [low, high],
+                "losses": losses[name],
+            }
+        )
+        print(
+            f"{name:12} {best:7.3f} s  {batch * length / best:8.1f} tokens/s  "
+            f"{results[-1]['share_of_peak']:.1%} of the peak  ours is {median:.2f}x "
+            f"({low:.2f} to {high:.2f})"
+        )
+    conditions = {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "peak_flops_per_second": statistics.median(peaks),
+    }
+    print(json.dumps({**vars(args), **conditions, "results": results}))
+
+
+def ours(sizes: Any, tokens: Any, sparsity: float, xla: bool) -> Step:
+    """The step of `build_gpt(...).fit`."""
+    from spdf_keras import build_gpt
+
+    model = build_gpt(sizes, sparsity, jit_compile=xla)
+    return fitted(model, (tokens[:, :-1], tokens[:, 1:]), "batch_loss")
+
+
+def keras_nlp(sizes: Any, tokens: Any, xla: bool) -> Step:
+    """The step of KerasNLP's `GPT2CausalLM.fit`, without dropout."""
+    from spdf_keras.keras2 import keras
+
+    import keras_nlp  # isort: skip
+
+    backbone = keras_nlp.models.GPT2Backbone(
+        vocabulary_size=sizes.vocabulary_size,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        hidden_dim=sizes.hidden_dim,
+        intermediate_dim=sizes.intermediate_dim,
+        dropout=0.0,
+        max_sequence_length=sizes.max_sequence_length,
+    )
+    model = keras_nlp.models.GPT2CausalLM(backbone)
+    model.compile(
+        keras.optimizers.AdamW(6e-4, weight_decay=0.1, global_clipnorm=1.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=xla,
+    )
+    inputs = tokens[:, :-1]
+    x = {"token_ids": inputs, "padding_mask": np.ones_like(inputs)}
+    return fitted(model, (x, tokens[:, 1:]), "loss")
+
+
+def fitted(model: Any, data: Any, loss: str) -> Step:
+    """The function that `fit` calls for each batch."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensors(data).repeat()
+    iterator = iter(dataset)
+    function = model.make_train_function()
+
+    def step() -> tuple[float, float]:
+        start = time.perf_counter()
+        model.reset_metrics()
+        value = float(function(iterator)[loss].numpy())
+        return time.perf_counter() - start, value
+
+    return step
+
+
+def pytorch(sizes: Any, tokens: Any, args: argparse.Namespace) -> Step:
+    """The step of `peers/gpt_torch.py`, in a process that waits between steps."""
+    settings = {
+        **vars(sizes),
+        "threads": os.cpu_count(),
+        "compile": args.torch_compile,
+        "tokens": tokens.tolist(),
+    }
+    program = Path(__file__).parent / "peers" / "gpt_torch.py"
+    process = subprocess.Popen(
+        [args.torch_python, str(program), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def step() -> tuple[float, float]:
+        assert process.stdin and process.stdout
+        process.stdin.write("step\n")
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline())
+        return answer["seconds"], answer["loss"]
+
+    return step
+
+
+def matrix_peak(size: int = 2048, repeats: int = 3) -> Callable[[], float]:
+    """A function that measures FLOPs per second of a float32 product."""
+    import tensorflow as tf
+
+    a = tf.random.normal((size, size))
+    product = tf.function(lambda: tf.matmul(a, a))
+
+    def measure() -> float:
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            product()[0, 0].numpy()
+            best = min(best, time.perf_counter() - start)
+        return 2 * size**3 / best
+
+    return measure
+
+
+if __name__ == "__main__":
+    main()
