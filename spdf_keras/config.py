@@ -17,7 +17,7 @@ from typing import Any
 
 from spdf_keras.errors import InputError
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def check_sparsity(sparsity: float, where: str = "") -> float:
@@ -126,6 +126,9 @@ class StepConfig:
         clip_norm: Bound of the gradient's global norm; 0 does not clip.
         seed: Seed of the data order, and in pre-training of the initial weights.
         jit_compile: Compile the step with XLA.
+        recompute: Compute each block again in the backward pass instead of keeping
+            its activations: less memory, for about a third more operations.
+        kept_moments: Hold AdamW's moments of kept weights alone; see `AdamW`.
     """
 
     batch_size: int = 256
@@ -138,6 +141,8 @@ class StepConfig:
     clip_norm: float = 1.0
     seed: int = 0
     jit_compile: bool = False
+    recompute: bool = False
+    kept_moments: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "micro_batches", "learning_rate", "epsilon")
@@ -156,7 +161,8 @@ class TrainConfig(StepConfig):
         tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
         warmup_tokens: Tokens over which the learning rate rises linearly.
         final_learning_rate: Where the cosine ends, as a fraction of the peak.
-        precision: `float32` or `mixed_bfloat16`; the model keeps it.
+        precision: `float32`, `mixed_bfloat16`, or `mixed_float16`, which scales
+            the loss; the model keeps it.
         validate_every: Steps between validation losses; 0 is at the end alone.
         checkpoint_every: Steps between checkpoints; 0 is at the end alone.
         keep_checkpoints: How many of the newest checkpoints stay.

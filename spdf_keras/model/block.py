@@ -203,9 +203,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         }
 
 
-def _causal_attention(
-    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor
-) -> tf.Tensor:
+def _causal_attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     """Attends in chunks of queries, each to the keys up to its own end."""
     length = query.shape[2]
     if length is None:
@@ -214,8 +212,7 @@ def _causal_attention(
     for start in range(0, length, _CHUNK):
         stop = min(start + _CHUNK, length)
         past = [(key[:, :, :stop], value[:, :, :stop])]
-        allowed = _causal(start, stop)
-        chunks.append(_attention(query[:, :, start:stop], past, allowed))
+        chunks.append(_attention(query[:, :, start:stop], past, _causal(start, stop)))
     return _join(chunks, 2)
 
 

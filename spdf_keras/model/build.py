@@ -100,6 +100,7 @@ def compile_for_pretraining(
     model.compile(
         adamw(train, schedule),
         micro_batches=train.micro_batches,
+        recompute=train.recompute,
         jit_compile=train.jit_compile,
     )
 

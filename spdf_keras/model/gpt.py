@@ -11,12 +11,12 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.generator import Generator
-from spdf_keras.model.loss import NextTokenCrossentropy
+from spdf_keras.model.language_model import LanguageModel
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
 
 
 @keras.saving.register_keras_serializable("spdf_keras")
-class GPT(keras.Model):
+class GPT(LanguageModel):
     """A GPT: token ids `(batch, length)` in, logits out; see `build_gpt`.
 
     It is an ordinary functional Keras model with three additions: the loss is
@@ -24,52 +24,6 @@ class GPT(keras.Model):
     replicas), a batch can be computed in `micro_batches`, and `generate`
     decodes with a cache.
     """
-
-    micro_batches = 1
-
-    def compile(
-        self,
-        optimizer: Any = "adam",
-        loss: Any = None,
-        micro_batches: int = 1,
-        **kwargs: Any,
-    ) -> None:
-        """Compiles the model.
-
-        Args:
-            optimizer: A Keras optimizer.
-            loss: A Keras loss of `(labels, logits)`; its reduction is not used.
-                `NextTokenCrossentropy()` if None.
-            micro_batches: Parts that a training batch is computed in; must
-                divide the batch size. Clipping sees the whole batch's gradient.
-            **kwargs: The other arguments of `keras.Model.compile`.
-        """
-        loss = keras.losses.get(loss) or NextTokenCrossentropy()
-        # Said explicitly, or Keras warns at each dataset with sample weights.
-        kwargs.setdefault("weighted_metrics", [])
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
-        self.micro_batches = micro_batches
-        self._set_untracked("_loss_tracker", keras.metrics.Mean(name="loss"))
-
-    @tf.__internal__.tracking.no_automatic_dependency_tracking
-    def _set_untracked(self, name: str, value: Any) -> None:
-        """Sets an attribute that is no part of the saved model."""
-        setattr(self, name, value)
-
-    def get_compile_config(self) -> dict[str, Any] | None:
-        config = super().get_compile_config()
-        return config and {**config, "micro_batches": self.micro_batches}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        # The parent refuses to recompile a model whose `compile` is overridden.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        tracker = getattr(self, "_loss_tracker", None)
-        extra = self.compiled_metrics.metrics if self.compiled_metrics else []
-        return [*([tracker] if tracker else []), *extra]
 
     @property
     def embedding(self) -> TiedEmbedding:
@@ -198,88 +152,3 @@ class GPT(keras.Model):
                 f"Received: length {shape[1]}. Cut the sequences, or build a model "
                 "with a longer context."
             )
-
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        token_ids, labels, weights, total = self._unpack(data)
-        if self.micro_batches == 1:
-            loss, gradients = self._loss_and_gradients(token_ids, labels, weights)
-        else:
-            loss, gradients = self._accumulate(token_ids, labels, weights)
-        self.optimizer.apply_gradients(
-            zip(gradients, self.trainable_variables, strict=True)
-        )
-        self._track(loss, total)
-        return {"loss": self._loss_tracker.result(), "batch_loss": _sum(loss)}
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        token_ids, labels, weights, total = self._unpack(data)
-        logits = self(token_ids, training=False)
-        self._track(self._weighted_loss(labels, logits, weights), total)
-        self.compiled_metrics.update_state(labels, logits, weights)
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    def _unpack(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Token ids, labels, weights that add up to 1, and their former sum."""
-        token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if weights is None:
-            weights = tf.ones(tf.shape(labels), tf.float32)
-        weights = tf.cast(weights, tf.float32)
-        total = _sum(tf.reduce_sum(weights))
-        return token_ids, labels, tf.math.divide_no_nan(weights, total), total
-
-    def _weighted_loss(
-        self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
-    ) -> tf.Tensor:
-        loss: Any = self.loss
-        per_token = getattr(loss, "call", loss)(labels, logits)
-        return tf.reduce_sum(weights * per_token)
-
-    def _track(self, loss: tf.Tensor, total: tf.Tensor) -> None:
-        # `loss` is this replica's share, so the shares' numerators add up.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._loss_tracker.update_state(loss * replicas, sample_weight=total / replicas)
-
-    def _loss_and_gradients(
-        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            logits = self(token_ids, training=True)
-            loss = self._weighted_loss(labels, logits, weights)
-        gradients = tape.gradient(loss, self.trainable_variables)
-        # A norm of undeduplicated slices would be wrong.
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
-
-    def _accumulate(
-        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        parts = self.micro_batches
-        batch = tf.shape(token_ids)[0]
-        message = f"The batch size must be a multiple of micro_batches={parts}."
-        tf.debugging.assert_equal(batch % parts, 0, message=message)
-        inputs = [
-            tf.reshape(x, tf.concat([[parts, batch // parts], tf.shape(x)[1:]], 0))
-            for x in (token_ids, labels, weights)
-        ]
-
-        def add_part(index: tf.Tensor, loss: tf.Tensor, sums: Any) -> Any:
-            more, gradients = self._loss_and_gradients(*(x[index] for x in inputs))
-            sums = [
-                total + tf.cast(gradient, total.dtype)
-                for total, gradient in zip(sums, gradients, strict=True)
-            ]
-            return index + 1, loss + more, sums
-
-        zeros = [tf.zeros(v.shape, tf.float32) for v in self.trainable_variables]
-        _, loss, gradients = tf.while_loop(
-            lambda index, *_: index < parts,
-            add_part,
-            (tf.constant(0), tf.constant(0.0), zeros),
-            maximum_iterations=parts,
-            parallel_iterations=1,
-        )
-        return loss, gradients
-
-
-def _sum(x: tf.Tensor) -> tf.Tensor:
-    """The sum over replicas; `x` itself where there is one."""
-    return tf.distribute.get_replica_context().all_reduce("sum", x)

@@ -32,14 +32,14 @@ class MaskReport:
 def mask_reports(model: Any) -> list[MaskReport]:
     """Reports every masked kernel of a GPT; an empty list for a dense model.
 
-    Moments are looked at where the model's optimizer has them.
+    Moments are looked at where the model's optimizer has them at pruned positions.
     """
     weights, reports = model.named_weights(), []
     has_slots = getattr(model.optimizer, "has_slots", False)
     for path, mask_variable in model.named_masks().items():
         mask = mask_variable.numpy()
         variables = [weights[path]]
-        if has_slots:
+        if has_slots and model.optimizer.kept_mask(weights[path]) is None:
             variables += model.optimizer.slots(weights[path])
         leaks = np.zeros(mask.shape, np.bool_)
         for variable in variables:

@@ -131,5 +131,6 @@ def _compile(model: GPT, settings: FinetuneConfig, total_steps: int) -> None:
         adamw(settings, schedule),
         NextTokenCrossentropy(settings.label_smoothing),
         micro_batches=settings.micro_batches,
+        recompute=settings.recompute,
         jit_compile=settings.jit_compile,
     )
