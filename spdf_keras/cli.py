@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from spdf_keras import __version__
-from spdf_keras.errors import ExportError, InputError
+from spdf_keras.errors import ExportError, InputError, StoppedError, TrainingError
 
 COMMANDS = (
     "quickstart",
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     0 is success, 2 bad input (one sentence on the standard error stream), 1 what
-    the system refused or a failed export, 130 an interrupt.
+    the system refused, a failed export or a training that cannot go on, and 128 plus
+    the signal's number a stop by a signal: 130 an interrupt, 143 a termination.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -42,9 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
         return 2
-    except ExportError as error:
+    except (ExportError, TrainingError) as error:
         print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
         return 1
+    except StoppedError as stopped:
+        print(f"\nspdf-keras {args.command}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         message = "interrupted; what was finished or checkpointed is kept"
         print(f"\nspdf-keras {args.command}: {message}.", file=sys.stderr)

@@ -5,15 +5,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 
-def load_tensorflow() -> None:
-    """Imports TensorFlow without its start-up notes.
+def load_tensorflow(start: bool = True) -> None:
+    """Imports TensorFlow without its start-up notes, and starts it.
 
-    They (oneDNN, no GPU found) come from native code, straight to the standard
-    error stream, before any log level is read.
+    With `start` false its devices can still be set up. The notes (oneDNN, no GPU
+    found) come from native code, straight to the standard error stream, before any
+    log level is read.
     """
     # Native errors that matter reach us as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,7 +28,8 @@ def load_tensorflow() -> None:
         import spdf_keras.keras2  # noqa: F401
 
         tf.config.list_physical_devices()
-        tf.constant(0)  # the first use of a device has notes of its own
+        if start:
+            tf.constant(0)  # the first use of a device has notes of its own
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -62,7 +65,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Shows training: step, loss, time left.
+    """Shows training: step, loss, speed, exaFLOPs, time left.
 
     Yields a function that takes the records of `StepLog`. Where the standard
     error stream is no terminal, a plain line is printed every 30 seconds.
@@ -74,6 +77,16 @@ def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             for key, name in (("loss", "loss"), ("validation_loss", "validation")):
                 if key in record:
                     shown[key] = f"{name} {record[key]:.3f}"
+            if "tokens_per_second" in record:
+                shown["speed"] = (
+                    f"{record['tokens_per_second']:,.0f} tokens/s  "
+                    f"{record['utilization']:.0%} of peak  "
+                    f"{record['exaflops']:.3g} exaFLOPs "
+                    f"(dense {record['dense_exaflops']:.3g})"
+                )
+            if "seconds_left" in record:
+                left = timedelta(seconds=round(record["seconds_left"]))
+                shown["left"] = f"{left} left"
             step, total = record["step"], record["total_steps"]
             show(step, total, f"step {step} of {total}  " + "  ".join(shown.values()))
 

@@ -12,3 +12,19 @@ class InputError(ValueError):
 
 class ExportError(RuntimeError):
     """An artefact did not compute what the model computes; none was delivered."""
+
+
+class TrainingError(RuntimeError):
+    """A training cannot go on; its last checkpoint is as good as it was."""
+
+
+class StoppedError(Exception):
+    """A signal has stopped a training, after a checkpoint was written.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

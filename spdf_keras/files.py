@@ -1,4 +1,4 @@
-"""Text files that are there as a whole, or as before."""
+"""Files that are there as a whole, or as before."""
 
 import os
 from pathlib import Path
@@ -15,3 +15,14 @@ def replace_file(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until a folder's files, and which files it has, are on the disk."""
+    for path in (*folder.iterdir(), folder):
+        if path.is_file() or path == folder:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

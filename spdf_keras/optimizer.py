@@ -94,7 +94,8 @@ class AdamW(keras.optimizers.AdamW):
             return
         self._build_index_dict(var_list)
         self._built = True
-        self._momentums, self._velocities = [], []
+        self._momentums: list[tf.Variable] = []
+        self._velocities: list[tf.Variable] = []
         for variable in var_list:
             mask = self.kept_mask(variable)
             shape = variable.shape

@@ -79,7 +79,7 @@ class Shards:
             InputError: If one is not what was written.
         """
         for split in SPLITS:
-            for shard in self.index["splits"][split]["shards"]:
+            for shard in self._shards(split):
                 with (self.folder / shard["file"]).open("rb") as file:
                     checksum = hashlib.file_digest(file, "sha256").hexdigest()
                 if checksum != shard["sha256"]:
@@ -87,6 +87,13 @@ class Shards:
                         f"The shard '{self.folder / shard['file']}' has changed since "
                         "it was written: run `spdf-keras prepare` again."
                     )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the tokens and their order; equal for equal shards anywhere."""
+        shards = [s["sha256"] for part in SPLITS for s in self._shards(part)]
+        text = json.dumps([self.context_length, shards])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def context_length(self) -> int:
@@ -103,7 +110,7 @@ class Shards:
 
     def rows(self, split: str) -> "_Rows":
         """The sequences of a split, addressed by number, mapped from disk."""
-        files = [s["file"] for s in self.index["splits"][split]["shards"]]
+        files = [shard["file"] for shard in self._shards(split)]
         return _Rows([np.load(self.folder / name, mmap_mode="r") for name in files])
 
     def batches(
@@ -114,6 +121,7 @@ class Shards:
         stop: int,
         num_workers: int = 1,
         worker: int = 0,
+        replicas: int = 1,
     ) -> "tf.data.Dataset":
         """Training batches number `start` to `stop - 1`, as of one endless stream.
 
@@ -127,20 +135,21 @@ class Shards:
             stop: The step after the last.
             num_workers: Workers that share each batch; divides `batch_size`.
             worker: Which of them reads: its part of the batch, in order.
+            replicas: Elements that a worker's part of a step comes in.
 
         Returns:
-            A dataset of `(token_ids, labels)`, each int32 of
-            `(batch_size / num_workers, context_length)`, the labels one token
-            ahead.
+            A dataset of `(token_ids, labels)`, each int32 of `(batch_size /
+            num_workers / replicas, context_length)`, the labels one token ahead.
 
         Raises:
             InputError: If the workers cannot share the batch.
         """
-        share, rest = divmod(batch_size, max(num_workers, 1))
+        parts = num_workers * replicas
+        share, rest = divmod(batch_size, max(parts, 1))
         if num_workers < 1 or rest:
             raise InputError(
-                f"`num_workers` must divide batch_size={batch_size}. Received: "
-                f"num_workers={num_workers}."
+                f"`num_workers` times `replicas` must divide batch_size={batch_size}. "
+                f"Received: num_workers={num_workers}, replicas={replicas}."
             )
         if not 0 <= worker < num_workers:
             raise InputError(
@@ -149,29 +158,57 @@ class Shards:
         order = _EpochOrder(self.num_sequences(), seed)
         rows = self.rows("train")
 
-        def read(step: NDArray[np.int64]) -> NDArray[np.int32]:
-            first = int(step) * batch_size + worker * share
+        def read(element: NDArray[np.int64]) -> NDArray[np.int32]:
+            step, replica = divmod(int(element), replicas)
+            first = step * batch_size + (worker * replicas + replica) * share
             return rows[order.sequences(first, share)]
 
-        return self._dataset(read, start, stop, share)
+        return self._dataset(read, start * replicas, stop * replicas, share)
 
-    def validation(self, batch_size: int, max_batches: int = 0) -> "tf.data.Dataset":
-        """The validation split once, in order; the incomplete last batch left out.
+    def validation(
+        self,
+        batch_size: int,
+        batches: int,
+        num_workers: int = 1,
+        worker: int = 0,
+        replicas: int = 1,
+    ) -> "tf.data.Dataset":
+        """The first batches of the validation split, in order.
+
+        Args:
+            batch_size: Sequences per batch, of all workers together.
+            batches: How many; see `validation_batches`.
+            num_workers: As for `batches`.
+            worker: As for `batches`.
+            replicas: As for `batches`.
+        """
+        share = batch_size // (num_workers * replicas)
+        rows = self.rows("validation")
+
+        def read(element: NDArray[np.int64]) -> NDArray[np.int32]:
+            step, replica = divmod(int(element), replicas)
+            first = step * batch_size + (worker * replicas + replica) * share
+            return rows[first + np.arange(share)]
+
+        return self._dataset(read, 0, batches * replicas, share)
+
+    def validation_batches(
+        self, batch_size: int, max_batches: int = 0, parts: int = 1
+    ) -> tuple[int, int]:
+        """The size and the number of whole batches in the validation split.
 
         Args:
             batch_size: Sequences per batch, at most those that there are.
             max_batches: Batches at the most; 0 is all.
+            parts: Must divide the size: replicas that share a batch.
         """
         count = self.num_sequences("validation")
-        batch_size = max(1, min(batch_size, count))
-        rows = self.rows("validation")
+        size = min(batch_size, count) // parts * parts
+        batches = count // size if size else 0
+        return size, min(batches, max_batches) if max_batches else batches
 
-        def read(step: NDArray[np.int64]) -> NDArray[np.int32]:
-            return rows[int(step) * batch_size + np.arange(batch_size)]
-
-        batches = count // batch_size
-        stop = min(batches, max_batches) if max_batches else batches
-        return self._dataset(read, 0, stop, batch_size)
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        return list(self.index["splits"][split]["shards"])
 
     def _dataset(
         self, read: Any, start: int, stop: int, batch_size: int

@@ -184,9 +184,8 @@ class LanguageModel(keras.Model):
         ]
 
         def add_part(index: tf.Tensor, loss: tf.Tensor, sums: Any) -> Any:
-            more, gradients = self._loss_and_gradients(
-                *(x[index] for x in inputs), scale
-            )
+            ids, targets, shares = (x[index] for x in inputs)
+            more, gradients = self._loss_and_gradients(ids, targets, shares, scale)
             sums = [
                 total + tf.cast(gradient, total.dtype)
                 for total, gradient in zip(sums, gradients, strict=True)

@@ -1,59 +1,127 @@
-"""Keras callbacks: the step log, validation, checkpoints."""
+"""Keras callbacks: the step log with its alarm, validation, checkpoints."""
 
+import math
+import shutil
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.errors import TrainingError
 from spdf_keras.keras2 import keras
-from spdf_keras.training.checkpoint import save_checkpoint
+from spdf_keras.sparsity.report import mask_reports
+from spdf_keras.training.checkpoint import checkpoint_step, save_checkpoint
 from spdf_keras.training.run import Run
+from spdf_keras.training.stopping import StopRequest
+from spdf_keras.training.work import StepWork
 
 Report = Callable[[dict[str, Any]], None]
 
+# Steps whose median duration gives the time left.
+_RECENT = 50
+
 
 class StepLog(keras.callbacks.Callback):
-    """Writes a record per step to the run and to TensorBoard.
+    """Writes a record per step to the run and to TensorBoard, and stops on NaN.
 
     Args:
-        run: Where the records go.
+        run: Where the records go. What it holds is shown in TensorBoard again, so
+            that a resumed run has each step once there too.
         total_steps: Steps of the whole training, for the time left.
         report: Also gets each record, as it comes; for a progress display.
+        work: What a step computes; without it, records tell no speed.
+        writes: False only looks out for NaN, in workers that do not write.
     """
 
     def __init__(
-        self, run: Run, total_steps: int, report: Report | None = None
+        self,
+        run: Run,
+        total_steps: int,
+        report: Report | None = None,
+        work: StepWork | None = None,
+        writes: bool = True,
     ) -> None:
         super().__init__()
         self._run, self._total, self._report = run, total_steps, report
-        self._events = tf.summary.create_file_writer(str(run.folder / "tensorboard"))
+        self._work, self._writes = work, writes
+        self._recent: deque[float] = deque(maxlen=_RECENT)
         self._begin = 0.0
+        if writes:
+            folder = run.folder / "tensorboard"
+            shutil.rmtree(folder, ignore_errors=True)
+            self._events = tf.summary.create_file_writer(str(folder))
+            for record in run.metrics():
+                self._show(record)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # Validation and checkpoints between steps are not the step's time.
         self._begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        now = time.perf_counter()
+        seconds = time.perf_counter() - self._begin
+        optimizer = self.model.optimizer
+        step = int(optimizer.iterations.numpy())
         record = {
-            "step": int(self.model.optimizer.iterations.numpy()),
+            "step": step,
             "loss": float(logs["batch_loss"]),
-            "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
-            "seconds": round(now - self._begin, 4),
+            "learning_rate": float(optimizer.learning_rate.numpy()),
         }
+        if "gradient_norm" in logs:
+            record["gradient_norm"] = float(logs["gradient_norm"])
+        self._check(record)
+        if getattr(optimizer, "scales_loss", False):
+            record["loss_scale"] = float(optimizer.loss_scale.numpy())
+            if not math.isfinite(record["gradient_norm"]):
+                record.pop("gradient_norm")  # no number in JSON; the step was skipped
+        self._recent.append(seconds)
+        left = (self._total - step) * statistics.median(self._recent)
+        record |= {"seconds": round(seconds, 4), "seconds_left": round(left, 1)}
+        if self._work:
+            work = self._work
+            record |= {
+                "tokens_per_second": round(work.tokens / seconds, 1),
+                "utilization": round(work.flops / seconds / work.peak, 4),
+                "exaflops": step * work.flops / 1e18,
+                "dense_exaflops": step * work.dense_flops / 1e18,
+            }
         self.write(record)
+
+    def _check(self, record: dict[str, Any]) -> None:
+        scaled = getattr(self.model.optimizer, "scales_loss", False)
+        names = ("loss",) if scaled else ("loss", "gradient_norm")
+        bad = [n for n in names if not math.isfinite(record.get(n, 0.0))]
+        if scaled and float(self.model.optimizer.loss_scale.numpy()) < 1:
+            bad.append("gradient_norm")
+        if not bad:
+            return
+        saved = self._run.checkpoints()
+        kept = f"of step {checkpoint_step(saved[-1])} is kept" if saved else "is none"
+        raise TrainingError(
+            f"The {bad[0].replace('_', ' ')} of step {record['step']} is not finite "
+            f"({record[bad[0]]}), so the training stops: its last checkpoint {kept}. "
+            "A lower train.learning_rate or a longer warm-up helps, in a new run; so "
+            "does float32 where another precision was used."
+        )
 
     def write(self, record: dict[str, Any]) -> None:
         """Writes one record, which must have a `step`."""
+        if not self._writes:
+            return
         self._run.log(record)
-        with self._events.as_default(step=record["step"]):
-            for name, value in record.items():
-                if name != "step":
-                    tf.summary.scalar(name, value)
+        self._show(record)
         if self._report:
             self._report({**record, "total_steps": self._total})
+
+    def _show(self, record: dict[str, Any]) -> None:
+        with self._events.as_default(step=record["step"]):
+            for name, value in record.items():
+                values = value.items() if isinstance(value, dict) else [("", value)]
+                for path, number in values:
+                    if name != "step" and isinstance(number, int | float):
+                        tf.summary.scalar(f"{name}/{path}".rstrip("/"), number)
 
 
 class Validate(keras.callbacks.Callback):
@@ -61,40 +129,114 @@ class Validate(keras.callbacks.Callback):
 
     Args:
         dataset: The validation batches.
+        steps: How many there are.
         every: Steps between measurements; 0 never measures.
         log: Takes the records.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, every: int, log: StepLog) -> None:
+    def __init__(self, dataset: Any, steps: int, every: int, log: StepLog) -> None:
         super().__init__()
-        self._dataset, self._every, self._log = dataset, every, log
+        self._dataset, self._steps, self._every, self._log = dataset, steps, every, log
+        self._last: tuple[int, float] = (0, math.nan)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = int(self.model.optimizer.iterations.numpy())
         if self._every and step % self._every == 0:
             self.measure(step)
 
-    def measure(self, step: int) -> float:
-        """Measures and logs the loss now."""
-        loss = self.model.evaluate(self._dataset, verbose=0, return_dict=True)["loss"]
-        self._log.write({"step": step, "validation_loss": float(loss)})
-        return float(loss)
+    def measure(self, step: int) -> None:
+        """Measures and logs the loss now, if it was not yet at this step."""
+        if self.at(step) is not None:
+            return
+        results = self.model.evaluate(
+            self._dataset, steps=self._steps, verbose=0, return_dict=True
+        )
+        self._last = step, float(results["loss"])
+        self._log.write({"step": step, "validation_loss": self._last[1]})
+
+    def at(self, step: int) -> float | None:
+        """The loss after `step`, where it was measured there."""
+        return self._last[1] if self._last[0] == step else None
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every so many steps.
+    """Saves a checkpoint every so many steps, and stops where it is asked to.
+
+    Each comes with a record of every mask's density and violations; it must come
+    after the other callbacks, whose records it makes lasting.
 
     Args:
-        folder: Where checkpoints go.
+        run: Whose checkpoints they are.
         every: Steps between checkpoints; 0 never saves.
         keep: How many of the newest to keep.
+        log: Takes the records of the masks.
+        validate: Knows which losses were measured; None where there are none.
+        request: Says whether to stop.
+        stop: The variable by which workers stop after the same step; None alone.
+        writes: False saves nothing, in workers that do not write.
     """
 
-    def __init__(self, folder: Path, every: int, keep: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        every: int,
+        keep: int,
+        log: StepLog,
+        validate: Validate | None,
+        request: StopRequest,
+        stop: tf.Variable | None = None,
+        writes: bool = True,
+    ) -> None:
         super().__init__()
-        self._folder, self._every, self._keep = folder, every, keep
+        self._run, self._every, self._keep = run, every, keep
+        self._log, self._validate, self._writes = log, validate, writes
+        self._request, self._stop = request, stop
+        self._saved = 0
+        self.stopped = False
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = int(self.model.optimizer.iterations.numpy())
-        if self._every and step % self._every == 0:
-            save_checkpoint(self.model, self._folder, step, self._keep)
+        if self._stop is None:
+            self.stopped = bool(self._request.signal)
+        else:
+            self.stopped = logs["stop"] > 0
+            if self._request.signal:
+                self._stop.assign(1.0)  # all workers see it in the next step
+        if self.stopped:
+            self.model.stop_training = True
+        due = bool(self._every) and step % self._every == 0
+        if self.stopped or due:
+            self.save(step, due)
+
+    def save(self, step: int, due: bool = True) -> None:
+        """Saves a checkpoint now, if there was none of this step.
+
+        Args:
+            step: The last step.
+            due: Whether a run that nobody stops saves here too: then it is recorded.
+        """
+        if step == self._saved or not self._writes:
+            return
+        self._log_masks(step, due)
+        self._run.sync_metrics()
+        loss = self._validate.at(step) if self._validate else None
+        save_checkpoint(self.model, self._run.checkpoint_folder, step, self._keep, loss)
+        self._saved = step
+
+    def _log_masks(self, step: int, record: bool) -> None:
+        reports = mask_reports(self.model)
+        leaking = [report.path for report in reports if report.violations]
+        if leaking:
+            raise TrainingError(
+                f"The mask of '{leaking[0]}' does not hold after step {step}: pruned "
+                "weights are not zero. No checkpoint was written of it. Something "
+                "outside the model has changed its weights."
+            )
+        if reports and record:
+            self._log.write(
+                {
+                    "step": step,
+                    "density": {r.path: r.density for r in reports},
+                    "violations": {r.path: r.violations for r in reports},
+                }
+            )

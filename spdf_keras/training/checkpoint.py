@@ -1,8 +1,9 @@
 """Checkpoints: weights, masks and optimizer state of one step, in one folder.
 
 Files are safetensors, readable without TensorFlow and without running code.
-Masks take one bit per weight. A checkpoint appears under its name only when it
-is whole.
+Masks take one bit per weight, and of masked weights only the kept ones have moments
+in the file. A checkpoint appears under its name only when it is whole and on the
+disk, and older ones go only after that.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
+from spdf_keras.files import sync_folder
 from spdf_keras.sparsity.masks import pack_mask, unpack_mask
 
 _NAME = re.compile(r"step-(\d{8})")
+_UNFINISHED = ".unfinished-"
 Arrays = dict[str, NDArray[Any]]
+
+
+class DamagedError(InputError):
+    """A checkpoint is not what was written; one before it may be."""
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -38,55 +46,95 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(match[1])
 
 
-def save_checkpoint(model: Any, folder: Path, step: int, keep: int = 2) -> Path:
+def save_checkpoint(
+    model: Any,
+    folder: Path,
+    step: int,
+    keep: int = 2,
+    validation_loss: float | None = None,
+) -> Path:
     """Writes the model and its optimizer, then removes the oldest checkpoints.
 
     Args:
         model: A compiled GPT.
         folder: Where checkpoints go.
         step: The step that was done last.
-        keep: How many of the newest to keep.
+        keep: How many of the newest to keep. The one of the lowest validation loss
+            stays too.
+        validation_loss: The loss after that step, where it was measured.
 
     Returns:
         The folder of the checkpoint.
     """
     from safetensors.numpy import save_file
 
-    weights = model.named_weights()
-    contents: dict[str, Arrays] = {
-        "weights": {path: weight.numpy() for path, weight in weights.items()},
-        "masks": {
-            path: pack_mask(mask.numpy()) for path, mask in model.named_masks().items()
-        },
-    }
-    if getattr(model.optimizer, "has_slots", False):
-        contents["optimizer"] = {
-            f"{slot}/{path}": variable.numpy()
-            for path, weight in weights.items()
-            for slot, variable in zip("mv", model.optimizer.slots(weight), strict=True)
-        }
     final = folder / f"step-{step:08d}"
-    unfinished = folder / f".unfinished-{step:08d}"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder / f"{_UNFINISHED}{step:08d}"
+    for path in folder.glob(_UNFINISHED + "*"):  # a kill has left it
+        shutil.rmtree(path)
     unfinished.mkdir(parents=True)
     try:
-        for name, arrays in contents.items():
+        for name, arrays in _contents(model):
             if arrays:
                 save_file(arrays, unfinished / f"{name}.safetensors")
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": _checksum(path)}
             for path in sorted(unfinished.iterdir())
         }
-        state = {"format": 1, "step": step, "sparsity": model.sparsity, "files": files}
+        scaling = getattr(model.optimizer, "scaling_state", {})
+        state = {
+            "format": 2,
+            "step": step,
+            "sparsity": model.sparsity,
+            "validation_loss": validation_loss,
+            "loss_scaling": {name: float(v.numpy()) for name, v in scaling.items()},
+            "files": files,
+        }
         (unfinished / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+        sync_folder(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(unfinished, final)
+        sync_folder(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+    best = best_checkpoint(folder)
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(old)
     return final
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the lowest validation loss, the older of equals.
+
+    None where no loss was measured at the step of a checkpoint.
+    """
+    best, lowest = None, float("inf")
+    for path in list_checkpoints(folder):
+        try:
+            loss = json.loads((path / "state.json").read_text())["validation_loss"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or of an earlier format
+        if loss is not None and loss < lowest:
+            best, lowest = path, loss
+    return best
+
+
+def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
+    weights, masks = model.named_weights(), model.named_masks()
+    yield "weights", {path: weight.numpy() for path, weight in weights.items()}
+    yield "masks", {path: pack_mask(mask.numpy()) for path, mask in masks.items()}
+    moments = {}
+    if getattr(model.optimizer, "has_slots", False):
+        for path, weight in weights.items():
+            slots = model.optimizer.slots(weight)
+            for name, variable in zip("mv", slots, strict=True):
+                moment = variable.numpy()
+                if path in masks and moment.shape == weight.shape:
+                    moment = moment[masks[path].numpy()]
+                moments[f"{name}/{path}"] = moment
+    yield "optimizer", moments
 
 
 def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) -> int:
@@ -102,10 +150,12 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
         The step after which it was written.
 
     Raises:
-        InputError: If a file is missing or damaged, does not fit the model, or
-            the model is sparse and the checkpoint has no masks.
+        DamagedError: If a file is missing or damaged.
+        InputError: If it does not fit the model, or the model is sparse and the
+            checkpoint has no masks.
     """
-    files = _checked_files(checkpoint)
+    state = _checked_state(checkpoint)
+    files = state["files"]
     weights, masks = model.named_weights(), model.named_masks()
     arrays = _load(checkpoint, "weights", files)
     bits = _load(checkpoint, "masks", files)
@@ -115,7 +165,8 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
             f"(sparsity={model.sparsity}). Use a checkpoint of a sparse run, or "
             "build the model with sparsity 0."
         )
-    _check_fit(checkpoint, weights, arrays)
+    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    _check_fit(checkpoint, shapes, arrays)
     if set(bits) != set(masks):
         odd = sorted(set(bits) ^ set(masks))[0]
         raise InputError(
@@ -127,13 +178,21 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
     }
     for path, mask in drawn.items():
         if np.any(arrays[path][~mask]):
-            raise InputError(
+            raise DamagedError(
                 f"The checkpoint '{checkpoint}' is damaged: '{path}' is not zero "
                 "where its mask is."
             )
     moments = _load(checkpoint, "optimizer", files) if optimizer else {}
     if optimizer:
-        _check_fit(checkpoint, weights, moments, ("m/", "v/"))
+        for path, moment in moments.items():
+            kept = drawn.get(path[2:])
+            if kept is not None and moment.shape == kept.shape:  # of format 1
+                moments[path] = moment[kept]
+        shapes = {
+            path: (int(drawn[path].sum()),) if path in drawn else tuple(weight.shape)
+            for path, weight in weights.items()
+        }
+        _check_fit(checkpoint, shapes, moments, ("m/", "v/"))
     # Nothing is written to the model before everything has been checked.
     for path, mask in drawn.items():
         masks[path].assign(mask)
@@ -145,8 +204,19 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
         model.optimizer.iterations.assign(step)
         for path, weight in weights.items():
             for slot, variable in zip("mv", model.optimizer.slots(weight), strict=True):
-                variable.assign(moments[f"{slot}/{path}"])
+                moment = moments[f"{slot}/{path}"]
+                if tuple(variable.shape) != moment.shape:
+                    moment = _spread(moment, drawn[path])
+                variable.assign(moment)
+        for name, variable in model.optimizer.scaling_state.items():
+            variable.assign(state["loss_scaling"][name])
     return step
+
+
+def _spread(kept: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    spread = np.zeros(mask.shape, kept.dtype)
+    spread[mask] = kept
+    return spread
 
 
 def _checksum(path: Path) -> str:
@@ -154,21 +224,21 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _checked_files(checkpoint: Path) -> dict[str, Any]:
+def _checked_state(checkpoint: Path) -> dict[str, Any]:
     try:
-        files = json.loads((checkpoint / "state.json").read_text())["files"]
-        for name, expected in files.items():
+        state = json.loads((checkpoint / "state.json").read_text())
+        for name, expected in state["files"].items():
             path = checkpoint / name
             if path.stat().st_size != expected["bytes"]:
                 raise ValueError(f"{name} has the wrong size")
             if _checksum(path) != expected["sha256"]:
                 raise ValueError(f"{name} has the wrong checksum")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(
             f"The checkpoint '{checkpoint}' is damaged or incomplete: {error}. "
             "Remove its folder to go on from the one before."
         ) from error
-    return dict(files)
+    return dict(state)
 
 
 def _load(checkpoint: Path, name: str, files: dict[str, Any]) -> Arrays:
@@ -180,14 +250,12 @@ def _load(checkpoint: Path, name: str, files: dict[str, Any]) -> Arrays:
 
 def _check_fit(
     checkpoint: Path,
-    weights: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
     arrays: Arrays,
     prefixes: tuple[str, ...] = ("",),
 ) -> None:
     expected = {
-        prefix + path: tuple(weight.shape)
-        for prefix in prefixes
-        for path, weight in weights.items()
+        prefix + path: shape for prefix in prefixes for path, shape in shapes.items()
     }
     found = {path: array.shape for path, array in arrays.items()}
     for path in sorted(expected.keys() | found.keys()):

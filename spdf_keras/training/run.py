@@ -175,6 +175,12 @@ class Run:
             except ValueError:
                 return  # a kill may cut the last line
 
+    def sync_metrics(self) -> None:
+        """Waits until its metrics are on the disk."""
+        if self._metrics_file.is_file():
+            with self._metrics_file.open("rb") as file:
+                os.fsync(file.fileno())
+
     def forget_after(self, step: int) -> None:
         """Drops metrics of steps after `step`, which will be done again."""
         kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]

@@ -81,8 +81,8 @@ def test_workers_share_each_batch(folder: Path) -> None:
             together = np.concatenate([part[step] for part in parts], axis=1)
             np.testing.assert_array_equal(together, batch)
     for shard, sentence in (
-        ((5, 0), "`num_workers` must divide batch_size=12"),
-        ((0, 0), "`num_workers` must divide"),
+        ((5, 0), "must divide batch_size=12. Received: num_workers=5"),
+        ((0, 0), "`num_workers` times `replicas` must divide"),
         ((3, 3), "`worker` must be 0 to 2"),
         ((3, -1), "`worker` must be 0 to 2"),
     ):
@@ -109,8 +109,10 @@ def test_an_epoch_visits_every_sequence_once_and_labels_are_one_ahead(
 def test_validation_is_read_once_in_order(folder: Path) -> None:
     opened = Shards.open(folder)
     count = opened.num_sequences("validation")
-    rows = [x.numpy() for x, _ in opened.validation(3)]
-    assert len(rows) == count // 3 and len(list(opened.validation(3, 2))) == 2
+    rows = [x.numpy() for x, _ in opened.validation(3, count // 3)]
+    assert len(rows) == count // 3
+    assert opened.validation_batches(3) == (3, count // 3)
+    assert opened.validation_batches(3, 2) == (3, 2)
     np.testing.assert_array_equal(
         np.concatenate(rows),
         opened.rows("validation")[np.arange(count // 3 * 3)][:, :-1],

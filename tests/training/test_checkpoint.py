@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from spdf_keras import build_gpt
@@ -152,4 +151,4 @@ def test_moments_are_those_of_the_kept_weights(saved: Path) -> None:
     kernel = weights["block_0/output/kernel"]
     for slot in "mv":
         moment = moments[f"{slot}/block_0/output/kernel"]
-        np.testing.assert_array_equal(moment != 0, kernel != 0)
+        assert moment.shape == ((kernel != 0).sum(),) and moment.all()

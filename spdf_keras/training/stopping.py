@@ -1,0 +1,48 @@
+"""Stops a training at the end of a step, when the system or the user asks for it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether a signal has come.
+
+    Attributes:
+        signal: Its number; 0 while none has come.
+    """
+
+    signal = 0
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turns the first SIGTERM or SIGINT into a request; a second one acts at once.
+
+    Signals reach the main thread alone: in another one nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def handle(number: int, frame: Any) -> None:
+        request.signal = number
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            # None is a handler that was not set from Python.
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    for number in _SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield request
+    finally:
+        restore()

@@ -1,0 +1,196 @@
+"""The command `pretrain`, killed, stopped, hurt and resumed, in processes."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spdf_keras.config import Config, config_from_tables, to_toml
+from spdf_keras.data.shards import Shards
+
+# What a machine's speed decides.
+TIMES = {"seconds", "seconds_left", "tokens_per_second", "utilization"}
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def start(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Starts `spdf-keras pretrain` on the small corpus into a folder."""
+    model = {"num_layers": 2, "num_heads": 2, "hidden_dim": 128}
+    tables = {
+        "model": {**model, "vocabulary_size": 400, "max_sequence_length": 32},
+        "sparsity": {"sparsity": 0.75, "seed": 3},
+        "train": {
+            "batch_size": 8,
+            "tokens": 60 * 8 * 32,
+            "warmup_tokens": 10 * 8 * 32,
+            "checkpoint_every": 4,
+            "validate_every": 8,
+        },
+    }
+    file = tmp_path_factory.mktemp("config") / "config.toml"
+    config: Config = config_from_tables(tables)
+    file.write_text(to_toml(config))
+
+    def run(
+        folder: Path, *arguments: str, limit: int = 0, **environment: str
+    ) -> "subprocess.Popen[str]":
+        def limit_files() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        command = ["-m", "spdf_keras", "pretrain", str(file), "--out", str(folder)]
+        return subprocess.Popen(
+            [sys.executable, *command, "--data", str(shards.folder), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            preexec_fn=limit_files if limit else None,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(start(folder))
+    return folder
+
+
+def finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    """Waits for a process, and returns its standard error stream."""
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == code, error
+    assert "Traceback" not in error
+    return error
+
+
+def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+    assert process.poll() is None, process.communicate()[1]
+
+
+def checkpoints(folder: Path) -> dict[str, bytes]:
+    """Every file of every checkpoint, by its place."""
+    place = folder / "checkpoints"
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {str(file.relative_to(place)): file.read_bytes() for file in files}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in TIMES}
+        for line in lines
+    ]
+
+
+def assert_same(resumed: Path, undisturbed: Path) -> None:
+    assert checkpoints(resumed) == checkpoints(undisturbed)
+    assert records(resumed) == records(undisturbed)
+    results = [
+        (folder / "result.json").read_text() for folder in (resumed, undisturbed)
+    ]
+    assert results[0] == results[1]
+
+
+def tensorboard_steps(folder: Path) -> list[int]:
+    """The steps of the losses that TensorBoard shows."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return [
+        event.step
+        for file in sorted((folder / "tensorboard").iterdir())
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.tag == "loss"
+    ]
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(
+    start: Start, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for(lambda: list(folder.glob("checkpoints/step-*")), process)
+    process.send_signal(signal.SIGTERM)
+    told = finish(process, 128 + signal.SIGTERM)
+    step = len([r for r in records(folder) if "loss" in r])
+    assert f"stopped after step {step} of 60, with a checkpoint" in told
+    newest = sorted(folder.glob("checkpoints/step-*"))[-1]
+    assert newest.name == f"step-{step:08d}" and not (folder / "result.json").exists()
+
+    # What a full disk does to the next checkpoint: an error, and nothing lost.
+    before = checkpoints(folder)
+    told = finish(start(folder, limit=300_000), 1)
+    assert "File too large" in told and checkpoints(folder) == before
+
+    # A file that a failing disk has cut: the checkpoint before it serves.
+    file = newest / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    told = finish(start(folder, "--resume"))
+    assert f"{newest}' is damaged or incomplete: optimizer.safetensors" in told
+    assert "Going on from 'step-" in told
+    assert_same(folder, undisturbed)
+    assert tensorboard_steps(folder) == list(range(1, 61))
+
+
+def test_no_resume_refuses_a_run(start: Start, undisturbed: Path) -> None:
+    before = checkpoints(undisturbed)
+    told = finish(start(undisturbed, "--no-resume"), 2)
+    assert "exists, and --no-resume was given. Choose another folder" in told
+    assert checkpoints(undisturbed) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_five_times_a_run_ends_as_if_undisturbed(
+    start: Start, undisturbed: Path, tmp_path: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    folder = tmp_path / "run"
+    writing = 0
+    for kill in range(5):
+        process = start(folder)
+        metrics = folder / "metrics.jsonl"
+        if kill % 2:  # while a checkpoint is written
+            wait_for(lambda: list(folder.glob("checkpoints/.unfinished-*")), process)
+            time.sleep(draw.uniform(0, 0.004))
+        else:
+            size = metrics.stat().st_size if metrics.exists() else 0
+            size += draw.randrange(4000) if kill else 0
+            wait_for(
+                lambda: metrics.exists() and metrics.stat().st_size > size, process
+            )
+            time.sleep(draw.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        finish(process, -signal.SIGKILL)
+        writing += bool(list(folder.glob("checkpoints/.unfinished-*")))
+    assert writing  # some did hit a checkpoint in the middle
+    finish(start(folder))
+    assert_same(folder, undisturbed)
+    assert not list(folder.glob("checkpoints/.unfinished-*"))
+
+
+def workers(
+    start: Start, folder: Path, addresses: Sequence[str], *arguments: str
+) -> "list[subprocess.Popen[str]]":
+    return [
+        start(
+            folder, "--workers", ",".join(addresses), "--worker", str(index), *arguments
+        )
+        for index in range(len(addresses))
+    ]
