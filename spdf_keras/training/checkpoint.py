@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.errors import InputError
+from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.files import sync_folder
 from spdf_keras.sparsity.masks import pack_mask, unpack_mask
 
@@ -65,7 +65,11 @@ def save_checkpoint(
 
     Returns:
         The folder of the checkpoint.
+
+    Raises:
+        TrainingError: If the disk does not take it; older ones stay as they are.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     final = folder / f"step-{step:08d}"
@@ -95,9 +99,13 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         os.rename(unfinished, final)
         sync_folder(folder)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"The checkpoint of step {step} cannot be written to '{folder}': {error}. "
+            "Those before it are kept: make room, and start again to go on from there."
+        ) from error
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     best = best_checkpoint(folder)
     for old in list_checkpoints(folder)[:-keep]:
         if old != best:

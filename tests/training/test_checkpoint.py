@@ -8,7 +8,7 @@ import pytest
 
 from spdf_keras import build_gpt
 from spdf_keras.config import GPTConfig
-from spdf_keras.errors import InputError
+from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.training import checkpoint as module
 from spdf_keras.training.checkpoint import (
     checkpoint_step,
@@ -63,7 +63,7 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_one_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_checksum", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TrainingError, match="step 4 cannot be .*No space left"):
         save_checkpoint(trained, saved.parent, 4, keep=1)
     assert list(saved.parent.iterdir()) == [saved]
 
