@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from spdf_keras import build_gpt
 from spdf_keras.config import PRESETS, GPTConfig
+from spdf_keras.errors import InputError
 from spdf_keras.optimizer import AdamW, WarmupDecay
 
 
@@ -122,4 +123,118 @@ def test_accumulation_equals_the_undivided_batch(
         # Sums in another order, through a few steps of Adam.
         np.testing.assert_allclose(
             weight.numpy(), models[1].named_weights()[path].numpy(), atol=2e-6
+        )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    jit_compile: bool, bad: float
+) -> None:
+    matrix, vector = tf.Variable([[1.0, -2.0]]), tf.Variable([3.0])
+    optimizer = AdamW(0.1)
+    optimizer.build([matrix, vector])
+
+    @tf.function(jit_compile=jit_compile)
+    def step(gradient: tf.Tensor) -> tf.Tensor:
+        return optimizer.step([(gradient, matrix), (tf.ones(1), vector)])
+
+    def state() -> list[bytes]:
+        slots = [*optimizer.slots(matrix), *optimizer.slots(vector)]
+        return [v.numpy().tobytes() for v in (matrix, vector, *slots)]
+
+    assert float(step(tf.constant([[3.0, 4.0]]))) == pytest.approx(math.sqrt(26))
+    before = state()
+    assert not math.isfinite(step(tf.constant([[bad, 1.0]])))
+    assert state() == before
+    step(tf.constant([[3.0, 4.0]]))
+    assert state() != before
+
+
+def test_the_loss_scale_halves_at_overflow_and_doubles_after_2000_good_steps() -> None:
+    weight = tf.Variable([1.0])
+    optimizer = AdamW(0.1, global_clipnorm=None)
+    optimizer.prepare([], scales_loss=True)
+    step = tf.function(lambda gradient: optimizer.step([(gradient, weight)]))
+    scale = float(optimizer.loss_scale)
+    step(tf.constant([math.inf]))
+    step(tf.constant([math.nan]))
+    assert weight.numpy() == [1.0] and float(optimizer.loss_scale) == scale / 4
+    # The first step that is taken is Adam's first: it moves by the learning rate.
+    assert float(step(tf.constant([scale / 4 * 0.5]))) == 0.5
+    assert weight.numpy()[0] == pytest.approx(0.9)
+    for _ in range(1999):
+        step(tf.constant([1.0]))
+    assert float(optimizer.loss_scale) == scale / 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_moments_of_kept_weights_alone_give_the_same_weights(
+    tiny: GPTConfig,
+    token_batches: Callable[..., Any],
+    jit_compile: bool,
+    precision: str,
+) -> None:
+    models = [
+        build_gpt(
+            tiny,
+            0.75,
+            kept_moments=kept,
+            jit_compile=jit_compile,
+            precision=precision,
+            learning_rate=1e-3,
+            warmup_tokens=64,
+        )
+        for kept in (False, True)
+    ]
+    # To the bit; XLA fuses the two updates differently, which rounds differently.
+    steps, tolerance = (3, 1e-6) if jit_compile else (20, 0.0)
+    for model in models:
+        model.fit(token_batches(steps), verbose=0)
+    full, kept = models
+    for path, weight in full.named_weights().items():
+        other = kept.named_weights()[path]
+        np.testing.assert_allclose(weight, other, rtol=0, atol=tolerance)
+        mask = full.named_masks().get(path)
+        for all_of_them, some in zip(
+            full.optimizer.slots(weight), kept.optimizer.slots(other), strict=True
+        ):
+            expected = all_of_them.numpy()
+            if mask is not None:
+                expected = expected[mask.numpy()]
+                assert some.shape == (mask.shape.num_elements() // 4,)
+            np.testing.assert_allclose(some, expected, rtol=0, atol=tolerance)
+
+
+def test_float16_needs_an_optimizer_that_scales_the_loss(tiny: GPTConfig) -> None:
+    model = build_gpt(tiny, precision="mixed_float16")
+    with pytest.raises(
+        InputError, match="mixed_float16 must be .*Received: Adam. Take"
+    ):
+        model.compile("adam")
+
+
+@pytest.mark.parametrize(("micro_batches", "jit_compile"), [(1, False), (2, True)])
+def test_recomputation_changes_no_result(
+    tiny: GPTConfig,
+    token_batches: Callable[..., Any],
+    micro_batches: int,
+    jit_compile: bool,
+) -> None:
+    models = [
+        build_gpt(
+            tiny,
+            0.75,
+            recompute=recompute,
+            micro_batches=micro_batches,
+            jit_compile=jit_compile,
+        )
+        for recompute in (False, True)
+    ]
+    losses = [m.fit(token_batches(5), verbose=0).history["loss"][0] for m in models]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for path, weight in models[0].named_weights().items():
+        np.testing.assert_allclose(
+            weight.numpy(), models[1].named_weights()[path].numpy(), atol=1e-6
         )

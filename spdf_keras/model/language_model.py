@@ -51,6 +51,8 @@ class LanguageModel(keras.Model):
         # Said explicitly, or Keras warns at each dataset with sample weights.
         kwargs.setdefault("weighted_metrics", [])
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        # What is logged has been added up over the replicas.
+        self.distribute_reduction_method = "first"
         self._prepare_optimizer()
         self.micro_batches, self.recompute = micro_batches, recompute
         self._set_untracked("_loss_tracker", keras.metrics.Mean(name="loss"))

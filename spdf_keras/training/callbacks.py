@@ -83,7 +83,7 @@ class StepLog(keras.callbacks.Callback):
             work = self._work
             record |= {
                 "tokens_per_second": round(work.tokens / seconds, 1),
-                "utilization": round(work.flops / seconds / work.peak, 4),
+                "utilization": float(f"{work.flops / seconds / work.peak:.4g}"),
                 "exaflops": step * work.flops / 1e18,
                 "dense_exaflops": step * work.dense_flops / 1e18,
             }

@@ -11,6 +11,7 @@ from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.training import checkpoint as module
 from spdf_keras.training.checkpoint import (
+    best_checkpoint,
     checkpoint_step,
     list_checkpoints,
     restore_checkpoint,
@@ -152,3 +153,38 @@ def test_moments_are_those_of_the_kept_weights(saved: Path) -> None:
     for slot in "mv":
         moment = moments[f"{slot}/block_0/output/kernel"]
         assert moment.shape == ((kernel != 0).sum(),) and moment.all()
+
+
+def test_the_best_checkpoint_stays_beside_the_newest(
+    trained: Any, tmp_path: Path
+) -> None:
+    for step, loss in ((1, 2.0), (2, 1.5), (3, 1.5), (4, None), (5, 1.75)):
+        save_checkpoint(trained, tmp_path, step, keep=1, validation_loss=loss)
+    steps = [checkpoint_step(path) for path in list_checkpoints(tmp_path)]
+    assert steps == [2, 5]
+    best = best_checkpoint(tmp_path)
+    assert best is not None and checkpoint_step(best) == 2
+
+
+@pytest.mark.parametrize("kept_moments", [False, True])
+def test_either_way_of_holding_moments_reads_the_other_one(
+    trained: Any, saved: Path, tiny: GPTConfig, tmp_path: Path, kept_moments: bool
+) -> None:
+    model = build_gpt(tiny, 0.75, kept_moments=kept_moments)
+    restore_checkpoint(model, saved, optimizer=True)
+    again = save_checkpoint(model, tmp_path / "again", 3)
+    for file in saved.iterdir():
+        assert (again / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_loss_scale_comes_back(
+    tiny: GPTConfig, token_batches: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = build_gpt(tiny, 0.75, precision="mixed_float16")
+    model.fit(token_batches(2), verbose=0)
+    model.optimizer.scaling_state["loss_scale"].assign(128.0)
+    saved = save_checkpoint(model, tmp_path, 2)
+    other = build_gpt(tiny, 0.75, precision="mixed_float16")
+    restore_checkpoint(other, saved, optimizer=True)
+    state = {k: float(v) for k, v in other.optimizer.scaling_state.items()}
+    assert state == {"loss_scale": 128.0, "good_steps": 2.0, "skipped": 0.0}

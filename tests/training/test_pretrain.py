@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from spdf_keras.config import Config, SparsityConfig, TrainConfig
+from spdf_keras.data.prepare import write_shards
+from spdf_keras.data.restaurants import pretraining_text
 from spdf_keras.data.shards import Shards
-from spdf_keras.errors import InputError
+from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.flops import training_flops
+from spdf_keras.model.build import build_gpt
 from spdf_keras.sparsity.report import mask_reports
+from spdf_keras.training.checkpoint import restore_checkpoint
 from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run
 
@@ -135,3 +139,48 @@ def test_a_dense_run_trains_without_masks(
     pretrain(dense, shards, tmp_path / "run")
     (checkpoint,) = Run.open(tmp_path / "run").checkpoints()
     assert not (checkpoint / "masks.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
+    config: Config, shards: Shards, tmp_path: Path
+) -> None:
+    train = dataclasses.replace(config.train, learning_rate=1e30, clip_norm=0.0)
+    broken = dataclasses.replace(config, train=dataclasses.replace(train, beta_1=0.0))
+    run = Run(tmp_path / "run")
+    with pytest.raises(TrainingError, match="is not finite .* so the training stops"):
+        pretrain(broken, shards, run.folder)
+    for checkpoint in run.checkpoints():
+        model = build_gpt(config.model, 0.75, mask_seed=3)
+        restore_checkpoint(model, checkpoint)
+        assert all(np.isfinite(w.numpy()).all() for w in model.trainable_weights)
+    assert all(np.isfinite(loss) for _, loss in losses(run))
+
+
+def test_other_tokens_are_refused(
+    config: Config, shards: Shards, pretrained: Path, tmp_path: Path
+) -> None:
+    texts = list(pretraining_text(150, seed=4))
+    write_shards(texts, shards.tokenizer(), 32, tmp_path / "shards", 0.05)
+    with pytest.raises(InputError, match="with the corpus 'shards' of .*other tokens"):
+        pretrain(config, Shards.open(tmp_path / "shards"), pretrained)
+
+
+def test_a_step_tells_what_a_user_watches(pretrained: Path, config: Config) -> None:
+    run = Run.open(pretrained)
+    steps = [record for record in run.metrics() if "loss" in record]
+    dense, sparse = (4 * training_flops(config.model, 32, s) for s in (0.0, 0.75))
+    for number, record in enumerate(steps, 1):
+        assert record["exaflops"] == pytest.approx(number * sparse / 1e18)
+        assert record["dense_exaflops"] == pytest.approx(number * dense / 1e18)
+        speed = 4 * 32 / record["seconds"]
+        assert record["tokens_per_second"] == pytest.approx(speed, rel=0.02)
+        assert 0 < record["utilization"] < 1
+        assert record["utilization"] * record["seconds"] == pytest.approx(
+            steps[0]["utilization"] * steps[0]["seconds"], rel=0.02
+        )
+        assert record["gradient_norm"] > 0
+    assert steps[-1]["seconds_left"] == 0
+    masks = [record for record in run.metrics() if "density" in record]
+    assert [record["step"] for record in masks] == [5, 10, 15, 20]
+    assert set(masks[0]["density"].values()) == {0.25}
+    assert set(masks[0]["violations"].values()) == {0}

@@ -3,16 +3,19 @@
 import json
 import os
 import random
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spdf_keras.config import Config, config_from_tables, to_toml
@@ -184,20 +187,82 @@ def test_killed_five_times_a_run_ends_as_if_undisturbed(
 
 
 def num_lines(folder: Path) -> int:
-    file = folder / "metrics.jsonl"
-    return file.read_bytes().count(b"\n") if file.exists() else 0
+    try:
+        return (folder / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:  # not yet, or a run without checkpoint starts afresh
+        return 0
 
 
 def reaches(folder: Path, lines: int) -> bool:
     return num_lines(folder) >= lines
 
 
-def workers(
-    start: Start, folder: Path, addresses: Sequence[str], *arguments: str
+def start_workers(
+    start: Start, folder: Path, *arguments: str
 ) -> "list[subprocess.Popen[str]]":
+    """Two workers on this machine."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
     return [
-        start(
-            folder, "--workers", ",".join(addresses), "--worker", str(index), *arguments
-        )
-        for index in range(len(addresses))
+        start(folder, "--workers", addresses, "--worker", str(index), *arguments)
+        for index in range(2)
     ]
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_losses_of_one_process(
+    start: Start, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    for process in start_workers(start, folder):
+        finish(process)
+    mine, whole = records(folder), records(undisturbed)
+    assert [r["step"] for r in mine] == [r["step"] for r in whole]
+    for key in ("loss", "validation_loss"):
+        losses = [[r[key] for r in lines if key in r] for lines in (mine, whole)]
+        # Another order of sums, through 60 steps of Adam.
+        np.testing.assert_allclose(losses[0], losses[1], rtol=2e-4)
+    assert all(set(r["violations"].values()) == {0} for r in mine if "violations" in r)
+
+
+@pytest.mark.slow
+def test_when_a_worker_is_killed_the_others_stop_and_all_resume(
+    start: Start, tmp_path: Path
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    for process in start_workers(start, whole):
+        finish(process)
+    chief, other = start_workers(start, folder)
+    wait_for(partial(reaches, folder, 20), chief)
+    other.send_signal(signal.SIGKILL)
+    finish(other, -signal.SIGKILL)
+    told = finish(chief, 1)
+    assert "has lost another worker, so the training stops: its last checkpoint" in told
+    assert "Start all workers again with the same commands" in told
+    for process in start_workers(start, folder):
+        finish(process)
+    assert_same(folder, whole)
+
+    # SIGTERM to one stops all after the same step.
+    folder = tmp_path / "stopped"
+    both = start_workers(start, folder)
+    wait_for(partial(reaches, folder, 20), both[0])
+    both[1].send_signal(signal.SIGTERM)
+    steps = [
+        re.findall("stopped after step ([0-9]+) of 60", finish(process, 143))
+        for process in both
+    ]
+    assert len(steps[0]) == 1 and steps[0] == steps[1]
+    for process in start_workers(start, folder):
+        finish(process)
+    assert_same(folder, whole)
+
+
+def test_devices_that_do_not_fit_are_refused(start: Start, tmp_path: Path) -> None:
+    told = finish(start(tmp_path / "run", "--worker", "2", "--workers", "a:1,b:2"), 2)
+    assert "`worker` must be 0 to 1, the place of this process in `workers`" in told
+    assert not (tmp_path / "run").exists()

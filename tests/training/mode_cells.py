@@ -1,0 +1,126 @@
+"""Trains a tiny model in each mode given and prints what holds, a JSON line per cell.
+
+    python mode_cells.py eager graph xla
+
+A program, as virtual devices must be made before TensorFlow's first use.
+"""
+
+import itertools
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from spdf_keras import GPTConfig, build_gpt
+from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras
+from spdf_keras.optimizer import AdamW
+from spdf_keras.training.cluster import start_cluster
+
+import tensorflow as tf  # isort: skip
+
+SIZES = GPTConfig(1, 2, 32, vocabulary_size=64, max_sequence_length=16)
+STEPS, BATCH, LENGTH = 5, 8, 8
+
+
+class Recorder(AdamW):
+    """Keeps each gradient as it comes to the update."""
+
+    def build(self, var_list: Any) -> None:
+        if not self.has_slots:
+            self.seen = [
+                self.add_variable_from_reference(variable, "seen")
+                for variable in var_list
+            ]
+        super().build(var_list)
+
+    def _update(self, variable: Any, gradient: Any, taken: Any) -> None:
+        self.seen[self._index_dict[self._var_key(variable)]].assign(gradient)
+        super()._update(variable, gradient, taken)
+
+
+class Watch(keras.callbacks.Callback):
+    """Counts in every replica what is not zero where a mask is, after every step."""
+
+    def __init__(self, strategy: Any) -> None:
+        super().__init__()
+        self.strategy = strategy
+        self.found = self.steps = 0
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.steps += 1
+        self.losses.append(float(logs["batch_loss"]))
+        weights = self.model.named_weights()
+        indices = {id(w): i for i, w in enumerate(self.model.trainable_variables)}
+        for path, mask in self.model.named_masks().items():
+            weight, optimizer = weights[path], self.model.optimizer
+            seen = optimizer.seen[indices[id(weight)]]
+            for variable in (weight, seen, *optimizer.slots(weight)):
+                for value in self.strategy.experimental_local_results(variable):
+                    self.found += int(np.count_nonzero(value.numpy()[~mask.numpy()]))
+
+
+def run_cell(cluster: Any, mode: str, precision: str, parts: int) -> dict[str, Any]:
+    """What one mode did."""
+    with cluster.strategy.scope():
+        model = build_gpt(SIZES, 0.75, precision=precision, seed=1)
+        model.compile(
+            Recorder(1e-2, global_clipnorm=0.1),  # clipping is active in each step
+            micro_batches=parts,
+            jit_compile=mode == "xla",
+            run_eagerly=mode == "eager",
+        )
+    masks = {path: mask.numpy() for path, mask in model.named_masks().items()}
+    before = {path: w.numpy() for path, w in model.named_weights().items()}
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 64, (STEPS * BATCH, LENGTH + 1), dtype=np.int32)
+
+    def make(num_workers: int, worker: int, replicas: int) -> Any:
+        pairs = tf.data.Dataset.from_tensor_slices((tokens[:, :-1], tokens[:, 1:]))
+        return pairs.batch(BATCH // replicas, drop_remainder=True)
+
+    watch = Watch(cluster.strategy)
+    model.fit(
+        cluster.dataset(make), steps_per_epoch=STEPS, verbose=0, callbacks=[watch]
+    )
+    copies = [
+        [v.numpy().tobytes() for v in cluster.strategy.experimental_local_results(w)]
+        for w in model.weights
+    ]
+    return {
+        "losses": watch.losses,
+        "violations": int(watch.found),
+        "steps": watch.steps,
+        "same_everywhere": all(len(set(copy)) == 1 for copy in copies),
+        "masks_unchanged": all(
+            np.array_equal(mask.numpy(), masks[path])
+            for path, mask in model.named_masks().items()
+        ),
+        "only_kept_moved": all(
+            np.array_equal(model.named_weights()[path].numpy() != before[path], mask)
+            for path, mask in masks.items()
+        ),
+    }
+
+
+def main() -> None:
+    """Runs all cells of the modes in the arguments."""
+    modes = sys.argv[1:]
+    both = [start_cluster("mirrored", replicas=2), start_cluster()]
+    for cluster, mode, precision, parts in itertools.product(
+        both,
+        modes,
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+        (1, 4),
+    ):
+        cell = {"cell": f"{mode}-{precision}-{parts}-{cluster.num_replicas}"}
+        try:
+            print(json.dumps(cell | run_cell(cluster, mode, precision, parts)))
+        except InputError as error:
+            print(json.dumps(cell | {"refused": str(error)}))
+
+
+if __name__ == "__main__":
+    main()
