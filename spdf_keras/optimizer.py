@@ -193,6 +193,7 @@ class AdamW(keras.optimizers.AdamW):
             gradient = tf.math.multiply_no_nan(gradient, factor)
             self._update(variable, gradient, factor > 0)
 
+        self._before: list[Any] = []
         for gradient, variable in pairs:
             strategy.extended.update(
                 variable, update, args=(gradient, factor), group=False
@@ -213,40 +214,57 @@ class AdamW(keras.optimizers.AdamW):
         # A step not taken keeps the moments, and moves by nothing.
         rate = tf.where(taken, tf.cast(self.learning_rate, tf.float32), 0.0)
         beta_1, beta_2 = tf.where(taken, beta_1, 1.0), tf.where(taken, beta_2, 1.0)
-        # The form of Algorithm 1 where the correction is not of the moments.
+        shrink = 1.0 - rate * (self.weight_decay or 0.0)
+        # The form of Algorithm 1 where the corrections are not of the moments.
         alpha, epsilon = rate * correction_2 / correction_1, self.epsilon * correction_2
-        m, v = self.slots(variable)
-        decay = self.weight_decay if self._use_weight_decay(variable) else None
         mask = self.kept_mask(variable)
-        if mask is None:
-            if decay:
-                variable.assign(variable * (1.0 - rate * decay))
-            tf.raw_ops.ResourceApplyAdam(
-                var=variable.handle,
-                m=m.handle,
-                v=v.handle,
-                beta1_power=0.0,
-                beta2_power=0.0,
-                lr=alpha,
-                beta1=beta_1,
-                beta2=beta_2,
-                epsilon=epsilon,
-                grad=gradient,
-            )
+        if mask is not None:
+            # In turn, or the places of all kept weights are in memory at once.
+            with tf.control_dependencies(self._before):
+                done = self._update_kept(
+                    variable, gradient, mask, shrink, beta_1, beta_2, alpha, epsilon
+                )
+            self._before = [] if done is None else [done]
             return
-        weights = tf.convert_to_tensor(variable)
+        if self._use_weight_decay(variable):
+            variable.assign(variable * shrink)
+        m, v = self.slots(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=m.handle,
+            v=v.handle,
+            beta1_power=0.0,
+            beta2_power=0.0,
+            lr=alpha,
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=epsilon,
+            grad=gradient,
+        )
+
+    def _update_kept(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        mask: tf.Variable,
+        shrink: tf.Tensor,
+        beta_1: tf.Tensor,
+        beta_2: tf.Tensor,
+        alpha: tf.Tensor,
+        epsilon: tf.Tensor,
+    ) -> Any:
+        """What `ResourceApplyAdam` computes, in its order, for kept weights alone."""
+        m, v = self.slots(variable)
         # A slice, as XLA does not know how many there are.
         kept = tf.slice(tf.where(mask), (0, 0), (m.shape[0], 2))
         gradient = tf.gather_nd(gradient, kept)
-        moved = tf.gather_nd(weights, kept)
-        if decay:
-            moved *= 1.0 - rate * decay
+        moved = tf.gather_nd(tf.convert_to_tensor(variable), kept) * shrink
         new_m = m + (gradient - m) * (1.0 - beta_1)
         new_v = v + (tf.square(gradient) - v) * (1.0 - beta_2)
         moved -= (new_m * alpha) / (tf.sqrt(new_v) + epsilon)
         m.assign(new_m)
         v.assign(new_v)
-        tf.raw_ops.ResourceScatterNdUpdate(
+        return tf.raw_ops.ResourceScatterNdUpdate(
             ref=variable.handle, indices=kept, updates=moved
         )
 

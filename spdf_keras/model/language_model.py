@@ -117,7 +117,7 @@ class LanguageModel(keras.Model):
             self.optimizer.apply_gradients(pairs)
         self._track(loss, total)
         if self._stop is not None:
-            logs["stop"] = _sum(tf.convert_to_tensor(self._stop))
+            logs["stop"] = _sum(tf.identity(self._stop))
         return {"loss": self._loss_tracker.result(), "batch_loss": _sum(loss), **logs}
 
     @property

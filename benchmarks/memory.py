@@ -1,0 +1,90 @@
+"""Memory of a training step: what is held, and the process's peak.
+
+    python benchmarks/memory.py --model gpt3_xl --kept-moments --recompute
+    python benchmarks/memory.py --model gpt2_small --tokens 1x1024
+
+Builds the model, takes steps on random tokens, and prints what its variables take,
+the resident memory after each stage with its peak so far, and one line of JSON.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GB = 1e9
+
+
+def main() -> None:
+    """Measures and prints a table, and one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="gpt2_small")
+    parser.add_argument("--sparsity", type=float, default=0.75)
+    parser.add_argument("--tokens", default="1x2048", help="batch x length")
+    parser.add_argument("--kept-moments", action="store_true")
+    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--steps", type=int, default=1)
+    args = parser.parse_args()
+
+    from spdf_keras import build_gpt
+    from spdf_keras.sparsity.report import mask_reports
+
+    stages: list[dict[str, Any]] = [stage("TensorFlow loaded", 0.0)]
+    start = time.perf_counter()
+    model = build_gpt(
+        args.model,
+        args.sparsity,
+        kept_moments=args.kept_moments,
+        recompute=args.recompute,
+    )
+    stages.append(stage("model built", start))
+    start = time.perf_counter()
+    model.optimizer.build(model.trainable_variables)
+    stages.append(stage("optimizer built", start))
+    batch, length = map(int, args.tokens.split("x"))
+    rng = np.random.default_rng(0)
+    size = (batch, length + 1)
+    tokens = rng.integers(0, model.sizes.vocabulary_size, size, dtype=np.int32)
+    for step in range(args.steps):
+        start = time.perf_counter()
+        logs = model.train_on_batch(tokens[:, :-1], tokens[:, 1:], return_dict=True)
+        stages.append(stage(f"step {step + 1}, loss {logs['loss']:.4f}", start))
+    slots = [s for w in model.trainable_weights for s in model.optimizer.slots(w)]
+    held = {
+        "weights": num_bytes(model.trainable_weights),
+        "masks": num_bytes(model.named_masks().values()),
+        "moments": num_bytes(slots),
+        "gradients, in a step": num_bytes(model.trainable_weights),
+    }
+    violations = sum(report.violations for report in mask_reports(model))
+    for name, taken in held.items():
+        print(f"{name:24}{taken / GB:8.2f} GB")
+    print(f"violations of the masks: {violations}")
+    print(json.dumps({**vars(args), "bytes": held, "stages": stages}))
+
+
+def num_bytes(variables: Any) -> int:
+    """Bytes of variables."""
+    return sum(v.shape.num_elements() * v.dtype.size for v in variables)
+
+
+def stage(name: str, start: float) -> dict[str, Any]:
+    """Prints and returns the resident memory now, and its peak so far."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in status)
+    now, peak = (int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+    seconds = time.perf_counter() - start if start else 0.0
+    print(
+        f"{name:24}{now / GB:8.2f} GB  peak {peak / GB:6.2f} GB  {seconds:6.1f} s",
+        flush=True,
+    )
+    return {"stage": name, "resident": now, "peak": peak, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    main()
