@@ -188,23 +188,27 @@ class AdamW(keras.optimizers.AdamW):
         return norm
 
     def _update_all(self, strategy: Any, pairs: Any, factor: Any) -> None:
-        def update(variable: Any, gradient: Any, factor: Any) -> None:
-            # A factor of zero is that of a step not taken: also NaN times it is zero.
-            gradient = tf.math.multiply_no_nan(gradient, factor)
-            self._update(variable, gradient, factor > 0)
-
         self._before: list[Any] = []
         for gradient, variable in pairs:
             strategy.extended.update(
-                variable, update, args=(gradient, factor), group=False
+                variable, self._update, args=(gradient, factor), group=False
             )
         if self.scales_loss:
             strategy.extended.update(self._loss_scale, self._rescale, args=(factor,))
         self.iterations.assign_add(1)
 
     def _update(
-        self, variable: tf.Variable, gradient: tf.Tensor, taken: tf.Tensor
+        self, variable: tf.Variable, gradient: tf.Tensor, factor: tf.Tensor
     ) -> None:
+        """Moves one variable.
+
+        Args:
+            variable: The variable.
+            gradient: Its gradient, as summed over replicas.
+            factor: What the gradient is multiplied by, which clips and unscales it;
+                zero where the step is not taken.
+        """
+        taken = factor > 0
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.scales_loss:
             step -= self._skipped
@@ -222,7 +226,13 @@ class AdamW(keras.optimizers.AdamW):
             # In turn, or the places of all kept weights are in memory at once.
             with tf.control_dependencies(self._before):
                 done = self._update_kept(
-                    variable, gradient, mask, shrink, beta_1, beta_2, alpha, epsilon
+                    variable,
+                    (gradient, factor),
+                    mask,
+                    shrink,
+                    (beta_1, beta_2),
+                    alpha,
+                    epsilon,
                 )
             self._before = [] if done is None else [done]
             return
@@ -239,17 +249,17 @@ class AdamW(keras.optimizers.AdamW):
             beta1=beta_1,
             beta2=beta_2,
             epsilon=epsilon,
-            grad=gradient,
+            # Also NaN times zero is zero so.
+            grad=tf.math.multiply_no_nan(gradient, factor),
         )
 
     def _update_kept(
         self,
         variable: tf.Variable,
-        gradient: tf.Tensor,
+        scaled: tuple[tf.Tensor, tf.Tensor],
         mask: tf.Variable,
         shrink: tf.Tensor,
-        beta_1: tf.Tensor,
-        beta_2: tf.Tensor,
+        betas: tuple[tf.Tensor, tf.Tensor],
         alpha: tf.Tensor,
         epsilon: tf.Tensor,
     ) -> Any:
@@ -257,10 +267,11 @@ class AdamW(keras.optimizers.AdamW):
         m, v = self.slots(variable)
         # A slice, as XLA does not know how many there are.
         kept = tf.slice(tf.where(mask), (0, 0), (m.shape[0], 2))
-        gradient = tf.gather_nd(gradient, kept)
+        gradient, factor = scaled
+        gradient = tf.math.multiply_no_nan(tf.gather_nd(gradient, kept), factor)
         moved = tf.gather_nd(tf.convert_to_tensor(variable), kept) * shrink
-        new_m = m + (gradient - m) * (1.0 - beta_1)
-        new_v = v + (tf.square(gradient) - v) * (1.0 - beta_2)
+        new_m = m + (gradient - m) * (1.0 - betas[0])
+        new_v = v + (tf.square(gradient) - v) * (1.0 - betas[1])
         moved -= (new_m * alpha) / (tf.sqrt(new_v) + epsilon)
         m.assign(new_m)
         v.assign(new_v)

@@ -1,5 +1,6 @@
 """How a GPT trains: the loss over tokens, the step, and its parts."""
 
+import warnings
 from typing import Any
 
 import tensorflow as tf
@@ -169,7 +170,10 @@ class LanguageModel(keras.Model):
             logits = self._training_logits(token_ids)
             loss = self._weighted_loss(labels, logits, weights)
             scaled = loss * scale if self._scales else loss
-        gradients = tape.gradient(scaled, self.trainable_variables)
+        with warnings.catch_warnings():
+            # The token table's gradient of the lookup joins a dense one in any case.
+            warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
+            gradients = tape.gradient(scaled, self.trainable_variables)
         # A norm of undeduplicated slices would be wrong.
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
@@ -206,7 +210,13 @@ class LanguageModel(keras.Model):
 
 
 def _recomputed(block: keras.layers.Layer) -> Any:
-    return tf.recompute_grad(lambda x: block(x, training=True))
+    def run(x: tf.Tensor) -> tf.Tensor:
+        # Else the masked kernels of all blocks, which need no `x`, are computed at
+        # the start of the pass, and are in memory together.
+        with tf.control_dependencies([x]):
+            return block(x, training=True)
+
+    return tf.recompute_grad(run)
 
 
 def _sum(x: tf.Tensor) -> tf.Tensor:

@@ -30,9 +30,11 @@ class Recorder(AdamW):
         if not hasattr(self, "clipped"):
             self.clipped = [tf.Variable(tf.zeros(v.shape)) for v in var_list]
 
-    def _update(self, variable: Any, gradient: Any, taken: Any) -> None:
-        self.clipped[self._index_dict[self._var_key(variable)]].assign(gradient)
-        super()._update(variable, gradient, taken)
+    def _update(self, variable: Any, gradient: Any, factor: Any) -> None:
+        self.clipped[self._index_dict[self._var_key(variable)]].assign(
+            gradient * factor
+        )
+        super()._update(variable, gradient, factor)
 
 
 class Violations(keras.callbacks.Callback):

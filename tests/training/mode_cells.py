@@ -35,9 +35,9 @@ class Recorder(AdamW):
             ]
         super().build(var_list)
 
-    def _update(self, variable: Any, gradient: Any, taken: Any) -> None:
-        self.seen[self._index_dict[self._var_key(variable)]].assign(gradient)
-        super()._update(variable, gradient, taken)
+    def _update(self, variable: Any, gradient: Any, factor: Any) -> None:
+        self.seen[self._index_dict[self._var_key(variable)]].assign(gradient * factor)
+        super()._update(variable, gradient, factor)
 
 
 class Watch(keras.callbacks.Callback):
