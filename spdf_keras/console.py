@@ -77,6 +77,8 @@ def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             for key, name in (("loss", "loss"), ("validation_loss", "validation")):
                 if key in record:
                     shown[key] = f"{name} {record[key]:.3f}"
+            if "density" in record:  # of masks, which do not change
+                return
             if "tokens_per_second" in record:
                 shown["speed"] = (
                     f"{record['tokens_per_second']:,.0f} tokens/s  "

@@ -70,7 +70,8 @@ def run(args: Namespace) -> None:
             "another folder, or leave --no-resume away to go on with its run."
         )
     workers = [address for address in args.workers.split(",") if address]
-    strategy = args.strategy or ("multi_worker" if workers else "none")
+    several = bool(workers) or args.worker is not None
+    strategy = args.strategy or ("multi_worker" if several else "none")
     # A strategy must be TensorFlow's first use.
     load_tensorflow(start=strategy == "none")
     from spdf_keras.training.cluster import start_cluster

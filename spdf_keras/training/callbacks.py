@@ -163,10 +163,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
     """Saves a checkpoint every so many steps, and stops where it is asked to.
 
     Each comes with a record of every mask's density and violations; it must come
-    after the other callbacks, whose records it makes lasting.
+    after the other callbacks, whose records it makes lasting. That of the last step is
+    left to the caller, who measures the last validation loss before it.
 
     Args:
         run: Whose checkpoints they are.
+        total_steps: Steps of the whole training.
         every: Steps between checkpoints; 0 never saves.
         keep: How many of the newest to keep.
         log: Takes the records of the masks.
@@ -179,6 +181,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def __init__(
         self,
         run: Run,
+        total_steps: int,
         every: int,
         keep: int,
         log: StepLog,
@@ -188,7 +191,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         writes: bool = True,
     ) -> None:
         super().__init__()
-        self._run, self._every, self._keep = run, every, keep
+        self._run, self._total = run, total_steps
+        self._every, self._keep = every, keep
         self._log, self._validate, self._writes = log, validate, writes
         self._request, self._stop = request, stop
         self._saved = 0
@@ -196,6 +200,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = int(self.model.optimizer.iterations.numpy())
+        if step >= self._total:
+            return
         if self._stop is None:
             self.stopped = bool(self._request.signal)
         else:

@@ -95,6 +95,10 @@ def save_checkpoint(
             "files": files,
         }
         (unfinished / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+        # safetensors lets nobody else read its files, whatever the umask says.
+        mode = (unfinished / "state.json").stat().st_mode & 0o777
+        for name in files:
+            (unfinished / name).chmod(mode)
         sync_folder(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(unfinished, final)

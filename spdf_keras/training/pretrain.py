@@ -131,6 +131,7 @@ def _train(
         validate = Validate(held_out, steps, train.validate_every, log)
     save = SaveCheckpoints(
         run,
+        total,
         train.checkpoint_every,
         train.keep_checkpoints,
         log,
