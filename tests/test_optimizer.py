@@ -169,7 +169,9 @@ def test_the_loss_scale_halves_at_overflow_and_doubles_after_2000_good_steps() -
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_moments_of_kept_weights_alone_give_the_same_weights(
     tiny: GPTConfig,
     token_batches: Callable[..., Any],
@@ -215,7 +217,7 @@ def test_float16_needs_an_optimizer_that_scales_the_loss(tiny: GPTConfig) -> Non
         model.compile("adam")
 
 
-@pytest.mark.parametrize(("micro_batches", "jit_compile"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("micro_batches", "jit_compile"), [(1, False), (2, False)])
 def test_recomputation_changes_no_result(
     tiny: GPTConfig,
     token_batches: Callable[..., Any],
