@@ -44,6 +44,7 @@ def main() -> None:
 
     from spdf_keras import GPTConfig
     from spdf_keras.flops import training_flops
+    from spdf_keras.training.work import matrix_peak
 
     batch, length = map(int, args.tokens.split("x"))
     sizes = GPTConfig(args.layers, 12, 768, max_sequence_length=length)
@@ -58,12 +59,11 @@ def main() -> None:
         steps["KerasNLP"] = keras_nlp(sizes, tokens, args.xla)
     if args.torch_python:
         steps["PyTorch"] = pytorch(sizes, tokens, args)
-    peak = matrix_peak()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {name: [] for name in steps}
     peaks = []
     for turn in range(args.rounds + 1):
-        peaks.append(peak())
+        peaks.append(matrix_peak("float32", 2048, repeats=3))
         for name, step in steps.items():
             taken, loss = step()
             losses[name].append(loss)
@@ -178,24 +178,6 @@ def pytorch(sizes: Any, tokens: Any, args: argparse.Namespace) -> Step:
         return answer["seconds"], answer["loss"]
 
     return step
-
-
-def matrix_peak(size: int = 2048, repeats: int = 3) -> Callable[[], float]:
-    """A function that measures FLOPs per second of a float32 product."""
-    import tensorflow as tf
-
-    a = tf.random.normal((size, size))
-    product = tf.function(lambda: tf.matmul(a, a))
-
-    def measure() -> float:
-        best = float("inf")
-        for _ in range(repeats):
-            start = time.perf_counter()
-            product()[0, 0].numpy()
-            best = min(best, time.perf_counter() - start)
-        return 2 * size**3 / best
-
-    return measure
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 from spdf_keras.errors import InputError
 
+STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 

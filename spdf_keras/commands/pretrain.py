@@ -15,6 +15,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.config import STRATEGIES
 
 HELP = "pre-train a model on token shards"
 
@@ -33,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     devices = parser.add_argument_group("devices")
     devices.add_argument(
         "--strategy",
-        choices=("none", "mirrored", "multi_worker", "tpu"),
+        choices=STRATEGIES,
         help="one device (none, the default), all GPUs of this machine, several "
         "machines (the default with --workers), or a TPU",
     )

@@ -11,6 +11,7 @@ the position.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,12 +159,10 @@ class Shards:
         order = _EpochOrder(self.num_sequences(), seed)
         rows = self.rows("train")
 
-        def read(element: NDArray[np.int64]) -> NDArray[np.int32]:
-            step, replica = divmod(int(element), replicas)
-            first = step * batch_size + (worker * replicas + replica) * share
+        def read(first: int) -> NDArray[np.int32]:
             return rows[order.sequences(first, share)]
 
-        return self._dataset(read, start * replicas, stop * replicas, share)
+        return self._dataset(read, start, stop, share, num_workers, worker, replicas)
 
     def validation(
         self,
@@ -185,12 +184,10 @@ class Shards:
         share = batch_size // (num_workers * replicas)
         rows = self.rows("validation")
 
-        def read(element: NDArray[np.int64]) -> NDArray[np.int32]:
-            step, replica = divmod(int(element), replicas)
-            first = step * batch_size + (worker * replicas + replica) * share
+        def read(first: int) -> NDArray[np.int32]:
             return rows[first + np.arange(share)]
 
-        return self._dataset(read, 0, batches * replicas, share)
+        return self._dataset(read, 0, batches, share, num_workers, worker, replicas)
 
     def validation_batches(
         self, batch_size: int, max_batches: int = 0, parts: int = 1
@@ -211,17 +208,35 @@ class Shards:
         return list(self.index["splits"][split]["shards"])
 
     def _dataset(
-        self, read: Any, start: int, stop: int, batch_size: int
+        self,
+        read: Callable[[int], NDArray[np.int32]],
+        start: int,
+        stop: int,
+        share: int,
+        num_workers: int,
+        worker: int,
+        replicas: int,
     ) -> "tf.data.Dataset":
+        """The shares of a worker's replicas in batches `start` to `stop - 1`.
+
+        `read` gets the place of a share's first sequence in the stream of batches.
+        """
         import tensorflow as tf
 
-        shape = (batch_size, self.context_length + 1)
+        shape = (share, self.context_length + 1)
 
-        def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            rows = tf.ensure_shape(tf.numpy_function(read, [step], tf.int32), shape)
+        def read_element(element: NDArray[np.int64]) -> NDArray[np.int32]:
+            step, replica = divmod(int(element), replicas)
+            part = (step * num_workers + worker) * replicas + replica
+            return read(part * share)
+
+        def load(element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = tf.numpy_function(read_element, [element], tf.int32)
+            rows = tf.ensure_shape(rows, shape)
             return rows[:, :-1], rows[:, 1:]
 
-        return tf.data.Dataset.range(start, stop).map(load).prefetch(tf.data.AUTOTUNE)
+        elements = tf.data.Dataset.range(start * replicas, stop * replicas)
+        return elements.map(load).prefetch(tf.data.AUTOTUNE)
 
 
 class _Rows:

@@ -9,9 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.config import STRATEGIES
 from spdf_keras.errors import InputError
-
-STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 
 
 @dataclass(frozen=True)

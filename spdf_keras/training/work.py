@@ -41,13 +41,22 @@ class StepWork:
             for sparsity in (0.0, config.sparsity.sparsity)
         )
         dtype = config.train.precision.removeprefix("mixed_")
-        return cls(batch * length, sparse, dense, devices * matrix_peak(dtype))
+        return cls(batch * length, sparse, dense, devices * _peak(dtype))
 
 
 @cache
-def matrix_peak(dtype: str = "float32", repeats: int = 5) -> float:
-    """Measures the operations per second of a large matrix product on one device."""
-    size = 8192 if tf.config.list_physical_devices("GPU") else 1024
+def _peak(dtype: str) -> float:
+    return matrix_peak(dtype, 8192 if tf.config.list_physical_devices("GPU") else 1024)
+
+
+def matrix_peak(dtype: str, size: int, repeats: int = 5) -> float:
+    """Measures the operations per second of a square matrix product on one device.
+
+    Args:
+        dtype: Type of the factors.
+        size: Their rows and columns.
+        repeats: Products that are timed; the fastest counts.
+    """
     factor = tf.cast(tf.random.normal((size, size)), dtype)
     product = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, x)))
     product(factor).numpy()
