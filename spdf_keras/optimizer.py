@@ -1,7 +1,7 @@
 """AdamW as the paper's group uses it, and the warm-up schedules."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -10,6 +10,91 @@ from spdf_keras.keras2 import keras
 
 # Loss scaling in float16: the scale doubles after so many good steps in a row.
 _INITIAL_SCALE, _LARGEST_SCALE, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
+
+
+class Move(NamedTuple):
+    """How one step of AdamW moves weights: scalars that all weights share.
+
+    Attributes:
+        factor: What a gradient is multiplied by, which clips and unscales it; zero
+            where the step is not taken.
+        shrink: What a weight that decays is multiplied by.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        alpha: Learning rate with both bias corrections.
+        epsilon: Added to the root of the second moment as it is stored.
+    """
+
+    factor: tf.Tensor
+    shrink: tf.Tensor
+    beta_1: tf.Tensor
+    beta_2: tf.Tensor
+    alpha: tf.Tensor
+    epsilon: tf.Tensor
+
+    @classmethod
+    def of(
+        cls, settings: Any, learning_rate: Any, step: tf.Tensor, factor: tf.Tensor
+    ) -> "Move":
+        """That of one step.
+
+        Args:
+            settings: Has `beta_1`, `beta_2`, `epsilon` and `weight_decay`.
+            learning_rate: The rate of this step.
+            step: Its number, float32; the first is 1.
+            factor: See the class.
+        """
+        taken = factor > 0
+        beta_1, beta_2 = tf.constant(settings.beta_1), tf.constant(settings.beta_2)
+        correction_1 = 1.0 - tf.pow(beta_1, step)
+        correction_2 = tf.sqrt(1.0 - tf.pow(beta_2, step))
+        # A step not taken keeps the moments, and moves by nothing.
+        rate = tf.where(taken, tf.cast(learning_rate, tf.float32), 0.0)
+        return cls(
+            factor,
+            1.0 - rate * (settings.weight_decay or 0.0),
+            tf.where(taken, beta_1, 1.0),
+            tf.where(taken, beta_2, 1.0),
+            # The form of Algorithm 1 where the corrections are not of the moments.
+            rate * correction_2 / correction_1,
+            settings.epsilon * correction_2,
+        )
+
+    def scaled(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The gradient that counts; also NaN times zero is zero."""
+        return tf.math.multiply_no_nan(gradient, self.factor)
+
+    def __call__(
+        self, weight: tf.Tensor, gradient: tf.Tensor, m: tf.Tensor, v: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What `ResourceApplyAdam` computes, in its order, without variables.
+
+        Args:
+            weight: The weight, already shrunk if it decays.
+            gradient: Its gradient; see `scaled`.
+            m: Its first moment.
+            v: Its second moment.
+
+        Returns:
+            The new weight and moments.
+        """
+        gradient = self.scaled(gradient)
+        m = m + (gradient - m) * (1.0 - self.beta_1)
+        v = v + (tf.square(gradient) - v) * (1.0 - self.beta_2)
+        return weight - (m * self.alpha) / (tf.sqrt(v) + self.epsilon), m, v
+
+
+def decays(shape: Sequence[int] | tf.TensorShape) -> bool:
+    """Whether weights of a shape decay: matrices do, vectors never."""
+    return len(shape) >= 2
+
+
+def clip_factor(norm: tf.Tensor, clip_norm: float | None) -> tf.Tensor:
+    """What gradients of a global norm are multiplied by; 0 if it is not finite."""
+    factor = tf.ones_like(norm)
+    if clip_norm:
+        factor = clip_norm / tf.maximum(norm, clip_norm)
+    return tf.where(tf.math.is_finite(norm), factor, 0.0)
 
 
 @keras.saving.register_keras_serializable("spdf_keras")
@@ -106,7 +191,7 @@ class AdamW(keras.optimizers.AdamW):
                 slots.append(slot)
 
     def _use_weight_decay(self, variable: tf.Variable) -> bool:
-        return len(variable.shape) >= 2
+        return decays(variable.shape)
 
     @property
     def has_slots(self) -> bool:
@@ -174,11 +259,7 @@ class AdamW(keras.optimizers.AdamW):
         gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
         scale = self.loss_scale
         norm = tf.linalg.global_norm(gradients) / scale
-        factor = 1.0 / scale
-        if self.global_clipnorm:
-            factor *= self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
-        finite = tf.math.is_finite(norm)
-        factor = tf.where(finite, factor, 0.0)
+        factor = clip_factor(norm, self.global_clipnorm) / scale
         tf.__internal__.distribute.interim.maybe_merge_call(
             self._update_all,
             self._distribution_strategy,
@@ -208,36 +289,19 @@ class AdamW(keras.optimizers.AdamW):
             factor: What the gradient is multiplied by, which clips and unscales it;
                 zero where the step is not taken.
         """
-        taken = factor > 0
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.scales_loss:
             step -= self._skipped
-        beta_1, beta_2 = tf.constant(self.beta_1), tf.constant(self.beta_2)
-        correction_1 = 1.0 - tf.pow(beta_1, step)
-        correction_2 = tf.sqrt(1.0 - tf.pow(beta_2, step))
-        # A step not taken keeps the moments, and moves by nothing.
-        rate = tf.where(taken, tf.cast(self.learning_rate, tf.float32), 0.0)
-        beta_1, beta_2 = tf.where(taken, beta_1, 1.0), tf.where(taken, beta_2, 1.0)
-        shrink = 1.0 - rate * (self.weight_decay or 0.0)
-        # The form of Algorithm 1 where the corrections are not of the moments.
-        alpha, epsilon = rate * correction_2 / correction_1, self.epsilon * correction_2
+        move = Move.of(self, self.learning_rate, step, factor)
         mask = self.kept_mask(variable)
         if mask is not None:
             # In turn, or the places of all kept weights are in memory at once.
             with tf.control_dependencies(self._before):
-                done = self._update_kept(
-                    variable,
-                    (gradient, factor),
-                    mask,
-                    shrink,
-                    (beta_1, beta_2),
-                    alpha,
-                    epsilon,
-                )
+                done = self._update_kept(variable, gradient, mask, move)
             self._before = [] if done is None else [done]
             return
         if self._use_weight_decay(variable):
-            variable.assign(variable * shrink)
+            variable.assign(variable * move.shrink)
         m, v = self.slots(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -245,34 +309,22 @@ class AdamW(keras.optimizers.AdamW):
             v=v.handle,
             beta1_power=0.0,
             beta2_power=0.0,
-            lr=alpha,
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=epsilon,
-            # Also NaN times zero is zero so.
-            grad=tf.math.multiply_no_nan(gradient, factor),
+            lr=move.alpha,
+            beta1=move.beta_1,
+            beta2=move.beta_2,
+            epsilon=move.epsilon,
+            grad=move.scaled(gradient),
         )
 
     def _update_kept(
-        self,
-        variable: tf.Variable,
-        scaled: tuple[tf.Tensor, tf.Tensor],
-        mask: tf.Variable,
-        shrink: tf.Tensor,
-        betas: tuple[tf.Tensor, tf.Tensor],
-        alpha: tf.Tensor,
-        epsilon: tf.Tensor,
+        self, variable: tf.Variable, gradient: tf.Tensor, mask: tf.Variable, move: Move
     ) -> Any:
-        """What `ResourceApplyAdam` computes, in its order, for kept weights alone."""
+        """Moves the kept weights of a variable alone."""
         m, v = self.slots(variable)
         # A slice, as XLA does not know how many there are.
         kept = tf.slice(tf.where(mask), (0, 0), (m.shape[0], 2))
-        gradient, factor = scaled
-        gradient = tf.math.multiply_no_nan(tf.gather_nd(gradient, kept), factor)
-        moved = tf.gather_nd(tf.convert_to_tensor(variable), kept) * shrink
-        new_m = m + (gradient - m) * (1.0 - betas[0])
-        new_v = v + (tf.square(gradient) - v) * (1.0 - betas[1])
-        moved -= (new_m * alpha) / (tf.sqrt(new_v) + epsilon)
+        before = tf.gather_nd(tf.convert_to_tensor(variable), kept) * move.shrink
+        moved, new_m, new_v = move(before, tf.gather_nd(gradient, kept), m, v)
         m.assign(new_m)
         v.assign(new_v)
         return tf.raw_ops.ResourceScatterNdUpdate(
