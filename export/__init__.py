@@ -1,9 +1,12 @@
 """From a trained model to a file that runs elsewhere.
 
-    from spdf_keras.export import to_saved_model, to_tflite
+    from spdf_keras.export import to_saved_model, to_tflite, to_xla
 
     card = to_tflite(model, "gpt.tflite", sparse=True)
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
+
+`run_saved_model.py`, `run_tflite.py` and `run_xla.py` in this folder run what was
+exported, each with the runtime and NumPy alone; `docs/export.md` tells it all.
 
 Every artefact is run before it is delivered: its logits are compared with the
 model's, and the card says how far apart they are. Importing this package loads
@@ -15,18 +18,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
+    from spdf_keras.export.benchmark import benchmark
     from spdf_keras.export.card import ExportCard
     from spdf_keras.export.saved_model import to_saved_model
+    from spdf_keras.export.text_model import to_text_model
     from spdf_keras.export.tflite import to_tflite
+    from spdf_keras.export.xla import to_xla
 
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
+    "benchmark": "spdf_keras.export.benchmark",
     "to_saved_model": "spdf_keras.export.saved_model",
+    "to_text_model": "spdf_keras.export.text_model",
     "to_tflite": "spdf_keras.export.tflite",
+    "to_xla": "spdf_keras.export.xla",
 }
 
-__all__ = ["ExportCard", "ExportError", "to_saved_model", "to_tflite"]
+__all__ = [
+    "ExportCard",
+    "ExportError",
+    "benchmark",
+    "to_saved_model",
+    "to_text_model",
+    "to_tflite",
+    "to_xla",
+]
 
 
 def __getattr__(name: str) -> object:

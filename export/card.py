@@ -4,12 +4,15 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import ExportError
+from spdf_keras.export.runtimes import Runtime
+from spdf_keras.files import replace_file
 
 # Orders of summation differ between runtimes: 2e-5 of GPT-2 Small's largest
 # logit is the most that was seen, and a wrong weight shows at 1e-3 and above.
@@ -25,66 +28,96 @@ class ExportCard:
     `dataclasses.asdict` gives a dict of it.
 
     Attributes:
-        format: `saved_model`, `tflite` or `tflite_sparse`.
+        format: `saved_model`, `tflite` or `xla`, with `_sparse` and the quantization
+            where it has them, as in `tflite_sparse_fp16`.
         path: Where it lies.
         size_bytes: Size of the file, or of all files in the folder.
-        dense_size_bytes: Size with every zero stored; `size_bytes` itself unless
-            the format leaves zeros out.
+        dense_size_bytes: Size with every zero stored.
+        bound_size_bytes: Size with zeros coded as well as any code can; see
+            `information_bound`.
         sparsity: Fraction of zeros in the six matrices of all blocks, counted.
         max_abs_error: Largest difference from the Keras model's logits, on
-            random prompts, in the artefact's own runtime.
+            random prompts, in the artefact's own runtime; None if it was not run.
         max_abs_logit: Largest logit among them, to judge the error by.
+        vocabulary_size: Of the model.
         notes: What to expect of it, one sentence each.
+        runtimes: For each known runtime, whether it computes zeros sparsely.
     """
 
     format: str
     path: str
     size_bytes: int
     dense_size_bytes: int
+    bound_size_bytes: int
     sparsity: float
-    max_abs_error: float
-    max_abs_logit: float
+    max_abs_error: float | None
+    max_abs_logit: float | None
+    vocabulary_size: int
     notes: tuple[str, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
 
     columns: ClassVar[tuple[str, ...]] = (
-        *("format", "size (MB)", "of dense", "sparsity", "max error"),
-        *("relative error", "path"),
+        *("format", "size (MB)", "of dense", "of the bound", "sparsity"),
+        *("max error", "relative error", "path"),
     )
 
     @property
-    def relative_error(self) -> float:
+    def relative_error(self) -> float | None:
         """`max_abs_error` as a fraction of the largest logit."""
+        if self.max_abs_error is None:
+            return None
         return self.max_abs_error / self.max_abs_logit if self.max_abs_logit else 0.0
 
     def row(self) -> tuple[str, ...]:
         """The card as a line of a table with the header `columns`."""
+
+        def number(value: float | None) -> str:
+            return "not run" if value is None else f"{value:.1e}"
+
         return (
             self.format,
             f"{self.size_bytes / 1e6:.2f}",
             f"{self.size_bytes / self.dense_size_bytes:.2f}x",
+            f"{self.size_bytes / self.bound_size_bytes:.2f}x",
             f"{self.sparsity:.2%}",
-            f"{self.max_abs_error:.1e}",
-            f"{self.relative_error:.1e}",
+            number(self.max_abs_error),
+            number(self.relative_error),
             self.path,
         )
 
     def to_json(self) -> str:
         """The card as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(
+            {**dataclasses.asdict(self), "relative_error": self.relative_error}
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the card as a JSON file."""
+        replace_file(path, self.to_json() + "\n")
 
 
-def logit_error(pairs: Iterable[tuple[Logits, Logits]]) -> tuple[float, float]:
+def card_path(artefact: str | Path) -> Path:
+    """Where the card of an artefact lies: in its folder, or beside its file."""
+    artefact = Path(artefact)
+    if artefact.is_dir():
+        return artefact / "card.json"
+    return artefact.with_name(f"{artefact.name}.card.json")
+
+
+def logit_error(
+    pairs: Iterable[tuple[Logits, Logits]], allowed: float = MAX_RELATIVE_ERROR
+) -> tuple[float, float]:
     """Compares logits of an artefact with the model's.
 
     Args:
         pairs: `(expected, received)`, of equal shapes.
+        allowed: Largest difference, as a fraction of the largest logit.
 
     Returns:
         The largest absolute difference, and the largest expected logit.
 
     Raises:
-        ExportError: If they differ by more than `MAX_RELATIVE_ERROR` of the
-            largest logit, or are not finite.
+        ExportError: If they differ by more than is allowed, or are not finite.
     """
     error = scale = 0.0
     for expected, received in pairs:
@@ -96,10 +129,10 @@ def logit_error(pairs: Iterable[tuple[Logits, Logits]]) -> tuple[float, float]:
         # `np.maximum`, unlike `max`, keeps a NaN from either side.
         error = float(np.maximum(error, np.max(np.abs(expected - received))))
         scale = float(np.maximum(scale, np.max(np.abs(expected))))
-    if not error <= MAX_RELATIVE_ERROR * scale < np.inf:
+    if not error <= allowed * scale < np.inf:
         raise ExportError(
             "The exported model's logits differ from the Keras model's by "
-            f"{error:.2g}. Allowed is {MAX_RELATIVE_ERROR:g} of the largest logit, "
+            f"{error:.2g}. Allowed is {allowed:g} of the largest logit, "
             f"{scale:.2g}. Nothing was written."
         )
     return error, scale

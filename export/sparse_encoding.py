@@ -5,8 +5,13 @@ the index once per signature, needs nine times the weights in memory, and crashe
 above 2 GB. Doing it on the finished dense file has none of these faults.
 
 A sparse weight `W` is stored as CSR and unpacked by a `DENSIFY` operator in front
-of the `FULLY_CONNECTED` that reads it. Runtimes do this when they load the file:
-it gets smaller, but neither faster nor lighter in memory.
+of the `FULLY_CONNECTED` that reads it, or of the `DEQUANTIZE` between them. Runtimes
+do this when they load the file: it gets smaller, but neither faster nor lighter in
+memory.
+
+An int8 weight that `FULLY_CONNECTED` reads itself gets a `DEQUANTIZE` too, and is
+then multiplied in float32: with the unpacked int8 weight the default runtime does
+not load the file, and with blocks of 1x16 it computes wrong results in silence.
 """
 
 from collections import defaultdict
@@ -16,10 +21,8 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
 
-# Below, unpacking a weight at load saves too little of the file.
-MIN_SPARSITY = 1 / 3
+from spdf_keras.export.csr import CSR
 
 # Data may lie inside the flatbuffer up to this size, as all runtimes expect it; its
 # offsets end at 2 GiB, and the tables need some room too.
@@ -28,58 +31,22 @@ MAX_FLATBUFFER_BYTES = 2**31 - 2**25
 # Runtimes read weights in place, and some of their kernels want them aligned.
 _ALIGNMENT = 64
 
+# Version of DEQUANTIZE that knows a scale per row.
+_PER_CHANNEL = 5
+
 _IDENTIFIER = b"TFL3"
 _OUTSIDE = b"buffer_location", b"outside flatbuffers"
+# Types of weights, and the NumPy types of their bytes.
+_VALUES = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT8: np.int8,
+}
 _VECTORS = {
     "uint8": (schema.SparseIndexVector.Uint8Vector, schema.Uint8VectorT),
     "uint16": (schema.SparseIndexVector.Uint16Vector, schema.Uint16VectorT),
     "int32": (schema.SparseIndexVector.Int32Vector, schema.Int32VectorT),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class CSR:
-    """A matrix without its zeros.
-
-    Attributes:
-        shape: `(rows, columns)` of the matrix.
-        segments: `(rows + 1,)`; the non-zeros of row `i` are
-            `segments[i]:segments[i + 1]`.
-        indices: `(non_zeros,)`, the column of each.
-        values: `(non_zeros,)`, float32.
-    """
-
-    shape: tuple[int, int]
-    segments: NDArray[Any]
-    indices: NDArray[Any]
-    values: NDArray[np.float32]
-
-    @classmethod
-    def encode(cls, dense: NDArray[np.float32]) -> "CSR":
-        """Encodes a matrix `(rows, columns)`, with the narrowest index types.
-
-        `decode` gives the same bits back, but for a zero's sign.
-        """
-        rows, columns = np.nonzero(dense)
-        counts = np.bincount(rows, minlength=dense.shape[0])
-        return cls(
-            (dense.shape[0], dense.shape[1]),
-            _narrow(np.concatenate([[0], np.cumsum(counts)]), len(rows)),
-            _narrow(columns, dense.shape[1] - 1),
-            dense[rows, columns],
-        )
-
-    def decode(self) -> NDArray[np.float32]:
-        """The matrix, `(rows, columns)`."""
-        dense = np.zeros(self.shape, self.values.dtype)
-        rows = np.repeat(np.arange(self.shape[0]), np.diff(self.segments.astype(int)))
-        dense[rows, self.indices] = self.values
-        return dense
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the three arrays."""
-        return self.segments.nbytes + self.indices.nbytes + self.values.nbytes
 
 
 @dataclass(frozen=True)
@@ -106,9 +73,9 @@ def sparse_encode(
 ) -> tuple[bytes, SparseReport]:
     """Encodes the sparse weights of a `.tflite` file.
 
-    It takes constant float32 matrices that are read by `FULLY_CONNECTED` alone, of
-    which more than a third is zero and which get smaller. Values and index
-    tables are stored once and shared by all signatures.
+    It takes constant matrices, float32, float16 or int8, that are read by
+    `FULLY_CONNECTED` alone, be it through `DEQUANTIZE`, and that get smaller. Values
+    and index tables are stored once and shared by all signatures.
 
     Args:
         flatbuffer: The file, of any size.
@@ -137,15 +104,12 @@ def sparse_encode(
         model.buffers[index].data = csr.values.view(np.uint8)
         for subgraph, tensor in uses:
             _insert_densify(model, subgraph, tensor, index, sparsity)
+            if subgraph.tensors[tensor].type == schema.TensorType.INT8:
+                _insert_dequantize(model, subgraph, tensor)
     if not encoded:
         return flatbuffer, SparseReport(0, kept, 0, 0, 0)
     result = _write(model, index_bytes, max_flatbuffer_bytes)
     return result, SparseReport(encoded, kept, densify_ops, dense_bytes, sparse_bytes)
-
-
-def _narrow(values: NDArray[Any], largest: int) -> NDArray[Any]:
-    dtype = "uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "int32"
-    return values.astype(dtype)
 
 
 def _view_outside_data(model: Any, flatbuffer: bytes) -> None:
@@ -167,16 +131,18 @@ def _fully_connected_weights(model: Any) -> dict[int, list[tuple[Any, int]]]:
     uses: dict[int, list[tuple[Any, int]]] = defaultdict(list)
     others = {0}
     for subgraph in model.subgraphs:
-        readers: dict[int, bool] = {}
-        for operator in subgraph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            is_linear = _builtin(code) == schema.BuiltinOperator.FULLY_CONNECTED
+        # Backwards, since a DEQUANTIZE stands before those that read its output.
+        readers: dict[int, bool] = {
+            tensor: False for tensor in (*subgraph.inputs, *subgraph.outputs)
+        }
+        for operator in reversed(subgraph.operators):
+            code = _builtin(model.operatorCodes[operator.opcodeIndex])
             inputs = [] if operator.inputs is None else operator.inputs
             for place, tensor in enumerate(inputs):
-                good = is_linear and place == 1
+                good = code == schema.BuiltinOperator.FULLY_CONNECTED and place == 1
+                if code == schema.BuiltinOperator.DEQUANTIZE:
+                    good = readers.get(operator.outputs[0], False)
                 readers[tensor] = readers.get(tensor, True) and good
-        for tensor in [*subgraph.inputs, *subgraph.outputs]:
-            readers[tensor] = False
         for index, tensor in enumerate(subgraph.tensors):
             if readers.get(index):
                 uses[tensor.buffer].append((subgraph, index))
@@ -199,10 +165,10 @@ def _encode_if_smaller(
     tensor, *others = (subgraph.tensors[number] for subgraph, number in uses)
     if any(tuple(other.shape) != tuple(tensor.shape) for other in others):
         return None
-    if tensor.type != schema.TensorType.FLOAT32 or len(tensor.shape) != 2:
+    if tensor.type not in _VALUES or len(tensor.shape) != 2 or tensor.sparsity:
         return None
-    dense = model.buffers[index].data.view(np.float32).reshape(tensor.shape)
-    if tensor.sparsity or np.count_nonzero(dense) >= (1 - MIN_SPARSITY) * dense.size:
+    dense = model.buffers[index].data.view(_VALUES[tensor.type]).reshape(tensor.shape)
+    if np.count_nonzero(dense) == dense.size:
         return None
     csr = CSR.encode(dense)
     # A buffer without a single value would read as one that is not constant.
@@ -248,7 +214,7 @@ def _insert_densify(
     )
     subgraph.tensors.append(sparse)
     operator = schema.OperatorT(
-        opcodeIndex=_densify_code(model),
+        opcodeIndex=_code(model, schema.BuiltinOperator.DENSIFY),
         inputs=[len(subgraph.tensors) - 1],
         outputs=[tensor],
         builtinOptionsType=schema.BuiltinOptions.DensifyOptions,
@@ -257,15 +223,47 @@ def _insert_densify(
     subgraph.operators.insert(0, operator)
 
 
-def _densify_code(model: Any) -> int:
-    densify = schema.BuiltinOperator.DENSIFY
+def _insert_dequantize(model: Any, subgraph: Any, tensor: int) -> None:
+    """Lets FULLY_CONNECTED read int8 weights as float32; DENSIFY stands first."""
+    integers = subgraph.tensors[tensor]
+    floats = schema.TensorT(
+        shape=integers.shape,
+        type=schema.TensorType.FLOAT32,
+        buffer=0,
+        name=integers.name + b"/float",
+        hasRank=True,
+    )
+    subgraph.tensors.append(floats)
+    for operator in subgraph.operators:
+        if operator.inputs is not None and tensor in operator.inputs:
+            operator.inputs = [
+                len(subgraph.tensors) - 1 if i == tensor else i for i in operator.inputs
+            ]
+            # Version 1 is float32; what it was is for int8 weights.
+            code = schema.BuiltinOperator.FULLY_CONNECTED
+            operator.opcodeIndex = _code(model, code, version=1)
+            operator.builtinOptions.asymmetricQuantizeInputs = False
+    operator = schema.OperatorT(
+        opcodeIndex=_code(
+            model, schema.BuiltinOperator.DEQUANTIZE, version=_PER_CHANNEL
+        ),
+        inputs=[tensor],
+        outputs=[len(subgraph.tensors) - 1],
+        builtinOptionsType=schema.BuiltinOptions.DequantizeOptions,
+        builtinOptions=schema.DequantizeOptionsT(),
+    )
+    subgraph.operators.insert(1, operator)
+
+
+def _code(model: Any, builtin: int, version: int = 1) -> int:
+    """The place of an operator of a version among the file's, added if it is new."""
     for index, code in enumerate(model.operatorCodes):
-        if _builtin(code) == densify:
+        if _builtin(code) == builtin and code.version == version:
             return index
     # Codes below 127 stand in both fields, for old and new readers.
     model.operatorCodes.append(
         schema.OperatorCodeT(
-            builtinCode=densify, deprecatedBuiltinCode=densify, version=1
+            builtinCode=builtin, deprecatedBuiltinCode=builtin, version=version
         )
     )
     return len(model.operatorCodes) - 1

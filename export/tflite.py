@@ -8,30 +8,47 @@ import numpy as np
 import tensorflow as tf
 
 from spdf_keras.errors import InputError
-from spdf_keras.export.card import ExportCard, Logits, logit_error
+from spdf_keras.export.card import (
+    MAX_RELATIVE_ERROR,
+    ExportCard,
+    Logits,
+    card_path,
+    logit_error,
+)
 from spdf_keras.export.files import size_bytes, staged
-from spdf_keras.export.run_tflite import TFLiteModel
-from spdf_keras.export.saved_model import (
+from spdf_keras.export.graphs import (
     FoldedKernels,
     float32_model,
     keras_logits,
+    named_caches,
     trace,
     write_signatures,
-    zeros_notes,
+)
+from spdf_keras.export.run_tflite import TFLiteModel
+from spdf_keras.export.runtimes import (
+    TFLITE_DENSE_RUNTIMES,
+    TFLITE_SPARSE_RUNTIMES,
 )
 from spdf_keras.export.sparse_encoding import SparseReport, sparse_encode
-from spdf_keras.model.block import Cache
 from spdf_keras.model.generation import decode, prefill, project
 from spdf_keras.model.gpt import GPT
 
-_SPARSE_NOTES = (
-    "A smaller file, not a faster one: the runtime unpacks the weights to dense "
-    "ones when it loads the file, and multiplies the zeros.",
-    "Loading takes longer and memory is at least that of the dense file.",
-)
+QUANTIZATIONS = ("none", "fp16", "int8")
+
+# Bytes of a kernel's entry, and the error that is allowed, of the largest logit.
+_VALUE_BYTES = {"none": 4, "fp16": 2, "int8": 1}
+_ALLOWED = {"none": MAX_RELATIVE_ERROR, "fp16": 0.01, "int8": 0.15}
+
+_LOADING_NOTE = "Loading takes longer and memory is at least that of the dense file."
 _NOT_ENCODED_NOTE = (
     "No weight had enough zeros to become smaller: this is the dense file."
 )
+_INT8_NOTES = {
+    False: "Kernels and activations are multiplied in int8; the token table is stored "
+    "twice, by token and by tensor scaled.",
+    True: "Encoded kernels are multiplied in float32, at its speed: with int8 sparse "
+    "weights of its own the runtime does not load.",
+}
 
 _PROMPT_LENGTH = 64
 _DECODED_TOKENS = 4
@@ -44,8 +61,9 @@ def to_tflite(
     prompt_length: int = 0,
     cache_length: int = 0,
     overwrite: bool = False,
+    quantize: str = "none",
 ) -> ExportCard:
-    """Writes a float32 `.tflite` file that continues prompts with a cache.
+    """Writes a `.tflite` file that continues prompts with a cache.
 
     All shapes are fixed, as free ones cost the runtime's fast path. In both
     signatures `k_0, v_0, k_1, ...` are the caches, one pair per block, float32
@@ -62,40 +80,62 @@ def to_tflite(
     Args:
         model: The model, sparse or stripped.
         path: File to write; its parent folders are made.
-        sparse: Store the zeros as an index instead of as numbers. At 75 % a weight
-            takes 0.38 of its bytes; it is not computed faster.
+        sparse: Store the zeros as an index instead of as numbers. At 75 % a float32
+            weight takes 0.38 of its bytes, float16 0.5, int8 0.75; it is not computed
+            faster. A weight that would grow stays dense.
         prompt_length: Longest prompt; 0 is 64, or the cache where that is shorter.
         cache_length: Longest sequence, prompt and continuation; 0 is the context.
         overwrite: Replace a file that is there.
+        quantize: `fp16` stores weights in half the bytes and computes in float32.
+            `int8` stores them in a quarter, and multiplies in int8 where they are
+            not `sparse`; its error is some percent of the largest logit.
 
     Returns:
         Its size and error, measured on random prompts.
 
     Raises:
-        InputError: If `model` is no GPT, a length is out of range, or `path` exists.
+        InputError: If `model` is no GPT, an argument is out of range, or `path`
+            exists.
         ExportError: If the file's logits are not the model's.
     """
+    if quantize not in QUANTIZATIONS:
+        raise InputError(
+            f"`quantize` must be one of {', '.join(QUANTIZATIONS)}: of int4, blocks of "
+            "zeros do not load, and whole rows lose the model's accuracy. Received: "
+            f"quantize={quantize}."
+        )
     model, notes = float32_model(model)
     prompt_length, cache_length = _checked_lengths(model, prompt_length, cache_length)
     with staged(path, overwrite) as stage:
-        dense, sparsity = _convert(model, prompt_length, cache_length, stage)
+        dense, kernels = _convert(model, (prompt_length, cache_length), quantize, stage)
         dense_size_bytes, report = len(dense), None
         if sparse:
             dense, report = sparse_encode(dense)
         stage.write_bytes(dense)
         del dense
-        error, scale = logit_error(_run(stage, model))
+        error, scale = logit_error(_run(stage, model), _ALLOWED[quantize])
         size = size_bytes(stage)
-    return ExportCard(
-        format="tflite_sparse" if sparse else "tflite",
+    encoded = bool(report and report.encoded)
+    if quantize == "int8":
+        notes = (*notes, _INT8_NOTES[encoded])
+    card = ExportCard(
+        format="_".join(
+            ["tflite", *["sparse"][: int(sparse)], *[quantize][: quantize != "none"]]
+        ),
         path=str(path),
         size_bytes=size,
         dense_size_bytes=dense_size_bytes,
-        sparsity=sparsity,
+        bound_size_bytes=dense_size_bytes
+        - kernels.redundant_bytes(_VALUE_BYTES[quantize]),
+        sparsity=kernels.sparsity,
         max_abs_error=error,
         max_abs_logit=scale,
-        notes=(*notes, *_notes(report, sparsity)),
+        vocabulary_size=model.embedding.vocabulary_size,
+        notes=(*notes, *_notes(report)),
+        runtimes=TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES,
     )
+    card.save(card_path(path))
+    return card
 
 
 def _checked_lengths(
@@ -118,21 +158,22 @@ def _checked_lengths(
 
 
 def _convert(
-    model: GPT, prompt_length: int, cache_length: int, stage: Path
-) -> tuple[bytes, float]:
-    """The dense file, and the kernels' sparsity."""
+    model: GPT, lengths: tuple[int, int], quantize: str, stage: Path
+) -> tuple[bytes, FoldedKernels]:
+    """The dense file, and the kernels in it."""
     kernels, sizes = FoldedKernels(model), model.sizes
+    prompt_length, cache_length = lengths
 
     def run_prefill(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         hidden, caches = prefill(model, token_ids, cache_length, kernels.tensors())
-        return {"logits": project(model, hidden), **_named(caches)}
+        return {"logits": project(model, hidden), **named_caches(caches)}
 
     def run_decode(
         token_ids: tf.Tensor, position: tf.Tensor, **named: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         caches = [(named[f"k_{i}"], named[f"v_{i}"]) for i in range(sizes.num_layers)]
         hidden, caches = decode(model, token_ids, position, caches, kernels.tensors())
-        return {"logits": project(model, hidden), **_named(caches)}
+        return {"logits": project(model, hidden), **named_caches(caches)}
 
     head_dim = sizes.hidden_dim // sizes.num_heads
     shape = (1, sizes.num_heads, cache_length, head_dim)
@@ -157,15 +198,11 @@ def _convert(
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(intermediate), signature_keys=list(functions)
     )
-    return converter.convert(), kernels.sparsity
-
-
-def _named(caches: list[Cache]) -> dict[str, tf.Tensor]:
-    return {
-        f"{letter}_{index}": part
-        for index, cache in enumerate(caches)
-        for letter, part in zip("kv", cache, strict=True)
-    }
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert(), kernels
 
 
 def _run(path: Path, model: GPT) -> Iterator[tuple[Logits, Logits]]:
@@ -183,13 +220,13 @@ def _run(path: Path, model: GPT) -> Iterator[tuple[Logits, Logits]]:
             yield expected[position], received
 
 
-def _notes(report: SparseReport | None, sparsity: float) -> tuple[str, ...]:
+def _notes(report: SparseReport | None) -> tuple[str, ...]:
     if report is None:
-        return zeros_notes(sparsity)
+        return ()
     if not report.encoded:
         return (_NOT_ENCODED_NOTE,)
     return (
-        *_SPARSE_NOTES,
+        _LOADING_NOTE,
         f"{report.encoded} weights encoded, {report.kept} kept dense; "
         f"{report.densify_ops} DENSIFY operators, one per weight and signature.",
     )

@@ -26,6 +26,7 @@ COMMANDS = (
     "report",
     "flops",
     "export",
+    "benchmark",
 )
 
 

@@ -115,6 +115,24 @@ def forward_flops(
     return linear + attention + softmax + logits
 
 
+def decode_flops(model: GPTConfig, cache_length: int, sparsity: float = 0.0) -> float:
+    """Operations of one token that attends to a cache of `cache_length` slots.
+
+    Args:
+        model: The sizes.
+        cache_length: Slots of the cache; all of them are computed.
+        sparsity: As in `forward_flops`.
+
+    Example:
+        >>> small = PRESETS["gpt2_small"].model
+        >>> decode_flops(small, 1) == forward_flops(small, 1)
+        True
+    """
+    layers, d = model.num_layers, model.hidden_dim
+    attention = 4 * layers * d + 3 * layers * model.num_heads
+    return forward_flops(model, 1, sparsity) + (cache_length - 1) * attention
+
+
 def training_flops(
     model: GPTConfig, sequence_length: int, sparsity: float = 0.0
 ) -> float:

@@ -17,7 +17,7 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimizer import WarmupDecay, adamw
+from spdf_keras.optimizer import AdamW, WarmupDecay, adamw
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 
@@ -75,7 +75,7 @@ def build_gpt(
     check_sparsity(sparsity)
     if mask_seed is None:
         mask_seed = train.seed
-    gpt = _functional(sizes, sparsity, train.seed, mask_seed, train.precision)
+    gpt = functional_gpt(sizes, sparsity, train.seed, mask_seed, train.precision)
     compile_for_pretraining(gpt, train)
     return gpt
 
@@ -91,18 +91,25 @@ def compile_for_pretraining(
         sequence_length: Tokens per sequence, which with the batch size turns
             tokens into steps; 0 is the model's context.
     """
-    schedule = WarmupDecay(
-        train.learning_rate,
-        train.warmup_steps(model.sizes, sequence_length),
-        train.total_steps(model.sizes, sequence_length),
-        train.final_learning_rate,
-    )
     model.compile(
-        adamw(train, schedule),
+        pretraining_optimizer(model.sizes, train, sequence_length),
         micro_batches=train.micro_batches,
         recompute=train.recompute,
         jit_compile=train.jit_compile,
     )
+
+
+def pretraining_optimizer(
+    sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
+) -> AdamW:
+    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`."""
+    schedule = WarmupDecay(
+        train.learning_rate,
+        train.warmup_steps(sizes, sequence_length),
+        train.total_steps(sizes, sequence_length),
+        train.final_learning_rate,
+    )
+    return adamw(train, schedule)
 
 
 def load_model(path: str | Path) -> GPT:
@@ -129,9 +136,14 @@ def load_model(path: str | Path) -> GPT:
     return model
 
 
-def _functional(
-    sizes: GPTConfig, sparsity: float, seed: int, mask_seed: int, precision: str
+def functional_gpt(
+    sizes: GPTConfig,
+    sparsity: float = 0.0,
+    seed: int = 0,
+    mask_seed: int = 0,
+    precision: str = "float32",
 ) -> GPT:
+    """The model of `build_gpt`, not compiled."""
     embedding = TiedEmbedding(
         sizes.vocabulary_size,
         sizes.hidden_dim,

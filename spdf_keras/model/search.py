@@ -56,19 +56,32 @@ def search_function(
     model: Any, settings: DecodeConfig
 ) -> Callable[[Prompts], Continuations]:
     """The compiled loop for `settings`; it reads the model's weights at each call."""
-    loop = _beam_search if settings.num_beams > 1 else _choose_one_by_one
 
     def run(prompts: Prompts) -> Continuations:
-        kernels = effective_kernels(model)
-        width = tf.shape(prompts.token_ids)[1]
-        hidden, caches = prefill(model, prompts.token_ids, width, kernels)
-        last = tf.gather(hidden, prompts.lengths - 1, batch_dims=1)[:, None]
-        branches = Branches.start(caches, prompts.lengths, settings.num_beams)
-        first = project(model, last)[:, 0]
-        return loop(_Stepper(model, kernels, prompts), settings, first, branches)
+        return search(model, settings, prompts, effective_kernels(model))
 
     signature = [Prompts.signature()]
     return tf.function(run, input_signature=signature, autograph=False)
+
+
+def search(
+    model: Any, settings: DecodeConfig, prompts: Prompts, kernels: Kernels
+) -> Continuations:
+    """Continues prompts, as a part of a graph.
+
+    Args:
+        model: The GPT.
+        settings: How; `max_new_tokens`, `batch_size` and `seed` are not read.
+        prompts: What.
+        kernels: From `effective_kernels`.
+    """
+    loop = _beam_search if settings.num_beams > 1 else _choose_one_by_one
+    width = tf.shape(prompts.token_ids)[1]
+    hidden, caches = prefill(model, prompts.token_ids, width, kernels)
+    last = tf.gather(hidden, prompts.lengths - 1, batch_dims=1)[:, None]
+    branches = Branches.start(caches, prompts.lengths, settings.num_beams)
+    first = project(model, last)[:, 0]
+    return loop(_Stepper(model, kernels, prompts), settings, first, branches)
 
 
 class _Stepper(NamedTuple):

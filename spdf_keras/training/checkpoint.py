@@ -225,6 +225,29 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
     return step
 
 
+def open_checkpoint(checkpoint: Path) -> tuple[Any, Any]:
+    """Opens a checkpoint's weights and masks, to read one at a time.
+
+    Args:
+        checkpoint: A folder that `save_checkpoint` wrote.
+
+    Returns:
+        Two readers with `keys()`, `get_slice(path).get_shape()` and
+        `get_tensor(path)`; masks are packed, and None in a dense run.
+
+    Raises:
+        DamagedError: If a file is missing or damaged.
+    """
+    from safetensors import safe_open
+
+    files = _checked_state(checkpoint)["files"]
+    weights, masks = (
+        safe_open(checkpoint / file, "np") if file in files else None
+        for file in ("weights.safetensors", "masks.safetensors")
+    )
+    return weights, masks
+
+
 def _spread(kept: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
     spread = np.zeros(mask.shape, kept.dtype)
     spread[mask] = kept

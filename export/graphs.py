@@ -1,0 +1,156 @@
+"""What exports of TensorFlow graphs share: folded kernels, traces, exact products."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from spdf_keras.errors import InputError
+from spdf_keras.export.bitmask import information_bound
+from spdf_keras.export.card import Logits
+from spdf_keras.model.block import Cache
+from spdf_keras.model.build import build_gpt
+from spdf_keras.model.generation import Kernels, effective_kernels
+from spdf_keras.model.gpt import GPT
+
+_FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
+
+
+class FoldedKernels:
+    """The kernels of all blocks, masks multiplied in, as variables of their own.
+
+    As variables, since a graph cannot hold 2 GB of constants; as values, since a
+    mask in an exported file would be multiplied at every call.
+
+    Args:
+        model: The model; its weights are copied.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        with tf.device("CPU:0"):
+            self._variables = [
+                {
+                    # Plus 0: a mask leaves -0.0 of a negative weight, and a sparse
+                    # encoding would not give that bit back.
+                    name: tf.Variable(
+                        kernel + 0.0, trainable=False, name=f"{index}/{name}"
+                    )
+                    for name, kernel in block.items()
+                }
+                for index, block in enumerate(effective_kernels(model))
+            ]
+
+    def tensors(self) -> Kernels:
+        """What `prefill` and `decode` take, read where this is called."""
+        return [
+            {name: tf.convert_to_tensor(variable) for name, variable in block.items()}
+            for block in self._variables
+        ]
+
+    @cached_property
+    def _counts(self) -> list[tuple[int, int]]:
+        """Entries and non-zeros of each."""
+        kernels = (v.numpy() for block in self._variables for v in block.values())
+        return [(kernel.size, int(np.count_nonzero(kernel))) for kernel in kernels]
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros in all of them."""
+        sizes, kept = (sum(column) for column in zip(*self._counts, strict=True))
+        return float(1.0 - kept / sizes)
+
+    def redundant_bytes(self, value_bytes: int = 4) -> int:
+        """Bytes that the best code of their zeros would save, of dense ones.
+
+        Args:
+            value_bytes: Bytes of a value.
+        """
+        return round(
+            sum(
+                size * value_bytes - information_bound(size, kept, value_bytes)
+                for size, kept in self._counts
+            )
+        )
+
+
+def float32_model(model: GPT) -> tuple[GPT, tuple[str, ...]]:
+    """The model that is exported: itself, or its twin that computes in float32.
+
+    Args:
+        model: A GPT of any precision.
+
+    Returns:
+        The model, and the notes that this calls for.
+
+    Raises:
+        InputError: If `model` is no GPT.
+    """
+    if not isinstance(model, GPT):
+        raise InputError(
+            f"`model` must be a GPT from `build_gpt`. Received: {type(model).__name__}."
+        )
+    precision = model.embedding.dtype_policy.name
+    if precision == "float32":
+        return model, ()
+    twin = build_gpt(model.sizes, model.sparsity, precision="float32")
+    twin.set_weights(model.get_weights())
+    return twin, (_FLOAT32_NOTE.format(precision),)
+
+
+def trace(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Any:
+    """A concrete function whose arguments have the names of `specs`."""
+    graph = tf.function(function, autograph=False)
+    return graph.get_concrete_function(*specs, **named_specs)
+
+
+def write_signatures(
+    functions: dict[str, Any], path: Path, *tracked: tf.Module
+) -> None:
+    """Writes a SavedModel of concrete functions.
+
+    Args:
+        functions: One per signature, by name.
+        path: Folder to write.
+        *tracked: Modules whose tables they use.
+    """
+    # Only the variables: a module that holds a Keras object is traced again when
+    # it is saved, and needs Keras when it is loaded.
+    module = tf.Module()
+    module.tracked = list(tracked)
+    module.variables_used = list(
+        {
+            id(v): v for function in functions.values() for v in function.variables
+        }.values()
+    )
+    tf.saved_model.save(module, str(path), signatures=functions)
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Keeps GPUs from rounding products to TensorFloat-32, off by 1e-3."""
+    config = tf.config.experimental
+    before = config.tensor_float_32_execution_enabled()
+    config.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        config.enable_tensor_float_32_execution(before)
+
+
+def keras_logits(model: GPT, token_ids: Sequence[Any] | np.ndarray) -> Logits:
+    """The model's own logits, `(batch, length, vocabulary_size)`, in full float32."""
+    with exact_float32():
+        return model(np.asarray(token_ids, np.int32), training=False).numpy()
+
+
+def named_caches(caches: list[Cache]) -> dict[str, tf.Tensor]:
+    """Caches of all blocks by the names `k_0, v_0, k_1, ...`."""
+    return {
+        f"{letter}_{index}": part
+        for index, cache in enumerate(caches)
+        for letter, part in zip("kv", cache, strict=True)
+    }

@@ -1,0 +1,102 @@
+"""Measures one artefact in a process of its own, on demand; `benchmark.py` drives it.
+
+    python export/measure.py tflite MODEL.tflite
+
+Each line of its input is an order, each line of its output the result, in JSON:
+`{"load": true}` loads the artefact anew and generates two tokens, so that all of it
+is ready; `{"prompt": [1, 2], "new_tokens": 32}` times a continuation. It needs what
+the artefact's runner needs, and nothing of spdf_keras.
+"""
+
+import gc
+import json
+import os
+import resource
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+RUNNERS = {
+    "saved_model": ("run_saved_model", "SavedModel"),
+    "tflite": ("run_tflite", "TFLiteModel"),
+    "xla": ("run_xla", "XLAModel"),
+}
+
+
+class Measurer:
+    """An artefact in the hands of its runner.
+
+    Args:
+        kind: A key of `RUNNERS`.
+        path: The artefact.
+    """
+
+    def __init__(self, kind: str, path: str) -> None:
+        module, name = RUNNERS[kind]
+        self._make = getattr(import_module(module), name)
+        self._path = path
+        self._model: Any = None
+        # What the runtime's own code takes is no part of the artefact's memory.
+        self._bytes_before = _resident_bytes()
+
+    def load(self, prompt: list[int]) -> dict[str, float]:
+        """Loads it until its programs have run."""
+        self._model = None
+        gc.collect()
+        start = time.perf_counter()
+        self._model = self._make(self._path)
+        self._model.generate(prompt, 2)
+        seconds = time.perf_counter() - start
+        return {"load_s": seconds, "memory_bytes": self._peak_bytes()}
+
+    def generate(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
+        """Times the first new token, and those after it."""
+        start = time.perf_counter()
+        self._model.generate(prompt, 1)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        token_ids = self._model.generate(prompt, new_tokens)
+        rest = time.perf_counter() - start - first
+        return {
+            "first_token_s": first,
+            "token_s": rest / max(len(token_ids) - 1, 1),
+            "memory_bytes": self._peak_bytes(),
+            "token_ids": token_ids,
+        }
+
+    def _peak_bytes(self) -> int:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == "darwin" else 1024) - self._bytes_before
+
+
+def _resident_bytes() -> int:
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    """Serves orders until the input ends."""
+    # Runtimes print notes of their own to where the results go.
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    measurer = Measurer(*sys.argv[1:3])
+    print(json.dumps({"ready": True}), file=results, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            result: dict[str, Any]
+            if order.get("load"):
+                result = measurer.load(order["prompt"])
+            else:
+                result = measurer.generate(order["prompt"], order["new_tokens"])
+        except Exception as error:  # the driver tells it in one sentence
+            result = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(result), file=results, flush=True)
+
+
+if __name__ == "__main__":
+    main()

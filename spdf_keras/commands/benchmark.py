@@ -1,0 +1,47 @@
+"""Measures exported artefacts side by side, in one alternating run.
+
+    spdf-keras benchmark dense.tflite sparse.tflite gpt_xla gpt_saved_model
+
+Each artefact runs in a process of its own, with its runtime alone. Printed are
+medians, and quartiles in brackets.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from spdf_keras.commands.arguments import add_json
+
+HELP = "measure exported artefacts side by side"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "artefacts", metavar="ARTEFACT", nargs="+", help=".tflite file or folder"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--prompt-tokens", type=int, default=16, help="default: 16")
+    parser.add_argument("--new-tokens", type=int, default=32, help="default: 32")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write benchmark.csv, .json and .png there"
+    )
+    add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    from dataclasses import asdict
+
+    from spdf_keras.console import print_json, print_table, say
+    from spdf_keras.export.benchmark import Row, benchmark, save
+
+    rows = benchmark(
+        args.artefacts,
+        args.rounds,
+        args.prompt_tokens,
+        args.new_tokens,
+        report=lambda done, total: say(f"round {done} of {total}"),
+    )
+    title = f"{args.prompt_tokens} tokens of prompt, {args.new_tokens} new ones"
+    print_table(title, Row.columns, [row.cells() for row in rows])
+    if args.out:
+        save(rows, args.out)
+    if args.json:
+        print_json([asdict(row) for row in rows])

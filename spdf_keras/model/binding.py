@@ -1,0 +1,94 @@
+"""Lets a GPT compute with tensors in place of its weights.
+
+So the layers themselves, not a copy of their formulas, make a program that takes
+its weights as arguments, and a model larger than the memory runs block by block.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+from spdf_keras.config import GPTConfig
+from spdf_keras.model.build import functional_gpt
+from spdf_keras.model.gpt import GPT
+
+
+def skeleton(sizes: GPTConfig, precision: str = "float32", seed: int = 0) -> GPT:
+    """A dense GPT without memory for its weights: all of them must be `bound`.
+
+    Args:
+        sizes: Its sizes.
+        precision: What its layers compute in.
+        seed: Seed of the `initial_value` of its weights.
+    """
+    with tf.variable_creator_scope(_create_without_value):
+        return functional_gpt(sizes, seed=seed, precision=precision)
+
+
+def initial_value(weight: tf.Variable) -> tf.Tensor:
+    """Draws the initial value of one weight of a `skeleton`."""
+    return weight.draw()
+
+
+def _create_without_value(next_creator: Any, **kwargs: Any) -> tf.Variable:
+    variable = UninitializedVariable(
+        kwargs["trainable"], dtype=kwargs["dtype"], shape=kwargs["shape"]
+    )
+    variable.draw = kwargs["initial_value"]
+    return variable
+
+
+@contextlib.contextmanager
+def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
+    """Puts tensors in the place of weights while the block runs.
+
+    Args:
+        model: From `skeleton`.
+        tensors: By path, as in `GPT.named_weights`; each layer must be there with
+            all of its weights, or not at all. They are cast to what the layer
+            computes in.
+
+    Example:
+        >>> model = skeleton(GPTConfig(1, 2, 8, vocabulary_size=16))
+        >>> weights = {
+        ...     path: tf.zeros(weight.shape)
+        ...     for path, weight in model.named_weights().items()
+        ... }
+        >>> with bound(model, weights):
+        ...     model(tf.zeros((1, 4), tf.int32)).shape
+        TensorShape([1, 4, 16])
+    """
+    replaced: list[tuple[Any, str, Any]] = []
+
+    def put(layer: Any, attribute: str, *paths: str) -> None:
+        # LayerNorm's own weights are float32 in every precision.
+        dtype = "float32" if attribute in ("gamma", "beta") else layer.compute_dtype
+        found = [tf.cast(tensors[p], dtype) for p in paths]
+        replaced.append((layer, attribute, vars(layer)[attribute]))
+        is_list = attribute in ("_kernels", "_biases")
+        vars(layer)[attribute] = found if is_list else found[0]
+
+    try:
+        if "embedding/token" in tensors:
+            put(model.embedding, "token_table", "embedding/token")
+            put(model.embedding, "position_table", "embedding/position")
+        norms = {"final_norm": model.final_norm}
+        for block in model.blocks:
+            start = block.name
+            if f"{start}/query/kernel" in tensors:
+                names = [f"{start}/{name}" for name in block.prunable_names]
+                put(block, "_kernels", *(f"{name}/kernel" for name in names))
+                put(block, "_biases", *(f"{name}/bias" for name in names))
+            for norm in (block.attention_norm, block.feedforward_norm):
+                norms[f"{start}/{norm.name}"] = norm
+        for path, norm in norms.items():
+            if f"{path}/gamma" in tensors:
+                put(norm, "gamma", f"{path}/gamma")
+                put(norm, "beta", f"{path}/beta")
+        yield
+    finally:
+        for layer, attribute, value in reversed(replaced):
+            vars(layer)[attribute] = value
