@@ -40,6 +40,7 @@ class ExportCard:
             random prompts, in the artefact's own runtime; None if it was not run.
         max_abs_logit: Largest logit among them, to judge the error by.
         vocabulary_size: Of the model.
+        sha256: Checksum of a single file; those of a folder are inside it.
         notes: What to expect of it, one sentence each.
         runtimes: For each known runtime, whether it computes zeros sparsely.
     """
@@ -53,6 +54,7 @@ class ExportCard:
     max_abs_error: float | None
     max_abs_logit: float | None
     vocabulary_size: int
+    sha256: str = ""
     notes: tuple[str, ...] = ()
     runtimes: tuple[Runtime, ...] = ()
 

@@ -7,6 +7,7 @@ be used is told in one sentence, with exit status 2.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ class TFLiteModel:
     Args:
         path: The file.
         num_threads: Threads of the runtime; its own choice if None.
+        verify: Compare the file's checksum with that of its card, if one is beside it.
 
     Attributes:
         prompt_length: Longest prompt, in tokens.
@@ -37,12 +39,17 @@ class TFLiteModel:
         vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
 
     Raises:
-        RunError: If the file is missing, or is none that `to_tflite` wrote.
+        RunError: If the file is missing or damaged, or is none that `to_tflite` wrote.
     """
 
-    def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
-        if not Path(path).is_file():
+    def __init__(
+        self, path: str | Path, num_threads: int | None = None, verify: bool = True
+    ) -> None:
+        path = Path(path)
+        if not path.is_file():
             raise RunError(f"There is no file '{path}'.")
+        if verify:
+            _verify(path)
         try:
             # Its own errors for a bad file are of these two kinds.
             interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
@@ -161,6 +168,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(json.dumps({"token_ids": prompt, "new_token_ids": new}))
     return 0
+
+
+def _verify(path: Path) -> None:
+    card = path.with_name(f"{path.name}.card.json")
+    if not card.is_file():
+        return
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if checksum != json.loads(card.read_text("utf-8"))["sha256"]:
+        raise RunError(
+            f"'{path}' is damaged: its checksum is not that of its card, '{card.name}'."
+        )
 
 
 def _token_ids(text: str) -> list[int]:

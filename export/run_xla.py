@@ -122,7 +122,7 @@ class XLAModel:
             about = {**self.about["programs"], **self.about["unpack_programs"]}[name]
             blob = (self._folder / f"{name}.stablehlo").read_bytes()
             self._compare(name, {name: about["sha256"]}, blob)
-            call = _exported(name, about, blob).call
+            call = exported(name, about, blob).call
             # What a step returns anew takes the place of what it was given.
             replaced = {result["name"] for result in about["results"]}
             donated = [
@@ -419,7 +419,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _exported(name: str, about: dict[str, Any], blob: bytes) -> Any:
+def exported(name: str, about: dict[str, Any], blob: bytes) -> Any:
     """The program as JAX's public wrapper of StableHLO."""
     version = export.maximum_supported_calling_convention_version
 

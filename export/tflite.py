@@ -1,5 +1,6 @@
 """Exports a `.tflite` file with a prefill and a decode signature."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def to_tflite(
         del dense
         error, scale = logit_error(_run(stage, model), _ALLOWED[quantize])
         size = size_bytes(stage)
+        with stage.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
     encoded = bool(report and report.encoded)
     if quantize == "int8":
         notes = (*notes, _INT8_NOTES[encoded])
@@ -131,6 +134,7 @@ def to_tflite(
         max_abs_error=error,
         max_abs_logit=scale,
         vocabulary_size=model.embedding.vocabulary_size,
+        sha256=checksum,
         notes=(*notes, *_notes(report)),
         runtimes=TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES,
     )
