@@ -30,6 +30,7 @@ setup(
         "tensorboard>=2.20,<2.21",  # TensorFlow 2.21 no longer brings it
         "ai-edge-litert>=2.3,<2.4",
         "flatbuffers>=25.9,<26",
+        "jax>=0.10,<0.11",  # runs exported programs before they are delivered
         "tokenizers>=0.23,<0.24",
         "backports.zstd>=1.8,<2",  # in Python 3.14: compression.zstd
         "safetensors>=0.8,<0.9",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
-    from spdf_keras.export.benchmark import benchmark
+    from spdf_keras.export.benchmark import compare_artefacts
     from spdf_keras.export.card import ExportCard
     from spdf_keras.export.saved_model import to_saved_model
     from spdf_keras.export.text_model import to_text_model
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
-    "benchmark": "spdf_keras.export.benchmark",
+    "compare_artefacts": "spdf_keras.export.benchmark",
     "to_saved_model": "spdf_keras.export.saved_model",
     "to_text_model": "spdf_keras.export.text_model",
     "to_tflite": "spdf_keras.export.tflite",
@@ -38,7 +38,7 @@ _HOMES = {
 __all__ = [
     "ExportCard",
     "ExportError",
-    "benchmark",
+    "compare_artefacts",
     "to_saved_model",
     "to_text_model",
     "to_tflite",

@@ -94,7 +94,7 @@ class Row:
         )
 
 
-def benchmark(
+def compare_artefacts(
     artefacts: Sequence[str | Path],
     rounds: int = 5,
     prompt_tokens: int = 16,

@@ -9,8 +9,10 @@ runtime's Python interface has no profiler, so this calls its C interface.
 
 import argparse
 import ctypes
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import ai_edge_litert
 _CPU = 1
 _WRITE = 1
 _RANKED_TENSOR_TYPE_BYTES = 72
+_SUMMARY = "====================================================== Summary"
 _OPTIONS = b"runtime_options_string", b"enable_profiling = true\n"
 
 
@@ -90,7 +93,9 @@ def profile(path: str | Path, signature: str = "decode", runs: int = 20) -> str:
     lite_rt("StopProfiler", profiler)
     summary = ctypes.c_char_p()
     lite_rt("GetProfileSummary", profiler, compiled, ctypes.byref(summary))
-    return (summary.value or b"").decode()
+    table = (summary.value or b"").decode()
+    # Before it stands a line for each of the hundreds of operators.
+    return table[max(table.find(_SUMMARY), 0) :]
 
 
 def _signature(
@@ -146,6 +151,20 @@ def _buffers(
     return buffers
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the runtime's notes, a line for each sparse weight, off the screen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Profiles a .tflite file by operator.")
@@ -154,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20)
     options = parser.parse_args(arguments)
     try:
-        print(profile(options.model, options.signature, options.runs))
+        with _quiet():
+            table = profile(options.model, options.signature, options.runs)
+        print(table)
     except ProfileError as error:
         print(error, file=sys.stderr)
         return 2

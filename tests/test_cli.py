@@ -71,10 +71,17 @@ def test_the_whole_path_command_by_command(
     prompt = ["--task", "e2e", "--prompt", "name[Cafe 1], area[park]"]
     (generated,) = call("generate", tuned, *prompt)
     assert generated["output"] == out.read_text().splitlines()[3]
-    for kind, extra in (("saved_model", []), ("tflite", ["--sparse"])):
+    for kind, extra in (
+        ("saved_model", ["--signature", "generate"]),
+        ("tflite", ["--sparse", "--quantize", "fp16"]),
+        ("xla", ["--sparse", "--signature", "decode", "--no-check"]),
+    ):
         target = tmp_path / kind
         card = call("export", run, "--format", kind, *extra, "--out", str(target))
         assert target.exists() and 0.74 < card["sparsity"] < 0.76
+    text = ["--format", "saved_model", "--signature", "generate_text"]
+    card = call("export", tuned, *text, "--out", str(tmp_path / "text"))
+    assert card["format"] == "saved_model_text" and card["sparsity"] < 0.01
 
 
 def test_quickstart_on_real_files_resumes_and_reports(
@@ -127,7 +134,21 @@ def test_quickstart_on_real_files_resumes_and_reports(
         ("generate {tmp} --prompt hello", "No run in"),
         ("evaluate {tmp} --data {bad}", "line 3: a row must have"),
         ("score --hypotheses {toml} --references {tmp}/no", "Cannot read"),
-        ("export {tmp} --format saved_model --sparse --out {tmp}/q", "a SavedModel is"),
+        ("export {tmp} --format saved_model --sparse --out {tmp}/q", "a SavedModel"),
+        ("export gpt_nano --format xla --quantize int8 --out {tmp}/q", "--precision"),
+        ("export gpt_nano --format tflite --signature x --out {tmp}/q", "prefill and"),
+        (
+            "export gpt_nano --format saved_model --signature generate "
+            "--signature generate_text --out {tmp}/q",
+            "a folder of its own",
+        ),
+        (
+            "export gpt_nano --format saved_model --signature generate_text "
+            "--out {tmp}/q",
+            "needs a run",
+        ),
+        ("export {tmp} --sparsity 0.5 --format xla --out {tmp}/q", "is for presets"),
+        ("benchmark {tmp}", "must be a .tflite file"),
         ("export {tmp} --format tflite --out {tmp}/q", "No run in"),
     ],
 )

@@ -30,9 +30,9 @@ def run(args: Namespace) -> None:
     from dataclasses import asdict
 
     from spdf_keras.console import print_json, print_table, say
-    from spdf_keras.export.benchmark import Row, benchmark, save
+    from spdf_keras.export.benchmark import Row, compare_artefacts, save
 
-    rows = benchmark(
+    rows = compare_artefacts(
         args.artefacts,
         args.rounds,
         args.prompt_tokens,

@@ -1,8 +1,11 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from spdf_keras.export import ExportCard, ExportError
-from spdf_keras.export.card import logit_error
+from spdf_keras.export.card import card_path, logit_error
 
 
 def test_the_error_is_the_largest_of_all_pairs() -> None:
@@ -36,13 +39,24 @@ def test_shapes_are_not_broadcast() -> None:
 
 
 def test_a_row_has_the_columns_of_the_table() -> None:
-    card = ExportCard("tflite_sparse", "m.tflite", 375, 1000, 0.75, 2e-6, 4.0)
+    card = ExportCard("tflite_sparse", "m.tflite", 375, 1000, 300, 0.75, 2e-6, 4.0, 9)
     assert dict(zip(card.columns, card.row(), strict=True)) == {
         "format": "tflite_sparse",
         "size (MB)": "0.00",
         "of dense": "0.38x",
+        "of the bound": "1.25x",
         "sparsity": "75.00%",
         "max error": "2.0e-06",
         "relative error": "5.0e-07",
         "path": "m.tflite",
     }
+
+
+def test_a_card_is_stored_and_says_what_was_not_run(tmp_path: Path) -> None:
+    card = ExportCard("xla", "m", 375, 1000, 300, 0.75, None, None, 9)
+    assert card.row()[5:7] == ("not run", "not run")
+    card.save(tmp_path / "card.json")
+    stored = json.loads((tmp_path / "card.json").read_text())
+    assert stored["relative_error"] is None and stored["bound_size_bytes"] == 300
+    assert card_path(tmp_path) == tmp_path / "card.json"
+    assert card_path("a/m.tflite") == Path("a/m.tflite.card.json")

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -14,6 +15,7 @@ import spdf_keras.export
 from spdf_keras import GPT, strip
 from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, tflite, to_tflite
+from spdf_keras.export.profile_tflite import ProfileError, profile
 from spdf_keras.export.run_tflite import RunError, TFLiteModel
 from spdf_keras.model.generation import effective_kernels
 
@@ -169,7 +171,8 @@ def test_the_sparse_file_is_smaller_and_unpacks_at_load(files: Files) -> None:
     dense_counts = operators(unpacked(dense))
     for name, ops in counts.items():
         assert ops - dense_counts[name] == {"DENSIFY": 12}
-    assert "not a faster one" in sparse.notes[0]
+    assert not any(runtime.skips_zeros for runtime in sparse.runtimes)
+    assert sparse.bound_size_bytes < sparse.size_bytes < 1.2 * sparse.bound_size_bytes
     assert "12 weights encoded, 0 kept dense; 24 DENSIFY" in sparse.notes[-1]
 
 
@@ -183,9 +186,13 @@ def test_the_card_tells_size_error_and_sparsity(files: Files) -> None:
     for name, card in files.items():
         assert card.size_bytes == Path(card.path).stat().st_size
         assert card.sparsity == pytest.approx(0.75, abs=1e-4)
+        assert card.relative_error is not None
         assert 0 < card.relative_error < TOLERANCE
         assert card.format == ("tflite" if name == "dense" else "tflite_sparse")
-    assert "neither smaller nor faster" in files["dense"].notes[0]
+        stored = json.loads(Path(f"{card.path}.card.json").read_text())
+        assert stored["size_bytes"] == card.size_bytes
+    reason = files["dense"].runtimes[0].reason
+    assert "Zeros are stored" in reason
 
 
 def test_without_zeros_the_sparse_file_is_the_dense_file(
@@ -198,6 +205,140 @@ def test_without_zeros_the_sparse_file_is_the_dense_file(
     assert card.notes == (
         "No weight had enough zeros to become smaller: this is the dense file.",
     )
+
+
+# Of the largest logit, 3.1: float16 has 11 bits, int8 scales have 8 a row.
+QUANTIZED = {
+    ("fp16", False): 2e-3,
+    ("fp16", True): 2e-3,
+    ("int8", False): 5e-2,
+    ("int8", True): 5e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def quantized(model: GPT, tmp_path_factory: Any) -> dict[tuple[str, bool], ExportCard]:
+    folder = tmp_path_factory.mktemp("quantized")
+    return {
+        (kind, sparse): to_tflite(
+            model,
+            folder / f"{kind}_{sparse}.tflite",
+            sparse,
+            prompt_length=16,
+            cache_length=48,
+            quantize=kind,
+        )
+        for kind, sparse in QUANTIZED
+    }
+
+
+@pytest.mark.parametrize(("kind", "sparse"), QUANTIZED)
+def test_a_quantized_file_is_near_the_keras_model(
+    model: GPT, quantized: dict[tuple[str, bool], ExportCard], kind: str, sparse: bool
+) -> None:
+    card = quantized[kind, sparse]
+    token_ids = np.random.default_rng(3).integers(512, size=16).tolist()
+    received, _ = TFLiteModel(card.path).prefill(token_ids)
+    expected = model(np.array([token_ids])).numpy()[0]
+    allowed = QUANTIZED[kind, sparse]
+    error = np.abs(received - expected).max() / np.abs(expected).max()
+    assert 0 < error < allowed
+    assert card.relative_error is not None and 0 < card.relative_error < allowed
+    assert card.format == ("tflite_sparse_" if sparse else "tflite_") + kind
+
+
+def test_every_pair_of_encodings_gets_smaller(
+    files: Files, quantized: dict[tuple[str, bool], ExportCard]
+) -> None:
+    sizes = [
+        *(files[name].size_bytes for name in ("dense", "sparse")),
+        *(card.size_bytes for card in quantized.values()),
+    ]
+    # A kernel's entry takes 4, 2 or 1 bytes; sparse ones a quarter of 5, 3 or 2.
+    saved = [4 - 5 / 4, 2 - 3 / 4, 1 - 2 / 4]
+    for dense, sparse, bytes_saved in zip(sizes[::2], sizes[1::2], saved, strict=True):
+        # What DENSIFY and DEQUANTIZE take stays the same in models of any width.
+        assert dense - sparse == pytest.approx(98304 * bytes_saved, abs=14_000)
+    assert sizes[0] > sizes[2] > sizes[4]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_int8_kernels_stay_int8_or_are_dequantized_where_they_are_sparse(
+    quantized: dict[tuple[str, bool], ExportCard], sparse: bool
+) -> None:
+    file = unpacked(quantized["int8", sparse])
+    for subgraph in file.subgraphs:
+        types = Counter(
+            subgraph.tensors[operator.inputs[1]].type
+            for operator in subgraph.operators
+            if OPERATORS[file.operatorCodes[operator.opcodeIndex].builtinCode]
+            == "FULLY_CONNECTED"
+        )
+        int8, float32 = schema.TensorType.INT8, schema.TensorType.FLOAT32
+        assert types == ({float32: 12, int8: 1} if sparse else {int8: 13})
+
+
+def delegated(file: Any) -> list[list[str]]:
+    """What each piece of the first subgraph computes that the fast path takes."""
+    builder = flatbuffers.Builder()
+    builder.Finish(file.Pack(builder), b"TFL3")
+    interpreter = Interpreter(model_content=bytes(builder.Output()))
+    before = interpreter._get_ops_details()
+    made_by = {int(out): op["op_name"] for op in before for out in op["outputs"]}
+    interpreter.allocate_tensors()
+    return [
+        [made_by[int(out)] for out in op["outputs"]]
+        for op in interpreter._get_ops_details()
+        if op["op_name"] == "DELEGATE"
+    ]
+
+
+def test_the_runtimes_fast_path_takes_each_signature_in_one_piece(
+    files: Files, quantized: dict[tuple[str, bool], ExportCard]
+) -> None:
+    for card in (*files.values(), *quantized.values()):
+        file = unpacked(card)
+        # The runtime's details are of the first subgraph: each signature in turn.
+        for _ in range(2):
+            file.subgraphs.reverse()
+            for signature in file.signatureDefs:
+                signature.subgraphIndex = 1 - signature.subgraphIndex
+            *unpacking, computing = delegated(file)
+            assert not {"DENSIFY", "DEQUANTIZE"} & set(computing), card.path
+            # What stands before it unpacks constants, which is done once.
+            assert len(unpacking) <= 1
+            assert set(sum(unpacking, [])) <= {"DENSIFY", "DEQUANTIZE"}
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_the_profile_names_what_the_runtime_computes(files: Files, kind: str) -> None:
+    table = profile(files[kind].path, "decode", runs=2)
+    lines = [line for line in table.splitlines() if "Fully Connected (NC, F32)" in line]
+    # Thirteen products: dense kernels, also where the file is sparse.
+    assert lines[0].split("GEMM")[1].split()[0] == "13"
+    with pytest.raises(ProfileError, match="one of .*prefill.* Received: train"):
+        profile(files[kind].path, "train")
+    with pytest.raises(ProfileError, match="There is no file"):
+        profile("none.tflite")
+
+
+def test_a_damaged_file_is_detected_by_its_card(files: Files, tmp_path: Path) -> None:
+    damaged = tmp_path / "m.tflite"
+    content = bytearray(Path(files["sparse"].path).read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    TFLiteModel(damaged)  # nobody can know
+    card = Path(f"{files['sparse'].path}.card.json").read_text()
+    Path(f"{damaged}.card.json").write_text(card)
+    with pytest.raises(
+        RunError, match=r"damaged: its checksum .* 'm.tflite.card.json'"
+    ):
+        TFLiteModel(damaged)
+
+
+def test_int4_is_refused_with_the_reason(model: GPT, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none, fp16, int8: of int4, .* quantize=int4"):
+        to_tflite(model, tmp_path / "m.tflite", quantize="int4")
 
 
 def test_a_wrong_file_is_not_delivered(

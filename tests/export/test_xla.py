@@ -98,7 +98,11 @@ def test_jax_alone_gives_the_keras_models_logits_and_32_greedy_tokens(
 def test_20_steps_in_jax_give_keras_losses_and_keep_every_mask(
     tiny: Any, tmp_path: Path, sparse: bool
 ) -> None:
-    settings = {"warmup_tokens": 1000, "tokens": 10_000, "learning_rate": 3e-3}
+    settings: dict[str, Any] = {
+        "warmup_tokens": 1000,
+        "tokens": 10_000,
+        "learning_rate": 3e-3,
+    }
     model = build_gpt(tiny, 0.75, seed=2, **settings)
     card = to_xla(
         model,
@@ -139,7 +143,8 @@ def test_programs_are_portable_and_take_weights_as_arguments(
         products = 2 * (6 + 2) + 1
         trained = 3 * products if name == "train_step" else products
         assert text.count("stablehlo.dot") == trained, name
-        assert "custom_call" not in text and text.count("func.func public") == 1
+        assert "custom_call" not in text
+        assert "@main" in text
         names = [argument["name"] for argument in program["arguments"]]
         assert set(paths) < set(names) and len(set(names)) == len(names)
         # Nothing of a size of weights is a constant.
