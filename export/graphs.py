@@ -17,6 +17,7 @@ from spdf_keras.model.build import build_gpt
 from spdf_keras.model.generation import Kernels, effective_kernels
 from spdf_keras.model.gpt import GPT
 
+_PROMPT_LENGTH = 64
 _FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
 
 
@@ -50,6 +51,11 @@ class FoldedKernels:
             {name: tf.convert_to_tensor(variable) for name, variable in block.items()}
             for block in self._variables
         ]
+
+    def release(self) -> None:
+        """Frees the copies; what was counted stays. `tensors` is of no use after it."""
+        self.sparsity  # noqa: B018 (counts)
+        self._variables = []
 
     @cached_property
     def _counts(self) -> list[tuple[int, int]]:
@@ -145,6 +151,37 @@ def keras_logits(model: GPT, token_ids: Sequence[Any] | np.ndarray) -> Logits:
     """The model's own logits, `(batch, length, vocabulary_size)`, in full float32."""
     with exact_float32():
         return model(np.asarray(token_ids, np.int32), training=False).numpy()
+
+
+def checked_lengths(
+    context: int, prompt_length: int, cache_length: int
+) -> tuple[int, int]:
+    """Fills in and checks the fixed sizes of `prefill` and `decode`.
+
+    Args:
+        context: Of the model.
+        prompt_length: Longest prompt; 0 is 64, or the cache where that is shorter.
+        cache_length: Longest sequence, prompt and continuation; 0 is the context.
+
+    Returns:
+        Prompt length and cache length.
+
+    Raises:
+        InputError: If one of them is out of range.
+    """
+    cache_length = cache_length or context
+    if not 1 <= cache_length <= context:
+        raise InputError(
+            f"`cache_length` must be in [1, {context}], the context. "
+            f"Received: cache_length={cache_length}."
+        )
+    prompt_length = prompt_length or min(_PROMPT_LENGTH, cache_length)
+    if not 1 <= prompt_length <= cache_length:
+        raise InputError(
+            f"`prompt_length` must be in [1, {cache_length}], the cache's length. "
+            f"Received: prompt_length={prompt_length}."
+        )
+    return prompt_length, cache_length
 
 
 def named_caches(caches: list[Cache]) -> dict[str, tf.Tensor]:

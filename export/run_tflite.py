@@ -1,15 +1,21 @@
 """Runs an exported `.tflite` file; needs NumPy and ai-edge-litert, nothing else.
 
     python export/run_tflite.py MODEL.tflite --token-ids 1,2,3 --max-new-tokens 16
+    python export/run_tflite.py MODEL.tflite --tokenizer RUN/tokenizer --prompt "I am"
 
-It prints one JSON object with the prompt and its greedy continuation. What cannot
-be used is told in one sentence, with exit status 2.
+It prints one JSON object with the prompt, its greedy continuation, and what that
+took: seconds to load, to the first token and per token, and the peak of memory.
+`profile_tflite.py` tells operator by operator. What cannot be used is told in one
+sentence, with exit status 2.
 """
 
 import argparse
 import hashlib
 import json
+import resource
+import runpy
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,21 +159,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Runs an exported .tflite file.")
     parser.add_argument("model", help="the .tflite file")
-    parser.add_argument("--token-ids", required=True, help="the prompt, as in 1,2,3")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--token-ids", help="the prompt, as in 1,2,3")
+    prompt.add_argument("--prompt", help="the prompt as text; needs --tokenizer")
+    parser.add_argument("--tokenizer", help="folder of vocab.json and merges.txt")
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--end-token-ids", default="", help="tokens to stop at")
     parser.add_argument("--num-threads", type=int)
     options = parser.parse_args(arguments)
     try:
-        prompt = _token_ids(options.token_ids)
-        model = TFLiteModel(options.model, options.num_threads)
+        tokenizer = _tokenizer(options)
+        if tokenizer is None:
+            prompt_ids = _token_ids(options.token_ids)
+        else:
+            prompt_ids = tokenizer.encode(options.prompt)
         ends = _token_ids(options.end_token_ids)
-        new = model.generate(prompt, options.max_new_tokens, ends)
+        if tokenizer is not None:
+            ends.append(tokenizer.end_token_id)
+        result = _measured(options, prompt_ids, ends)
     except RunError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps({"token_ids": prompt, "new_token_ids": new}))
+    if tokenizer is not None:
+        result["text"] = tokenizer.decode(result["new_token_ids"])
+    print(json.dumps(result))
     return 0
+
+
+def _measured(
+    options: argparse.Namespace, prompt: list[int], ends: list[int]
+) -> dict[str, Any]:
+    """Continues a prompt, and tells what it took."""
+    start = time.perf_counter()
+    model = TFLiteModel(options.model, options.num_threads)
+    loaded = time.perf_counter()
+    model.generate(prompt, 1)
+    first = time.perf_counter()
+    new = model.generate(prompt, options.max_new_tokens, ends)
+    rest = time.perf_counter() - first - (first - loaded)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "token_ids": prompt,
+        "new_token_ids": new,
+        "load_s": loaded - start,
+        "first_token_s": first - loaded,
+        "token_s": max(rest, 0.0) / max(len(new) - 1, 1),
+        "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+    }
+
+
+def _tokenizer(options: argparse.Namespace) -> Any:
+    if options.prompt is None:
+        return None
+    if options.tokenizer is None:
+        raise RunError("`--prompt` needs `--tokenizer`, a folder with vocab.json.")
+    # The file beside this one, be it in a package or not.
+    file = Path(__file__).with_name("plain_tokenizer.py")
+    try:
+        return runpy.run_path(str(file))["PlainTokenizer"](options.tokenizer)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"Cannot read the tokenizer in '{options.tokenizer}': {error}."
+        ) from error
 
 
 def _verify(path: Path) -> None:

@@ -19,6 +19,7 @@ from spdf_keras.export.card import (
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.graphs import (
     FoldedKernels,
+    checked_lengths,
     float32_model,
     keras_logits,
     named_caches,
@@ -51,7 +52,6 @@ _INT8_NOTES = {
     "weights of its own the runtime does not load.",
 }
 
-_PROMPT_LENGTH = 64
 _DECODED_TOKENS = 4
 
 
@@ -106,7 +106,8 @@ def to_tflite(
             f"quantize={quantize}."
         )
     model, notes = float32_model(model)
-    prompt_length, cache_length = _checked_lengths(model, prompt_length, cache_length)
+    context = model.embedding.max_sequence_length
+    prompt_length, cache_length = checked_lengths(context, prompt_length, cache_length)
     with staged(path, overwrite) as stage:
         dense, kernels = _convert(model, (prompt_length, cache_length), quantize, stage)
         dense_size_bytes, report = len(dense), None
@@ -140,25 +141,6 @@ def to_tflite(
     )
     card.save(card_path(path))
     return card
-
-
-def _checked_lengths(
-    model: GPT, prompt_length: int, cache_length: int
-) -> tuple[int, int]:
-    context = model.embedding.max_sequence_length
-    cache_length = cache_length or context
-    if not 1 <= cache_length <= context:
-        raise InputError(
-            f"`cache_length` must be in [1, {context}], the context. "
-            f"Received: cache_length={cache_length}."
-        )
-    prompt_length = prompt_length or min(_PROMPT_LENGTH, cache_length)
-    if not 1 <= prompt_length <= cache_length:
-        raise InputError(
-            f"`prompt_length` must be in [1, {cache_length}], the cache's length. "
-            f"Received: prompt_length={prompt_length}."
-        )
-    return prompt_length, cache_length
 
 
 def _convert(
@@ -199,8 +181,11 @@ def _convert(
     }
     intermediate = stage.with_name(f"{stage.name}.saved_model")
     write_signatures(functions, intermediate)
+    # The converter reads the file, and needs five times its size.
+    functions.clear()
+    kernels.release()
     converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(intermediate), signature_keys=list(functions)
+        str(intermediate), signature_keys=["prefill", "decode"]
     )
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -79,8 +79,8 @@ def test_the_whole_path_command_by_command(
         target = tmp_path / kind
         card = call("export", run, "--format", kind, *extra, "--out", str(target))
         assert target.exists() and 0.74 < card["sparsity"] < 0.76
-    text = ["--format", "saved_model", "--signature", "generate_text"]
-    card = call("export", tuned, *text, "--out", str(tmp_path / "text"))
+    texts = ["--format", "saved_model", "--signature", "generate_text"]
+    card = call("export", tuned, *texts, "--out", str(tmp_path / "text"))
     assert card["format"] == "saved_model_text" and card["sparsity"] < 0.01
 
 

@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import spdf_keras.export
 from spdf_keras import GPT, strip
+from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, tflite, to_tflite
 from spdf_keras.export.profile_tflite import ProfileError, profile
@@ -386,11 +387,31 @@ def test_the_runner_needs_the_runtime_alone(model: GPT, files: Files) -> None:
     assert done.returncode == 0, done.stderr
     result, loaded = done.stdout.splitlines()
     (expected,) = model.generate([[1, 2, 3, 4, 5]], max_new_tokens=10)
-    assert json.loads(result) == {
-        "token_ids": [1, 2, 3, 4, 5],
-        "new_token_ids": expected,
-    }
+    told = json.loads(result)
+    assert told["token_ids"] == [1, 2, 3, 4, 5] and told["new_token_ids"] == expected
+    for name in ("load_s", "first_token_s", "token_s", "peak_memory_bytes"):
+        assert told[name] > 0
     assert loaded == ""
+
+
+def test_the_runner_continues_text_with_a_tokenizer_of_its_own(
+    model: GPT, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spdf_keras.export.run_tflite import main
+
+    tokenizer = Tokenizer.train(["low lower lowest " * 3], 300)
+    tokenizer.save(tmp_path)
+    path, folder = files["dense"].path, ["--tokenizer", str(tmp_path)]
+    assert main([path, "--prompt", "lower?", *folder, "--max-new-tokens", "5"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["token_ids"] == tokenizer.encode("lower?")
+    ends = [tokenizer.end_token_id]
+    new = model.generate([told["token_ids"]], 5, end_token_ids=ends)[0]
+    assert told["text"] == tokenizer.decode([i for i in new if i < 300])
+    assert main([path, "--prompt", "low"]) == 2
+    assert "needs `--tokenizer`" in capsys.readouterr().err
+    assert main([path, "--prompt", "low", "--tokenizer", str(tmp_path / "no")]) == 2
+    assert "Cannot read the tokenizer" in capsys.readouterr().err
 
 
 def test_the_runner_ends_with_one_sentence_and_status_2(files: Files) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 import spdf_keras.export
 from spdf_keras import GPT, build_gpt
 from spdf_keras.errors import ExportError, InputError
-from spdf_keras.export import ExportCard, run_xla, to_xla, xla
+from spdf_keras.export import ExportCard, run_xla, to_xla, xla_check
 from spdf_keras.export.bitmask import Bitmask
 from spdf_keras.export.run_xla import RunError, XLAModel
 from spdf_keras.export.weights import WeightSource
@@ -297,8 +297,8 @@ def test_inputs_of_a_program_are_checked(cards: dict[str, ExportCard]) -> None:
 def test_a_wrong_program_is_not_delivered(
     model: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = xla.reference_logits
-    monkeypatch.setattr(xla, "reference_logits", lambda *a: 1.001 * right(*a))
+    right = xla_check.reference_logits
+    monkeypatch.setattr(xla_check, "reference_logits", lambda *a: 1.001 * right(*a))
     with pytest.raises(ExportError, match="differ from the Keras model's by 0.001"):
         to_xla(model, tmp_path / "x", ("forward",), **SIZES)
     assert not list(tmp_path.iterdir())

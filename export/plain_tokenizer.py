@@ -1,0 +1,110 @@
+"""GPT-2's byte-level BPE in plain Python, for the runners: no library, no package.
+
+It reads the `vocab.json` and `merges.txt` of a run's folder `tokenizer/`, and gives
+the ids of `spdf_keras.data.tokenizer.Tokenizer`. It is meant for prompts, not for
+corpora.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+
+
+class PlainTokenizer:
+    """Encodes and decodes text.
+
+    Args:
+        folder: Has `vocab.json` and `merges.txt`.
+
+    Raises:
+        OSError: If a file is missing.
+        ValueError: If a file is broken.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        text = (Path(folder) / "vocab.json").read_text("utf-8")
+        self._ids: dict[str, int] = json.loads(text)
+        self._tokens = {token_id: token for token, token_id in self._ids.items()}
+        lines = (Path(folder) / "merges.txt").read_text("utf-8").split("\n")
+        merges = [line.split(" ") for line in lines if line.count(" ") == 1]
+        self._ranks = {(a, b): rank for rank, (a, b) in enumerate(merges)}
+        self._characters = _byte_characters()
+        self._bytes = {c: byte for byte, c in enumerate(self._characters)}
+        self.end_token_id = self._ids["<|endoftext|>"]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return [
+            self._ids[token]
+            for word in _words(text)
+            for token in self._merged(word.encode())
+            if token in self._ids
+        ]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        tokens = "".join(self._tokens.get(token_id, "") for token_id in token_ids)
+        raw = bytes(self._bytes[c] for c in tokens if c in self._bytes)
+        return raw.decode(errors="replace")
+
+    def _merged(self, word: bytes) -> list[str]:
+        parts = [self._characters[byte] for byte in word]
+        while len(parts) > 1:
+            ranks = [self._ranks.get(pair, -1) for pair in pairwise(parts)]
+            known = [rank for rank in ranks if rank >= 0]
+            if not known:
+                break
+            best, merged, place = min(known), [], 0
+            while place < len(parts):
+                if place < len(ranks) and ranks[place] == best:
+                    merged.append(parts[place] + parts[place + 1])
+                    place += 1
+                else:
+                    merged.append(parts[place])
+                place += 1
+            parts = merged
+        return parts
+
+
+def _byte_characters() -> list[str]:
+    """The character that each byte is written as in the vocabulary."""
+    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(0x100, 0x200))
+    return [chr(byte if byte in shown else next(hidden)) for byte in range(256)]
+
+
+def _words(text: str) -> Iterator[str]:
+    r"""Cuts a text as GPT-2's regular expression does.
+
+    It is `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+`, then
+    `\s+(?!\S)|\s+`.
+    """
+    kinds = [_kind(character) for character in text]
+    start = 0
+    while start < len(text):
+        found = [c for c in _CONTRACTIONS if text.startswith(c, start)]
+        if found:
+            end = start + len(found[0])
+        else:
+            # A blank goes with the word behind it.
+            behind = kinds[start + 1 : start + 2]
+            first = start + (text[start] == " " and behind not in ([], ["white"]))
+            end = first + 1
+            while end < len(text) and kinds[end] == kinds[first]:
+                end += 1
+            # White space leaves its last character to the word behind it.
+            if kinds[first] == "white" and end < len(text) and end - start > 1:
+                end -= 1
+        yield text[start:end]
+        start = end
+
+
+def _kind(character: str) -> str:
+    if character.isspace() and character not in "\x1c\x1d\x1e\x1f":
+        return "white"
+    category = unicodedata.category(character)[0]
+    return {"L": "letter", "N": "number"}.get(category, "other")

@@ -1,0 +1,103 @@
+"""Results of the Keras layers that an XLA export is checked by, here and elsewhere."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from spdf_keras.errors import ExportError
+from spdf_keras.export.graphs import exact_float32
+from spdf_keras.export.safetensors_file import safetensors_writer
+from spdf_keras.export.weights import WeightSource
+from spdf_keras.export.xla_plan import XLAPlan
+from spdf_keras.model.binding import bound, skeleton
+
+_DECODED_TOKENS = 4
+
+
+def write_check(source: WeightSource, plan: XLAPlan, folder: Path) -> dict[str, str]:
+    """Writes token ids with the Keras layers' logits and loss; returns checksums."""
+    shape, start = (plan.batch_size, plan.checked_tokens), plan.check_prompt
+    random = np.random.default_rng(0)
+    token_ids = random.integers(
+        source.sizes.vocabulary_size, size=shape, dtype=np.int32
+    )
+    spread = np.linspace(0, shape[1] - 1, 8, dtype=np.int32).tolist()
+    decoded = range(start - 1, min(start + _DECODED_TOKENS, shape[1]))
+    positions = np.array(sorted({*spread, *decoded}), np.int32)
+    logits = reference_logits(source, token_ids, positions, plan.precision)
+    labels = np.concatenate([token_ids[:, 1:], token_ids[:, :1]], 1)[:, positions]
+    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    loss = np.array([tf.reduce_mean(nll)], np.float32)
+    with safetensors_writer(folder / "check.safetensors", 4) as writer:
+        writer.add("token_ids", token_ids)
+        writer.add("positions", positions)
+        writer.add("logits", logits)
+        writer.add("loss", loss)
+    return writer.checksums
+
+
+def reference_logits(
+    source: WeightSource,
+    token_ids: NDArray[np.int32],
+    positions: NDArray[np.int32],
+    precision: str = "float32",
+) -> NDArray[np.float32]:
+    """Logits of the Keras layers, computed with one block in memory at a time.
+
+    Args:
+        source: The weights.
+        token_ids: `(batch, length)`.
+        positions: Places whose logits are wanted.
+        precision: What the layers compute in.
+
+    Returns:
+        `(batch, len(positions), vocabulary_size)`.
+    """
+    model = skeleton(source.sizes, precision)
+
+    def read(start: str) -> dict[str, tf.Tensor]:
+        return {
+            path: tf.constant(source.read(path))
+            for path in source.shapes
+            if path.startswith(f"{start}/")
+        }
+
+    with exact_float32(), bound(model, read("embedding") | read("final_norm")):
+        x = model.embedding(token_ids)
+        for block in model.blocks:
+            with bound(model, read(block.name)):
+                x = block(x)
+        hidden = model.final_norm(tf.gather(x, positions, axis=1))
+        logits = model.embedding(hidden, reverse=True)
+    return np.asarray(tf.cast(logits, tf.float32))
+
+
+def run_check(folder: Path) -> dict[str, Any]:
+    """Runs the artefact in JAX, in a process of its own."""
+    if find_spec("jax") is None:
+        return {}
+    runner = Path(__file__).with_name("run_xla.py")
+    done = subprocess.run(
+        [sys.executable, str(runner), str(folder), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not done.stdout.strip():
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise ExportError(f"JAX cannot run the programs: {last}")
+    result = json.loads(done.stdout)
+    if not result["passed"]:
+        raise ExportError(
+            "The exported programs' results differ from the Keras model's by "
+            f"{result['error']:.2g} of the largest. Allowed is "
+            f"{result['tolerance']:g}. Nothing was written."
+        )
+    return dict(result)

@@ -1,0 +1,89 @@
+"""The weights of an XLA export: one safetensors file, dense or as bitmasks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from spdf_keras.export.bitmask import Bitmask, information_bound
+from spdf_keras.export.safetensors_file import safetensors_writer
+from spdf_keras.export.weights import WeightSource, prunable_paths
+from spdf_keras.export.xla_plan import XLAPlan
+
+
+@dataclass(frozen=True)
+class WrittenWeights:
+    """What was written of the weights.
+
+    Attributes:
+        encoded: Shape and number of non-zeros of each encoded kernel by its path.
+        masked: Paths with a mask.
+        checksums: Of each tensor in the file.
+        stored_bytes: Bytes of kernels in the file.
+        kernel_bytes: Bytes of the same kernels, dense.
+        dense_bytes: Bytes of all weights, dense.
+        bound_bytes: What no code of all weights goes below.
+        sparsity: Fraction of zeros in the kernels, counted.
+    """
+
+    encoded: dict[str, tuple[tuple[int, ...], int]]
+    masked: list[str]
+    checksums: dict[str, str]
+    stored_bytes: int
+    kernel_bytes: int
+    dense_bytes: int
+    bound_bytes: float
+    sparsity: float
+
+
+def write_weights(source: WeightSource, plan: XLAPlan, path: Path) -> WrittenWeights:
+    """Writes every weight, and the masks that a training step needs."""
+    kernels = prunable_paths(source.sizes)
+    trains = "train_step" in plan.signatures
+    encoded: dict[str, tuple[tuple[int, ...], int]] = {}
+    masked, bits = [], {}
+    stored = kernel_bytes = dense_bytes = zeros = size = 0
+    bound_bytes = 0.0
+    with safetensors_writer(path, 2 * len(source.shapes)) as writer:
+        for name in source.shapes:
+            weight: NDArray[Any] = source.read(name)
+            mask = source.mask(name) if trains else None
+            dtype = tf.dtypes.as_dtype(plan.weight_dtype(name)).as_numpy_dtype
+            weight = weight.astype(dtype, copy=False)
+            if mask is not None:
+                masked.append(name)
+            dense_bytes += weight.nbytes
+            if name not in kernels:
+                bound_bytes += weight.nbytes
+                writer.add(name, weight)
+                continue
+            code = Bitmask.encode(weight, mask)
+            bound_bytes += information_bound(
+                weight.size, code.values.size, weight.itemsize
+            )
+            zeros, size = zeros + weight.size - code.values.size, size + weight.size
+            kernel_bytes += weight.nbytes
+            if plan.sparse and code.size_bytes < weight.nbytes:
+                encoded[name] = weight.shape, code.values.size
+                bits[f"{name}.bits"] = code.bits
+                writer.add(f"{name}.values", code.values)
+                stored += code.size_bytes
+            else:
+                if mask is not None:
+                    bits[f"mask/{name}"] = code.bits
+                writer.add(name, weight)
+                stored += weight.nbytes
+        for name, packed in bits.items():
+            writer.add(name, packed)
+    return WrittenWeights(
+        encoded,
+        masked,
+        writer.checksums,
+        stored,
+        kernel_bytes,
+        dense_bytes,
+        bound_bytes,
+        zeros / size,
+    )

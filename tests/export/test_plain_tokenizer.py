@@ -1,0 +1,69 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.export.plain_tokenizer import PlainTokenizer
+
+TEXT = "it's we're they've I'm you'll he'd, 1234 low  lower\n\nlowest  über ½ 北京 "
+
+HARD = [
+    "",
+    " ",
+    "  a",
+    "a  b \n c\n\n",
+    "'s's 't' 'res",
+    "don't 'S 'll",
+    "x\u00a0y\u2003 z\u3000",
+    "a1b2 ½²Ⅷ",
+    "e\u0301 \u096c\u0301",
+    "\x1c\x85\x00",
+    "🙂🙂  !?! ...",
+]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: Any) -> tuple[PlainTokenizer, Tokenizer]:
+    folder: Path = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = Tokenizer.train([TEXT] * 3, 340)
+    tokenizer.save(folder)
+    return PlainTokenizer(folder), tokenizer
+
+
+@pytest.mark.parametrize("text", [*HARD, TEXT])
+def test_ids_are_those_of_the_library(
+    pair: tuple[PlainTokenizer, Tokenizer], text: str
+) -> None:
+    plain, tokenizer = pair
+    token_ids = tokenizer.encode(text)
+    assert plain.encode(text) == token_ids
+    assert plain.decode(token_ids) == text
+    assert plain.end_token_id == tokenizer.end_token_id
+
+
+# Python and the library may know different versions of Unicode: the common planes.
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.text(
+        st.one_of(
+            st.characters(max_codepoint=0x24F, exclude_categories=["Cs"]),
+            st.sampled_from(" \n\t\u2003'stmdrevl0½北é🙂"),
+        )
+    )
+)
+def test_any_text_has_the_ids_of_the_library(
+    pair: tuple[PlainTokenizer, Tokenizer], text: str
+) -> None:
+    plain, tokenizer = pair
+    assert plain.encode(text) == tokenizer.encode(text)
+
+
+def test_cut_bytes_decode_as_the_library_does(
+    pair: tuple[PlainTokenizer, Tokenizer],
+) -> None:
+    plain, tokenizer = pair
+    token_ids = tokenizer.encode("北")[:-1]
+    assert plain.decode(token_ids) == tokenizer.decode(token_ids) == "\ufffd"
