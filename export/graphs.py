@@ -52,11 +52,6 @@ class FoldedKernels:
             for block in self._variables
         ]
 
-    def release(self) -> None:
-        """Frees the copies; what was counted stays. `tensors` is of no use after it."""
-        self.sparsity  # noqa: B018 (counts)
-        self._variables = []
-
     @cached_property
     def _counts(self) -> list[tuple[int, int]]:
         """Entries and non-zeros of each."""

@@ -181,11 +181,8 @@ def _convert(
     }
     intermediate = stage.with_name(f"{stage.name}.saved_model")
     write_signatures(functions, intermediate)
-    # The converter reads the file, and needs five times its size.
-    functions.clear()
-    kernels.release()
     converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(intermediate), signature_keys=["prefill", "decode"]
+        str(intermediate), signature_keys=list(functions)
     )
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
