@@ -18,6 +18,7 @@ from typing import Any
 from spdf_keras.errors import InputError
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
+COMPUTES = ("dense", "sparse", "auto")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -164,6 +165,9 @@ class TrainConfig(StepConfig):
         final_learning_rate: Where the cosine ends, as a fraction of the peak.
         precision: `float32`, `mixed_bfloat16`, or `mixed_float16`, which scales
             the loss; the model keeps it.
+        compute: How masked products are computed in training: `dense` multiplies the
+            zeros, `sparse` skips them (on CPUs, in float32, without `jit_compile`),
+            `auto` takes the faster for each shape of kernel.
         validate_every: Steps between validation losses; 0 is at the end alone.
         checkpoint_every: Steps between checkpoints; 0 is at the end alone.
         keep_checkpoints: How many of the newest checkpoints stay.
@@ -173,6 +177,7 @@ class TrainConfig(StepConfig):
     warmup_tokens: int = 375_000_000
     final_learning_rate: float = 0.1
     precision: str = "float32"
+    compute: str = "dense"
     validate_every: int = 500
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
@@ -187,6 +192,12 @@ class TrainConfig(StepConfig):
         _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
         known = self.precision in PRECISIONS
         _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
+        known = self.compute in COMPUTES
+        _check(self, "compute", known, "one of " + ", ".join(COMPUTES))
+        if self.compute != "dense":
+            fits = self.precision == "float32" and not self.jit_compile
+            must = "dense unless precision is float32 and jit_compile is false"
+            _check(self, "compute", fits, must)
 
     def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
         """Optimizer steps to see all training tokens, rounded up.

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "spdf_keras"
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
     ("errors", "keras2", "files", "provenance"),
+    ("native",),
     ("config",),
     ("sparsity", "flops", "metrics", "optimizer", "data"),
     ("model",),

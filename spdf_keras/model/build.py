@@ -75,7 +75,9 @@ def build_gpt(
     check_sparsity(sparsity)
     if mask_seed is None:
         mask_seed = train.seed
-    gpt = functional_gpt(sizes, sparsity, train.seed, mask_seed, train.precision)
+    gpt = functional_gpt(
+        sizes, sparsity, train.seed, mask_seed, train.precision, train.compute
+    )
     compile_for_pretraining(gpt, train)
     return gpt
 
@@ -142,6 +144,7 @@ def functional_gpt(
     seed: int = 0,
     mask_seed: int = 0,
     precision: str = "float32",
+    compute: str = "dense",
 ) -> GPT:
     """The model of `build_gpt`, not compiled."""
     embedding = TiedEmbedding(
@@ -166,7 +169,7 @@ def functional_gpt(
             dtype=precision,
         )
         if sparsity:
-            layer = PruneFixedRandom(layer, sparsity, mask_seed)
+            layer = PruneFixedRandom(layer, sparsity, mask_seed, compute)
         x = layer(x)
     norm = keras.layers.LayerNormalization(
         epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision

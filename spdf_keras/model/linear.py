@@ -2,29 +2,37 @@
 
 import tensorflow as tf
 
+from spdf_keras.native.products import SparseKernel, sparse_linear
 
-def linear(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+
+def linear(
+    inputs: tf.Tensor, kernel: tf.Tensor | SparseKernel, bias: tf.Tensor
+) -> tf.Tensor:
     """Computes `inputs @ kernel + bias` over the last axis.
 
     All masked products of the model pass here, so that a kernel that skips its
-    zeros needs no change to the layers. Today the zeros are multiplied.
+    zeros needs no change to the layers.
 
     Args:
         inputs: `(..., in_features)`.
-        kernel: `(in_features, out_features)`, masked where it is sparse.
+        kernel: `(in_features, out_features)`: a tensor, whose zeros are multiplied, or
+            a `SparseKernel`.
         bias: `(out_features,)`.
 
     Returns:
         `(..., out_features)`.
     """
-    in_features, out_features = kernel.shape
+    shape = kernel.kernel.shape if isinstance(kernel, SparseKernel) else kernel.shape
+    in_features, out_features = shape
     # One matrix product of all tokens: a product per batch row is slower, and
     # TFLite wants the rank-2 form for its fully connected kernel.
     flat = tf.reshape(inputs, (-1, in_features))
-    outputs = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
+    if isinstance(kernel, SparseKernel):
+        outputs = sparse_linear(flat, kernel.kernel, kernel.mask, bias)
+    else:
+        outputs = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
     leading = inputs.shape[:-1]
     if leading.is_fully_defined():
-        shape = (*leading, out_features)
-    else:
-        shape = tf.concat([tf.shape(inputs)[:-1], [out_features]], 0)
-    return tf.reshape(outputs, shape)
+        return tf.reshape(outputs, (*leading, out_features))
+    whole = tf.concat([tf.shape(inputs)[:-1], [out_features]], 0)
+    return tf.reshape(outputs, whole)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from spdf_keras.config import check_sparsity
 from spdf_keras.keras2 import keras
+from spdf_keras.native import products
 from spdf_keras.sparsity.masks import random_mask
 
 # After keras2, which puts tfmot on the right Keras.
@@ -69,11 +70,14 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         layer: The block. Its `name` and `prunable_names` key the masks.
         sparsity: Fraction of zeros in each kernel, in `[0, 1)`.
         seed: Seed of the masks.
+        compute: `sparse` skips the zeros in training steps, `dense` multiplies them,
+            `auto` does what takes less time for each kernel, as measured when it is
+            built. Without a compiler it is `dense`.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
         kernels: Masked kernels from `masked_kernels()`, where a loop has
-            computed them once; computed here if None.
+            computed them once; if None, `compute` holds.
         **kwargs: Passed to the layer.
 
     Example:
@@ -91,6 +95,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         layer: keras.layers.Layer,
         sparsity: float = 0.5,
         seed: int = 0,
+        compute: str = "dense",
         **kwargs: Any,
     ) -> None:
         # Else the wrapper runs a mixed-precision block in float32.
@@ -98,7 +103,10 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         super().__init__(layer, pruning_schedule=NeverUpdate(), **kwargs)
         self.sparsity = check_sparsity(sparsity, f" for layer '{layer.name}'")
         self.seed = seed
+        self.compute = compute
         self.masks: list[tf.Variable] = []
+        # Names of the kernels whose zeros are skipped.
+        self.sparse_names: tuple[str, ...] = ()
 
     # Properties, as attributes would make Keras track, and save, kernels twice.
     @property
@@ -137,6 +145,20 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             self.masks.append(mask)
         self.pruning_obj = _FixedMask(self)
         self.pruning_obj.weight_mask_op()
+        self.sparse_names = self._choose()
+
+    def _choose(self) -> tuple[str, ...]:
+        if self.compute == "dense" or not products.available():
+            return ()
+        threads = tf.config.threading.get_intra_op_parallelism_threads()
+        return tuple(
+            name
+            for name, weight in zip(
+                self.layer.prunable_names, self.prunable_weights, strict=True
+            )
+            if self.compute == "sparse"
+            or products.pays(*map(int, weight.shape), self.sparsity, threads)
+        )
 
     def masked_kernels(self) -> dict[str, tf.Tensor]:
         """The layer's kernels times their masks, by name."""
@@ -146,6 +168,19 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         ):
             kernel = tf.convert_to_tensor(weight)
             kernels[name] = kernel * tf.cast(mask, kernel.dtype)
+        return kernels
+
+    def _own_kernels(self) -> dict[str, Any]:
+        """Kernels for the block: masked, or with masks, so that zeros are skipped."""
+        kernels: dict[str, Any] = {}
+        for name, (weight, mask, _) in zip(
+            self.layer.prunable_names, self.pruning_vars, strict=True
+        ):
+            kernel, mask = tf.convert_to_tensor(weight), tf.convert_to_tensor(mask)
+            if name in self.sparse_names:
+                kernels[name] = products.SparseKernel(kernel, mask)
+            else:
+                kernels[name] = kernel * tf.cast(mask, kernel.dtype)
         return kernels
 
     def call(
@@ -158,14 +193,15 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = self.masked_kernels()
+            kernels = self._own_kernels()
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         # The parent's would add its schedule, pooling and block size.
         config = keras.layers.Layer.get_config(self)
         layer = keras.layers.serialize(self.layer, use_legacy_format=True)
-        return {**config, "layer": layer, "sparsity": self.sparsity, "seed": self.seed}
+        ours = {"sparsity": self.sparsity, "seed": self.seed, "compute": self.compute}
+        return {**config, "layer": layer, **ours}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PruneFixedRandom":

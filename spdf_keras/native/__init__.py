@@ -1,0 +1,1 @@
+"""Products that skip the zeros of fixed masks, on CPUs."""

@@ -1,0 +1,121 @@
+"""Compiles the native library, once per machine, and loads it."""
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+
+_SOURCES = Path(__file__).with_name("src")
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-Wall", "-Wno-psabi", "-Wno-sign-compare")
+# Loops are compiled for each of these, and chosen when they run.
+_X86_LOOPS = {
+    "avx2": ("-mavx2", "-mfma"),
+    "avx512": ("-mavx512f", "-mavx512vl", "-mprefer-vector-width=512"),
+}
+
+
+class NotBuiltError(InputError):
+    """The native library cannot be had here; dense products can."""
+
+
+@functools.cache
+def load_operations() -> Any:
+    """The TensorFlow operations, compiled on the first use on a machine.
+
+    Returns:
+        A module with `spdf_sparse_linear` and `spdf_sparse_linear_gradient`.
+
+    Raises:
+        NotBuiltError: If there is no C++ compiler, or it fails.
+    """
+    import tensorflow as tf
+
+    library = build_library()
+    try:
+        return tf.load_op_library(str(library))
+    except tf.errors.NotFoundError as error:
+        raise NotBuiltError(f"Cannot load '{library}': {error.message}") from error
+
+
+def build_library() -> Path:
+    """Compiles the library, unless it is there.
+
+    It lies in `SPDF_CACHE`, or else `~/.cache/spdf_keras`, by a checksum of
+    its sources, TensorFlow's version and the compiler. `CXX` names the compiler.
+
+    Returns:
+        The file.
+
+    Raises:
+        NotBuiltError: If there is no C++ compiler, or it fails.
+    """
+    import tensorflow as tf
+
+    compiler = _compiler()
+    library = _cache() / f"{_checksum(compiler, tf.__version__)}.so"
+    if not library.is_file():
+        flags = (*_FLAGS, *tf.sysconfig.get_compile_flags())
+        _compile(compiler, flags, tf.sysconfig.get_link_flags(), library)
+    return library
+
+
+def _compiler() -> str:
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "c++"]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise NotBuiltError(
+        f"Sparse products need a C++17 compiler. Tried: {', '.join(names)}. Install "
+        "g++, name one in CXX, or compute densely."
+    )
+
+
+def _cache() -> Path:
+    folder = os.environ.get("SPDF_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "spdf_keras"
+
+
+def _checksum(*conditions: str) -> str:
+    digest = hashlib.sha256(repr((_FLAGS, _X86_LOOPS, conditions)).encode())
+    for path in sorted(_SOURCES.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _compile(
+    compiler: str, flags: tuple[str, ...], link_flags: list[str], library: Path
+) -> None:
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    loops = {"portable": (), **(_X86_LOOPS if is_x86 else {})}
+    library.parent.mkdir(parents=True, exist_ok=True)
+    # Finished under another name, so that two processes may compile at once.
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        objects = []
+        for source, own in (
+            *((f"loops_{name}", own) for name, own in loops.items()),
+            ("structure", ()),
+            ("sparse", ()),
+            ("tf_ops", ()),
+        ):
+            target = f"{folder}/{source}.o"
+            code = str(_SOURCES / f"{source}.cpp")
+            _run([compiler, *flags, *own, "-c", code, "-o", target])
+            objects.append(target)
+        made = f"{folder}/library.so"
+        _run([compiler, "-shared", *objects, *link_flags, "-o", made])
+        os.replace(made, library)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line]
+        reason = (lines or done.stderr.splitlines() or ["no message"])[0]
+        raise NotBuiltError(f"The C++ compiler {command[0]} has failed: {reason}")

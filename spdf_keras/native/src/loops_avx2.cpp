@@ -1,0 +1,5 @@
+#define SPDF_BYTES 32
+#define SPDF_VECTORS 2
+#define SPDF_NAME avx2_loops
+#define SPDF_LABEL "avx2"
+#include "kernels.h"

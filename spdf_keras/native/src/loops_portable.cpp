@@ -1,0 +1,5 @@
+#define SPDF_BYTES 16
+#define SPDF_VECTORS 4
+#define SPDF_NAME portable_loops
+#define SPDF_LABEL "portable"
+#include "kernels.h"

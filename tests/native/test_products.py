@@ -1,0 +1,237 @@
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spdf_keras import GPTConfig, build_gpt, load_model, strip
+from spdf_keras.errors import InputError
+from spdf_keras.native import build, products
+from spdf_keras.native.build import NotBuiltError, build_library, load_operations
+from spdf_keras.native.products import sparse_linear
+from spdf_keras.sparsity.report import mask_reports
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operations() -> Any:
+    try:
+        return load_operations()
+    except NotBuiltError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable"])
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    library = ctypes.CDLL(str(build_library()))
+    choose = library.spdf_instruction_set
+    choose.restype, choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
+    best = choose(None)
+    if choose(request.param.encode()) != request.param.encode():
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    choose(best)
+
+
+def drawn(
+    tokens: int, columns: int, rows: int, sparsity: float, seed: int = 0
+) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    mask = random.random((columns, rows)) >= sparsity
+    mask[:, seed % rows] = seed % 2  # a full and an empty output
+    mask[seed % columns] = seed // 2 % 2  # and input
+    return {
+        "x": random.normal(size=(tokens, columns)).astype(np.float32),
+        # Not zero where the mask is: nobody may read these.
+        "kernel": random.normal(size=(columns, rows)).astype(np.float32),
+        "mask": mask,
+        "bias": random.normal(size=rows).astype(np.float32),
+    }
+
+
+def assert_right(given: dict[str, Any], seed: int = 0) -> None:
+    x, kernel, mask, bias = (
+        given[n].astype(np.float64) for n in ("x", "kernel", "mask", "bias")
+    )
+    dy = np.random.default_rng(seed).normal(size=(len(x), len(bias)))
+    slope = tf.constant(dy, tf.float32)
+    inputs = {name: tf.constant(value) for name, value in given.items()}
+    with tf.GradientTape() as tape:
+        tape.watch([inputs[n] for n in ("x", "kernel", "bias")])
+        y = sparse_linear(**inputs)
+    received = tape.gradient(y, [inputs[n] for n in ("x", "kernel", "bias")], slope)
+    masked = kernel * mask
+    expected = [
+        (y, x @ masked + bias, np.abs(x) @ np.abs(masked) + np.abs(bias)),
+        (received[0], dy @ masked.T, np.abs(dy) @ np.abs(masked).T),
+        (received[1], mask * (x.T @ dy), np.abs(x).T @ np.abs(dy)),
+        (received[2], dy.sum(0), np.abs(dy).sum(0)),
+    ]
+    for result, right, scale in expected:
+        # A float32 sum of n terms is off by at most n halves of its last bit.
+        terms = sum(x.shape) + len(bias)
+        bound = 6e-8 * terms * scale + 1e-7
+        assert np.all(np.abs(result.numpy() - right) <= bound)
+    assert not received[1].numpy()[~given["mask"]].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    tokens=st.one_of(st.integers(1, 9), st.integers(60, 140)),
+    columns=st.one_of(st.integers(1, 9), st.integers(90, 210)),
+    rows=st.one_of(st.integers(1, 9), st.integers(30, 150)),
+    sparsity=st.sampled_from([0.0, 0.5, 0.75, 0.9, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_products_and_gradients_equal_float64_for_any_shape(
+    tokens: int, columns: int, rows: int, sparsity: float, seed: int
+) -> None:
+    assert_right(drawn(tokens, columns, rows, sparsity, seed), seed)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95, 1.0])
+def test_each_instruction_set_is_right(instruction_set: str, sparsity: float) -> None:
+    for tokens, columns, rows in ((1, 5, 3), (70, 200, 37), (2200, 33, 18)):
+        assert_right(drawn(tokens, columns, rows, sparsity))
+
+
+def test_a_mask_that_changes_is_seen() -> None:
+    given = drawn(4, 8, 8, 0.5)
+    mask = tf.Variable(given["mask"])
+    compute = tf.function(
+        lambda: sparse_linear(given["x"], given["kernel"], mask, given["bias"])
+    )
+    for seed in range(3):
+        now = np.random.default_rng(seed).random((8, 8)) < 0.5
+        mask.assign(now)
+        expected = given["x"] @ (given["kernel"] * now) + given["bias"]
+        np.testing.assert_allclose(compute(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("x", (3, 5)), ("mask", (4, 5)), ("bias", (5,)), ("x", (4,))]
+)
+def test_wrong_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    given = drawn(3, 4, 6, 0.5)
+    given[name] = np.zeros(shape, given[name].dtype)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be .*Received"):
+        sparse_linear(**{n: tf.constant(v) for n, v in given.items()})
+    x, kernel, mask = (tf.constant(v) for v in list(drawn(3, 4, 6, 0.5).values())[:3])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="dy must be .*Received"):
+        load_operations().spdf_sparse_linear_gradient(x, kernel, mask, x)
+
+
+def losses(model: Any, batches: Any, steps: int) -> list[float]:
+    history = model.fit(batches, epochs=1, steps_per_epoch=steps, verbose=0)
+    assert len(history.history["loss"]) == 1
+    return [history.history["loss"][0], history.history["batch_loss"][0]]
+
+
+@pytest.mark.parametrize("steps", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_training_skips_zeros_and_stays_what_it_was(
+    tiny: GPTConfig, token_batches: Any, steps: int
+) -> None:
+    settings: dict[str, Any] = {"learning_rate": 1e-3, "warmup_tokens": 640}
+    dense = build_gpt(tiny, 0.75, seed=1, **settings)
+    sparse = build_gpt(tiny, 0.75, seed=1, compute="sparse", **settings)
+    assert sparse.blocks[0].sparse_names == sparse.blocks[0].layer.prunable_names
+    batches = token_batches(steps)
+    expected, received = (losses(m, batches, steps) for m in (dense, sparse))
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+    assert all(report.violations == 0 for report in mask_reports(sparse))
+    prompts = [[1, 2, 3], [4]]
+    assert sparse.generate(prompts, 8) == dense.generate(prompts, 8)
+
+
+def test_the_choice_is_saved_and_stripped(tiny: GPTConfig, tmp_path: Path) -> None:
+    model = build_gpt(tiny, 0.75, compute="sparse")
+    model.save(tmp_path / "m.keras")
+    loaded = load_model(tmp_path / "m.keras")
+    assert [layer.compute for layer in loaded.blocks] == ["sparse", "sparse"]
+    token_ids = tf.constant([[1, 2, 3]])
+    np.testing.assert_array_equal(loaded(token_ids), model(token_ids))
+    dense = strip(model)
+    np.testing.assert_allclose(dense(token_ids), model(token_ids), atol=1e-5)
+
+
+def test_auto_takes_what_is_faster(
+    tiny: GPTConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def pays(columns: int, rows: int, sparsity: float, threads: int) -> bool:
+        shapes.append((columns, rows, sparsity))
+        return rows == 256
+
+    monkeypatch.setattr(products, "pays", pays)
+    model = build_gpt(tiny, 0.75, compute="auto")
+    assert model.blocks[0].sparse_names == ("intermediate",)
+    assert set(shapes) == {(64, 64, 0.75), (64, 256, 0.75), (256, 64, 0.75)}
+
+
+def test_pays_measures_and_remembers() -> None:
+    products.pays.cache_clear()
+    # Ten times fewer operations pay; a thirty-second of overhead does not.
+    assert products.pays(512, 1024, 0.95, 0) is True
+    assert products.pays.cache_info().misses == 1
+    products.pays(512, 1024, 0.95, 0)
+    assert products.pays.cache_info().hits == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{"precision": "mixed_bfloat16"}, {"jit_compile": True}]
+)
+def test_what_sparse_products_cannot_do_is_refused(
+    tiny: GPTConfig, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="`compute` must be dense unless precision is"):
+        build_gpt(tiny, 0.75, compute="sparse", **settings)
+    with pytest.raises(InputError, match="one of dense, sparse, auto"):
+        build_gpt(tiny, 0.75, compute="fast")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "told"),
+    [("no-such-compiler", "need a C.. compiler|need a C"), ("false", "has failed")],
+)
+def test_without_a_compiler_products_are_dense_with_one_line(
+    tiny: GPTConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compiler: str,
+    told: str,
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("SPDF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(products, "load_operations", build.load_operations.__wrapped__)
+    with pytest.warns(UserWarning, match=told):
+        model = build_gpt(tiny, 0.75, compute="sparse")
+    assert model.blocks[0].sparse_names == ()
+    expected = build_gpt(tiny, 0.75)(tf.constant([[1, 2]]))
+    np.testing.assert_array_equal(model(tf.constant([[1, 2]])), expected)
+    assert not list((tmp_path / "cache").glob("*")) or compiler == "false"
+
+
+def test_the_library_is_compiled_once_and_by_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build_library()
+    before = made.stat().st_mtime_ns
+    assert build_library() == made and made.stat().st_mtime_ns == before
+    monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-DOTHER"))
+    commands: list[list[str]] = []
+
+    def record(command: list[str]) -> None:
+        commands.append(command)
+        Path(command[-1]).touch()
+
+    monkeypatch.setattr(build, "_run", record)
+    monkeypatch.setenv("SPDF_CACHE", str(tmp_path))
+    other = build_library()
+    assert other.parent == tmp_path and other.name != made.name
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]
+    assert sum("-c" in command for command in commands) >= 4
