@@ -1,3 +1,5 @@
+// The loops for AVX2, whose 16 registers hold four rows of two vectors.
+
 #define SPDF_BYTES 32
 #define SPDF_VECTORS 2
 #define SPDF_NAME avx2_loops

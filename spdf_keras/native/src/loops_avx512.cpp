@@ -1,3 +1,5 @@
+// The loops for AVX-512, whose 32 registers hold four rows of four vectors.
+
 #define SPDF_BYTES 64
 #define SPDF_VECTORS 4
 #define SPDF_NAME avx512_loops

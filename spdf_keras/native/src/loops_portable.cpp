@@ -1,3 +1,5 @@
+// The loops for processors without AVX2: 16 bytes are SSE's or NEON's registers.
+
 #define SPDF_BYTES 16
 #define SPDF_VECTORS 4
 #define SPDF_NAME portable_loops

@@ -183,7 +183,7 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
   const int64_t parts = std::max<int64_t>(1, std::min(threads, f.groups));
   float* in = shared.get(batch * (f.columns + rows) * tile);
   float* slope = in + batch * f.columns * tile;
-  std::memset(gradient, 0, f.size * sizeof(float));
+  std::fill_n(gradient, f.size, 0.0f);
   for (int64_t start = 0; start < tiles; start += batch) {
     const int64_t here = std::min(batch, tiles - start);
     run(parallel, pool, here, [&](int64_t i) {
