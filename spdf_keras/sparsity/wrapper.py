@@ -9,6 +9,7 @@ any optimizer. Nothing is assigned after the weights are built.
 """
 
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import tensorflow as tf
@@ -162,23 +163,19 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
 
     def masked_kernels(self) -> dict[str, tf.Tensor]:
         """The layer's kernels times their masks, by name."""
-        kernels = {}
-        for name, (weight, mask, _) in zip(
-            self.layer.prunable_names, self.pruning_vars, strict=True
-        ):
-            kernel = tf.convert_to_tensor(weight)
-            kernels[name] = kernel * tf.cast(mask, kernel.dtype)
-        return kernels
+        return self._kernels(())
 
-    def _own_kernels(self) -> dict[str, Any]:
-        """Kernels for the block: masked, or with masks, so that zeros are skipped."""
+    def _kernels(self, sparse_names: Collection[str]) -> dict[str, Any]:
+        """Kernels times masks; those of `sparse_names` with masks beside them."""
         kernels: dict[str, Any] = {}
         for name, (weight, mask, _) in zip(
             self.layer.prunable_names, self.pruning_vars, strict=True
         ):
-            kernel, mask = tf.convert_to_tensor(weight), tf.convert_to_tensor(mask)
-            if name in self.sparse_names:
-                kernels[name] = products.SparseKernel(kernel, mask)
+            kernel = tf.convert_to_tensor(weight)
+            if name in sparse_names:
+                kernels[name] = products.SparseKernel(
+                    kernel, tf.convert_to_tensor(mask)
+                )
             else:
                 kernels[name] = kernel * tf.cast(mask, kernel.dtype)
         return kernels
@@ -193,7 +190,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = self._own_kernels()
+            kernels = self._kernels(self.sparse_names)
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

@@ -313,7 +313,7 @@ def test_a_wrong_program_is_not_delivered(
         ({"precision": "int8"}, "`precision` must be of float32, .* Received: int8"),
         ({"cache_length": 65}, r"`cache_length` must be in \[1, 64\]"),
         ({"prompt_length": 65}, r"`prompt_length` must be in \[1, 64\]"),
-        ({"batch_size": 0}, "`batch_size` must be in"),
+        ({"batch_size": 0}, "`batch_size` must be positive"),
         (
             {"signatures": ("train_step",), "sparse": True, "unpack": "step"},
             "`unpack` must be 'load' for `train_step`",
