@@ -230,9 +230,16 @@ def _verify(path: Path) -> None:
     card = path.with_name(f"{path.name}.card.json")
     if not card.is_file():
         return
+    try:
+        expected = json.loads(card.read_text("utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"The card '{card}' has no checksum of '{path.name}': export it again, or "
+            "remove the card."
+        ) from error
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    if checksum != json.loads(card.read_text("utf-8"))["sha256"]:
+    if checksum != expected:
         raise RunError(
             f"'{path}' is damaged: its checksum is not that of its card, '{card.name}'."
         )
