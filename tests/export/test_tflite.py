@@ -335,6 +335,11 @@ def test_a_damaged_file_is_detected_by_its_card(files: Files, tmp_path: Path) ->
         RunError, match=r"damaged: its checksum .* 'm.tflite.card.json'"
     ):
         TFLiteModel(damaged)
+    Path(f"{damaged}.card.json").write_text("{}")
+    with pytest.raises(
+        RunError, match="has no checksum of 'm.tflite': export it again"
+    ):
+        TFLiteModel(damaged)
 
 
 def test_int4_is_refused_with_the_reason(model: GPT, tmp_path: Path) -> None:
