@@ -86,13 +86,13 @@ def test_greedy_continuations_are_those_of_the_keras_model(
     model: GPT, files: Files, name: str
 ) -> None:
     runner = TFLiteModel(files[name].path)
-    received = [runner.generate(prompt, max_new_tokens=12) for prompt in PROMPTS]
-    assert received == model.generate(PROMPTS, max_new_tokens=12)
+    received = [runner.generate(prompt, max_new_tokens=32) for prompt in PROMPTS]
+    assert received == model.generate(PROMPTS, max_new_tokens=32)
     # As many as the caches hold, and stopping at an end token.
     assert len(runner.generate(PROMPTS[2], max_new_tokens=99)) == 48 - 16
     end = received[1][5]
-    stopped = runner.generate(PROMPTS[1], 12, end_token_ids=[end])
-    assert [stopped] == model.generate([PROMPTS[1]], 12, end_token_ids=[end])
+    stopped = runner.generate(PROMPTS[1], 32, end_token_ids=[end])
+    assert [stopped] == model.generate([PROMPTS[1]], 32, end_token_ids=[end])
 
 
 def test_signatures_have_static_shapes_and_explicit_caches(files: Files) -> None:
