@@ -67,6 +67,16 @@ class GPT(LanguageModel):
         }
 
     @property
+    def sparse_kernels(self) -> list[str]:
+        """Paths of the kernels whose zeros a training step skips; see `compute`."""
+        return [
+            f"{layer.layer.name}/{name}/kernel"
+            for layer in self.blocks
+            if isinstance(layer, PruneFixedRandom)
+            for name in layer.sparse_names
+        ]
+
+    @property
     def sizes(self) -> GPTConfig:
         """The sizes, read off the layers."""
         blocks = [unwrap(layer) for layer in self.blocks]

@@ -139,7 +139,8 @@ def test_training_skips_zeros_and_stays_what_it_was(
     settings: dict[str, Any] = {"learning_rate": 1e-3, "warmup_tokens": 640}
     dense = build_gpt(tiny, 0.75, seed=1, **settings)
     sparse = build_gpt(tiny, 0.75, seed=1, compute="sparse", **settings)
-    assert sparse.blocks[0].sparse_names == sparse.blocks[0].layer.prunable_names
+    assert sparse.sparse_kernels == list(sparse.named_masks())
+    assert dense.sparse_kernels == []
     batches = token_batches(steps)
     expected, received = (losses(m, batches, steps) for m in (dense, sparse))
     np.testing.assert_allclose(received, expected, rtol=1e-5)
@@ -170,7 +171,10 @@ def test_auto_takes_what_is_faster(
 
     monkeypatch.setattr(products, "pays", pays)
     model = build_gpt(tiny, 0.75, compute="auto")
-    assert model.blocks[0].sparse_names == ("intermediate",)
+    assert model.sparse_kernels == [
+        "block_0/intermediate/kernel",
+        "block_1/intermediate/kernel",
+    ]
     assert set(shapes) == {(64, 64, 0.75), (64, 256, 0.75), (256, 64, 0.75)}
 
 
