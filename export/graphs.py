@@ -1,7 +1,7 @@
 """What exports of TensorFlow graphs share: folded kernels, traces, exact products."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -179,10 +179,18 @@ def checked_lengths(
     return prompt_length, cache_length
 
 
+def cache_names(num_layers: int) -> list[str]:
+    """The names of all blocks' caches: `k_0, v_0, k_1, ...`."""
+    return [f"{letter}_{index}" for index in range(num_layers) for letter in "kv"]
+
+
 def named_caches(caches: list[Cache]) -> dict[str, tf.Tensor]:
-    """Caches of all blocks by the names `k_0, v_0, k_1, ...`."""
-    return {
-        f"{letter}_{index}": part
-        for index, cache in enumerate(caches)
-        for letter, part in zip("kv", cache, strict=True)
-    }
+    """Caches of all blocks by their names."""
+    parts = [part for cache in caches for part in cache]
+    return dict(zip(cache_names(len(caches)), parts, strict=True))
+
+
+def caches_of(named: Mapping[str, tf.Tensor], num_layers: int) -> list[Cache]:
+    """The inverse of `named_caches`; other names are ignored."""
+    parts = [named[name] for name in cache_names(num_layers)]
+    return list(zip(parts[::2], parts[1::2], strict=True))

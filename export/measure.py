@@ -48,7 +48,7 @@ class Measurer:
         self._model = self._make(self._path, **self._options)
         self._model.generate(prompt, 2)
         seconds = time.perf_counter() - start
-        return {"load_s": seconds, "memory_bytes": self._peak_bytes()}
+        return {"load_s": seconds, "memory_bytes": _peak_bytes() - self._bytes_before}
 
     def generate(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
         """Times the first new token, and those after it."""
@@ -61,19 +61,19 @@ class Measurer:
         return {
             "first_token_s": first,
             "token_s": rest / max(len(token_ids) - 1, 1),
-            "memory_bytes": self._peak_bytes(),
+            "memory_bytes": _peak_bytes() - self._bytes_before,
             "token_ids": token_ids,
         }
-
-    def _peak_bytes(self) -> int:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak * (1 if sys.platform == "darwin" else 1024) - self._bytes_before
 
 
 def _resident_bytes() -> int:
     if os.path.exists("/proc/self/statm"):
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return _peak_bytes()
+
+
+def _peak_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 

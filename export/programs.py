@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.export.graphs import exact_float32, named_caches
+from spdf_keras.export.graphs import caches_of, exact_float32, named_caches
 from spdf_keras.model.binding import bound
 from spdf_keras.model.generation import decode, effective_kernels, prefill, project
 from spdf_keras.model.gpt import GPT
@@ -138,10 +138,7 @@ def decode_program(model: GPT, given: Tensors) -> Tensors:
         `logits` `(batch, vocabulary_size)` and the caches with the tokens' own.
     """
     with bound(model, given):
-        caches = [
-            (given[f"k_{index}"], given[f"v_{index}"])
-            for index in range(len(model.blocks))
-        ]
+        caches = caches_of(given, len(model.blocks))
         kernels = effective_kernels(model)
         hidden, caches = decode(
             model, given["token_ids"], given["position"], caches, kernels

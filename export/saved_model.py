@@ -22,6 +22,7 @@ from spdf_keras.export.graphs import (
 )
 from spdf_keras.export.runtimes import SAVED_MODEL_RUNTIMES
 from spdf_keras.model.generation import prefill, project
+from spdf_keras.model.generator import check_beams
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.search import Continuations, Prompts, search
 
@@ -127,12 +128,7 @@ def check_decoding(model: GPT, settings: DecodeConfig) -> None:
     """Refuses a way of decoding that the graph cannot have."""
     if settings.sample:
         raise InputError("A SavedModel does not sample: `sample` must be false.")
-    vocabulary = model.embedding.vocabulary_size
-    if settings.num_beams > vocabulary:
-        raise InputError(
-            f"`num_beams` must be at most the vocabulary of {vocabulary} tokens. "
-            f"Received: num_beams={settings.num_beams}."
-        )
+    check_beams(settings, model.embedding.vocabulary_size)
 
 
 def continue_prompts(

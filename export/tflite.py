@@ -19,6 +19,8 @@ from spdf_keras.export.card import (
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.graphs import (
     FoldedKernels,
+    cache_names,
+    caches_of,
     checked_lengths,
     float32_model,
     keras_logits,
@@ -123,9 +125,9 @@ def to_tflite(
     if quantize == "int8":
         notes = (*notes, _INT8_NOTES[encoded])
     card = ExportCard(
-        format="_".join(
-            ["tflite", *["sparse"][: int(sparse)], *[quantize][: quantize != "none"]]
-        ),
+        format="tflite"
+        + ("_sparse" if sparse else "")
+        + (f"_{quantize}" if quantize != "none" else ""),
         path=str(path),
         size_bytes=size,
         dense_size_bytes=dense_size_bytes,
@@ -157,16 +159,14 @@ def _convert(
     def run_decode(
         token_ids: tf.Tensor, position: tf.Tensor, **named: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        caches = [(named[f"k_{i}"], named[f"v_{i}"]) for i in range(sizes.num_layers)]
+        caches = caches_of(named, sizes.num_layers)
         hidden, caches = decode(model, token_ids, position, caches, kernels.tensors())
         return {"logits": project(model, hidden), **named_caches(caches)}
 
     head_dim = sizes.hidden_dim // sizes.num_heads
     shape = (1, sizes.num_heads, cache_length, head_dim)
     cache_specs = {
-        name: tf.TensorSpec(shape, name=name)
-        for index in range(sizes.num_layers)
-        for name in (f"k_{index}", f"v_{index}")
+        name: tf.TensorSpec(shape, name=name) for name in cache_names(sizes.num_layers)
     }
     functions = {
         "prefill": trace(

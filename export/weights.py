@@ -6,6 +6,7 @@ are read as they are needed, so that an export needs no memory for the model.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,7 @@ class WeightSource:
             for path in weights.keys()  # noqa: SIM118
         }
 
+        @lru_cache(maxsize=1)  # `read` asks for it too
         def mask(path: str) -> Mask | None:
             known = bits is not None and path in bits.keys()  # noqa: SIM118
             return unpack_mask(bits.get_tensor(path), shapes[path]) if known else None
@@ -126,6 +128,7 @@ class WeightSource:
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
         masked = prunable_paths(preset.model) if check_sparsity(sparsity) else {}
 
+        @lru_cache(maxsize=1)  # `read` asks for it too
         def mask(path: str) -> Mask | None:
             if path not in masked:
                 return None

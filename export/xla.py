@@ -13,6 +13,7 @@ import numpy as np
 from spdf_keras.export import programs
 from spdf_keras.export.card import ExportCard
 from spdf_keras.export.files import size_bytes, staged
+from spdf_keras.export.graphs import cache_names
 from spdf_keras.export.programs import Argument, Program
 from spdf_keras.export.runtimes import XLA_RUNTIMES
 from spdf_keras.export.weights import WeightSource
@@ -178,9 +179,7 @@ def _lower(
         for argument in _weight_arguments(path, shape, plan, weights)
     ]
     in_step = weights.encoded if plan.unpack == "step" else {}
-    roles = {
-        f"{letter}_{i}": "cache" for i in range(len(model.blocks)) for letter in "kv"
-    }
+    roles = dict.fromkeys(cache_names(len(model.blocks)), "cache")
     if name == "train_step":
         for path, shape in source.shapes.items():
             moments = [
@@ -246,9 +245,8 @@ def _function(
             Argument("token_ids", "input", (batch, 1), "int32"),
             Argument("position", "input", (batch,), "int32"),
             *(
-                Argument(f"{letter}_{index}", "cache", cache, plan.compute_dtype)
-                for index in range(sizes.num_layers)
-                for letter in "kv"
+                Argument(name, "cache", cache, plan.compute_dtype)
+                for name in cache_names(sizes.num_layers)
             ),
         ]
     shape = batch, plan.sequence_length

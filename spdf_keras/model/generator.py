@@ -15,6 +15,15 @@ from spdf_keras.model.search import Continuations, Prompts, search_function
 _PROMPT_BUCKET = 16
 
 
+def check_beams(settings: DecodeConfig, vocabulary: int) -> None:
+    """Refuses more beams than the vocabulary has tokens."""
+    if settings.num_beams > vocabulary:
+        raise InputError(
+            f"`num_beams` must be at most the vocabulary of {vocabulary} tokens. "
+            f"Received: num_beams={settings.num_beams}."
+        )
+
+
 class Generator:
     """Continues prompts with a model, whose weights it reads at each call.
 
@@ -66,11 +75,7 @@ class Generator:
                     f"Token ids must be in [0, {vocabulary}). Received: "
                     f"{min(prompt)} to {max(prompt)} in prompt {number}."
                 )
-        if settings.num_beams > vocabulary:
-            raise InputError(
-                f"`num_beams` must be at most the vocabulary of {vocabulary} tokens. "
-                f"Received: num_beams={settings.num_beams}."
-            )
+        check_beams(settings, vocabulary)
 
     def _batch(
         self,

@@ -2,7 +2,6 @@
 
 #include "sparse.h"
 
-#include <cstring>
 #include <vector>
 
 #include "loops.h"

@@ -45,8 +45,10 @@ uint64_t fingerprint(const uint8_t* bytes, int64_t count) {
 class Structures {
  public:
   // Of a kernel `(columns, rows)`; `transposed` is that of its transpose.
-  Structure get(const uint8_t* mask, int64_t columns, int64_t rows, bool transposed) {
-    const Key key{fingerprint(mask, columns * rows), columns, rows, transposed};
+  // `content` is the mask's fingerprint.
+  Structure get(const uint8_t* mask, uint64_t content, int64_t columns, int64_t rows,
+                bool transposed) {
+    const Key key{content, columns, rows, transposed};
     std::lock_guard<std::mutex> lock(mutex_);
     if (Structure known = known_[key].lock()) return known;
     spdf_structure* made = transposed
@@ -107,10 +109,13 @@ class SparseOp : public tensorflow::OpKernel {
     return tensorflow::OkStatus();
   }
 
-  Structure structure(const Tensor& mask, bool transposed) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(mask.flat<bool>().data());
-    Structure found =
-        structures().get(bytes, mask.dim_size(0), mask.dim_size(1), transposed);
+  static const uint8_t* bytes(const Tensor& mask) {
+    return reinterpret_cast<const uint8_t*>(mask.flat<bool>().data());
+  }
+
+  Structure structure(const Tensor& mask, uint64_t content, bool transposed) {
+    Structure found = structures().get(bytes(mask), content, mask.dim_size(0),
+                                       mask.dim_size(1), transposed);
     std::lock_guard<std::mutex> lock(mutex_);
     kept_[transposed] = found;  // or it would go with the last call that used it
     return found;
@@ -146,7 +151,9 @@ class SparseLinearOp : public SparseOp {
     Tensor* y = nullptr;
     OP_REQUIRES_OK(context,
                    context->allocate_output(0, TensorShape({x.dim_size(0), rows}), &y));
-    const Structure forward = structure(context->input(2), false);
+    const Tensor& mask = context->input(2);
+    const uint64_t content = fingerprint(bytes(mask), mask.NumElements());
+    const Structure forward = structure(mask, content, false);
     Tensor values;
     OP_REQUIRES_OK(context, gather(context, forward, &values));
     ThreadPool* pool = workers(context);
@@ -171,8 +178,10 @@ class SparseLinearGradientOp : public SparseOp {
     Tensor *dx = nullptr, *gradient = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &gradient));
-    const Structure forward = structure(context->input(2), false);
-    const Structure transposed = structure(context->input(2), true);
+    const Tensor& mask = context->input(2);
+    const uint64_t content = fingerprint(bytes(mask), mask.NumElements());
+    const Structure forward = structure(mask, content, false);
+    const Structure transposed = structure(mask, content, true);
     Tensor values, sums;
     OP_REQUIRES_OK(context, gather(context, transposed, &values));
     OP_REQUIRES_OK(context, context->allocate_temp(
