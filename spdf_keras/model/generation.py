@@ -7,22 +7,30 @@ import tensorflow as tf
 from spdf_keras.model.block import Cache
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
-Kernels = list[dict[str, tf.Tensor]]
+# By name, per block: tensors, and where zeros are skipped packed kernels.
+Kernels = list[dict[str, Any]]
 
 
-def effective_kernels(model: Any) -> Kernels:
+def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
     """Each block's kernels by name, masked where the model is sparse.
 
     Computed once before a loop, they spare every decoding step the masking. They
     have the dtype that the blocks compute in.
+
+    Args:
+        model: The GPT.
+        skip_zeros: Pack `model.sparse_kernels`. Such a program runs here alone; what
+            is exported has tensors.
     """
     blocks = []
     for layer in model.blocks:
-        is_masked = isinstance(layer, PruneFixedRandom)
-        kernels = layer.masked_kernels() if is_masked else layer.own_kernels()
-        blocks.append(
-            {name: tf.cast(k, layer.compute_dtype) for name, k in kernels.items()}
-        )
+        if isinstance(layer, PruneFixedRandom):
+            packed = layer.packed_kernels() if skip_zeros else {}
+            kernels = layer.masked_kernels(but=packed)
+        else:
+            packed, kernels = {}, layer.own_kernels()
+        tensors = {name: tf.cast(k, layer.compute_dtype) for name, k in kernels.items()}
+        blocks.append({**tensors, **packed})
     return blocks
 
 

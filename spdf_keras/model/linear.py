@@ -1,13 +1,20 @@
 """The one door of a block's six linear products."""
 
+from typing import TypeAlias
+
 import tensorflow as tf
 
-from spdf_keras.native.products import SparseKernel, sparse_linear
+from spdf_keras.native.products import (
+    PackedKernel,
+    SparseKernel,
+    packed_linear,
+    sparse_linear,
+)
+
+Kernel: TypeAlias = tf.Tensor | SparseKernel | PackedKernel
 
 
-def linear(
-    inputs: tf.Tensor, kernel: tf.Tensor | SparseKernel, bias: tf.Tensor
-) -> tf.Tensor:
+def linear(inputs: tf.Tensor, kernel: Kernel, bias: tf.Tensor) -> tf.Tensor:
     """Computes `inputs @ kernel + bias` over the last axis.
 
     All masked products of the model pass here, so that a kernel that skips its
@@ -16,7 +23,7 @@ def linear(
     Args:
         inputs: `(..., in_features)`.
         kernel: `(in_features, out_features)`: a tensor, whose zeros are multiplied, or
-            a `SparseKernel`.
+            one whose zeros are skipped.
         bias: `(out_features,)`.
 
     Returns:
@@ -27,7 +34,9 @@ def linear(
     # One matrix product of all tokens: a product per batch row is slower, and
     # TFLite wants the rank-2 form for its fully connected kernel.
     flat = tf.reshape(inputs, (-1, in_features))
-    if isinstance(kernel, SparseKernel):
+    if isinstance(kernel, PackedKernel):
+        outputs = packed_linear(flat, kernel, bias)
+    elif isinstance(kernel, SparseKernel):
         outputs = sparse_linear(flat, kernel.kernel, kernel.mask, bias)
     else:
         outputs = tf.nn.bias_add(tf.matmul(flat, kernel), bias)

@@ -58,7 +58,8 @@ def search_function(
     """The compiled loop for `settings`; it reads the model's weights at each call."""
 
     def run(prompts: Prompts) -> Continuations:
-        return search(model, settings, prompts, effective_kernels(model))
+        kernels = effective_kernels(model, skip_zeros=True)
+        return search(model, settings, prompts, kernels)
 
     signature = [Prompts.signature()]
     return tf.function(run, input_signature=signature, autograph=False)

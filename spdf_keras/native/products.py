@@ -16,7 +16,7 @@ _ROUNDS = 3
 
 
 class SparseKernel(NamedTuple):
-    """A kernel whose zeros are skipped.
+    """A kernel whose zeros are skipped, in training.
 
     Attributes:
         kernel: `(in_features, out_features)`, float32; read where the mask is 1.
@@ -25,6 +25,51 @@ class SparseKernel(NamedTuple):
 
     kernel: tf.Tensor
     mask: tf.Tensor
+
+
+class PackedKernel(NamedTuple):
+    """A kernel's kept values, packed once for many products.
+
+    Attributes:
+        packed: What `SpdfPackKernel` returns.
+        shape: `(in_features, out_features)`.
+    """
+
+    packed: tf.Tensor
+    shape: tf.TensorShape
+
+
+def pack_kernel(kernel: tf.Tensor, mask: tf.Tensor) -> PackedKernel:
+    """Packs a kernel for inference: `packed_linear` then reads its zeros no more.
+
+    Args:
+        kernel: `(in_features, out_features)`, float32.
+        mask: The same shape, bool, 1 = kept.
+
+    Raises:
+        NotBuiltError: If the library cannot be compiled.
+    """
+    return PackedKernel(load_operations().spdf_pack_kernel(kernel, mask), kernel.shape)
+
+
+def packed_linear(x: tf.Tensor, kernel: PackedKernel, bias: tf.Tensor) -> tf.Tensor:
+    """Computes what `sparse_linear` does, without gradients, for any number of tokens.
+
+    Args:
+        x: `(tokens, in_features)`, float32.
+        kernel: From `pack_kernel`.
+        bias: `(out_features,)`, float32.
+
+    Returns:
+        `(tokens, out_features)`.
+
+    Example:
+        >>> kernel = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+        >>> packed = pack_kernel(kernel, tf.constant([[True, False], [True, True]]))
+        >>> packed_linear(tf.constant([[1.0, 10.0]]), packed, tf.zeros(2)).numpy()
+        array([[31., 40.]], dtype=float32)
+    """
+    return load_operations().spdf_packed_linear(x, kernel.packed, bias)
 
 
 def sparse_linear(

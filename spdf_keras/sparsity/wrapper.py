@@ -9,7 +9,7 @@ any optimizer. Nothing is assigned after the weights are built.
 """
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Container, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -71,7 +71,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         layer: The block. Its `name` and `prunable_names` key the masks.
         sparsity: Fraction of zeros in each kernel, in `[0, 1)`.
         seed: Seed of the masks.
-        compute: `sparse` skips the zeros in training steps, `dense` multiplies them,
+        compute: `sparse` skips the zeros on CPUs, `dense` multiplies them,
             `auto` does what takes less time for each kernel, as measured when it is
             built. Without a compiler it is `dense`.
 
@@ -161,24 +161,28 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             or products.pays(*map(int, weight.shape), self.sparsity, threads)
         )
 
-    def masked_kernels(self) -> dict[str, tf.Tensor]:
-        """The layer's kernels times their masks, by name."""
-        return self._kernels(())
+    def masked_kernels(self, but: Container[str] = ()) -> dict[str, tf.Tensor]:
+        """The layer's kernels times their masks, by name; without those of `but`."""
+        return {
+            name: kernel * tf.cast(mask, kernel.dtype)
+            for name, kernel, mask in self._pairs()
+            if name not in but
+        }
 
-    def _kernels(self, sparse_names: Collection[str]) -> dict[str, Any]:
-        """Kernels times masks; those of `sparse_names` with masks beside them."""
-        kernels: dict[str, Any] = {}
+    def packed_kernels(self) -> dict[str, products.PackedKernel]:
+        """Those whose zeros are skipped, packed for inference."""
+        return {
+            name: products.pack_kernel(kernel, mask)
+            for name, kernel, mask in self._pairs()
+            if name in self.sparse_names
+        }
+
+    def _pairs(self) -> Iterator[tuple[str, tf.Tensor, tf.Tensor]]:
+        """Names, kernels and masks."""
         for name, (weight, mask, _) in zip(
             self.layer.prunable_names, self.pruning_vars, strict=True
         ):
-            kernel = tf.convert_to_tensor(weight)
-            if name in sparse_names:
-                kernels[name] = products.SparseKernel(
-                    kernel, tf.convert_to_tensor(mask)
-                )
-            else:
-                kernels[name] = kernel * tf.cast(mask, kernel.dtype)
-        return kernels
+            yield name, tf.convert_to_tensor(weight), tf.convert_to_tensor(mask)
 
     def call(
         self,
@@ -190,7 +194,14 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = self._kernels(self.sparse_names)
+            kernels = {
+                **self.masked_kernels(but=self.sparse_names),
+                **{
+                    name: products.SparseKernel(kernel, mask)
+                    for name, kernel, mask in self._pairs()
+                    if name in self.sparse_names
+                },
+            }
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

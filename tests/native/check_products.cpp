@@ -28,12 +28,13 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
   for (uint8_t& kept : mask) kept = std::bernoulli_distribution(density)(generator);
   const auto weight = drawn(columns * rows), x = drawn(tokens * columns),
              dy = drawn(tokens * rows), bias = drawn(rows);
-  spdf_structure* forward = spdf_structure_create(mask.data(), rows, columns, 1, rows);
+  spdf_structure* forward = spdf_structure_create(mask.data(), rows, columns, 1, rows,
+                                                  nullptr, nullptr);
   spdf_structure* transposed =
-      spdf_structure_create(mask.data(), columns, rows, rows, 1);
+      spdf_structure_create(mask.data(), columns, rows, rows, 1, nullptr, nullptr);
   const int64_t size = spdf_structure_size(forward);
-  std::vector<float> values(size), other(size), sums(size), y(tokens * rows),
-      dx(tokens * columns), gradient(columns * rows);
+  std::vector<float> values(size), sums(size), other(spdf_structure_size(transposed)),
+      y(tokens * rows), dx(tokens * columns), gradient(columns * rows);
   spdf_gather(forward, weight.data(), values.data(), nullptr, nullptr);
   spdf_gather(transposed, weight.data(), other.data(), nullptr, nullptr);
   spdf_product(forward, values.data(), x.data(), bias.data(), tokens, y.data(), nullptr,
@@ -68,9 +69,12 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
 
 int main() {
   const uint8_t one = 1;
-  if (spdf_structure_create(&one, 0, 1, 1, 1) || spdf_structure_create(&one, 1, 0, 1, 1) ||
-      spdf_structure_create(nullptr, 1, 1, 1, 1) ||
-      spdf_structure_create(&one, 2, 2, 3, 3))
+  const auto refused = [](const uint8_t* mask, int64_t rows, int64_t columns,
+                          int64_t stride) {
+    return !spdf_structure_create(mask, rows, columns, stride, stride, nullptr, nullptr);
+  };
+  if (!refused(&one, 0, 1, 1) || !refused(&one, 1, 0, 1) || !refused(nullptr, 1, 1, 1) ||
+      !refused(&one, 2, 2, 3))
     return 2;
   double worst = 0;
   for (const char* name : {"portable", "avx2", "avx512"}) {

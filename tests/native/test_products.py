@@ -14,7 +14,7 @@ from spdf_keras import GPTConfig, build_gpt, load_model, strip
 from spdf_keras.errors import InputError
 from spdf_keras.native import build, products
 from spdf_keras.native.build import NotBuiltError, build_library, load_operations
-from spdf_keras.native.products import sparse_linear
+from spdf_keras.native.products import pack_kernel, packed_linear, sparse_linear
 from spdf_keras.sparsity.report import mask_reports
 
 
@@ -64,6 +64,8 @@ def assert_right(given: dict[str, Any], seed: int = 0) -> None:
     with tf.GradientTape() as tape:
         tape.watch([inputs[n] for n in ("x", "kernel", "bias")])
         y = sparse_linear(**inputs)
+    packed = pack_kernel(inputs["kernel"], inputs["mask"])
+    np.testing.assert_array_equal(packed_linear(inputs["x"], packed, inputs["bias"]), y)
     received = tape.gradient(y, [inputs[n] for n in ("x", "kernel", "bias")], slope)
     masked = kernel * mask
     expected = [
@@ -82,9 +84,9 @@ def assert_right(given: dict[str, Any], seed: int = 0) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    tokens=st.one_of(st.integers(1, 9), st.integers(60, 140)),
-    columns=st.one_of(st.integers(1, 9), st.integers(90, 210)),
-    rows=st.one_of(st.integers(1, 9), st.integers(30, 150)),
+    tokens=st.one_of(st.integers(1, 40), st.integers(60, 140)),
+    columns=st.one_of(st.integers(1, 9), st.integers(90, 300)),
+    rows=st.one_of(st.integers(1, 9), st.integers(30, 280)),
     sparsity=st.sampled_from([0.0, 0.5, 0.75, 0.9, 1.0]),
     seed=st.integers(0, 99),
 )
@@ -96,7 +98,13 @@ def test_products_and_gradients_equal_float64_for_any_shape(
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95, 1.0])
 def test_each_instruction_set_is_right(instruction_set: str, sparsity: float) -> None:
-    for tokens, columns, rows in ((1, 5, 3), (70, 200, 37), (2200, 33, 18)):
+    for tokens, columns, rows in (
+        (1, 5, 3),
+        (8, 260, 130),
+        (20, 40, 140),
+        (70, 200, 37),
+        (2200, 33, 18),
+    ):
         assert_right(drawn(tokens, columns, rows, sparsity))
 
 
@@ -121,9 +129,20 @@ def test_wrong_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
     given[name] = np.zeros(shape, given[name].dtype)
     with pytest.raises(tf.errors.InvalidArgumentError, match="must be .*Received"):
         sparse_linear(**{n: tf.constant(v) for n, v in given.items()})
-    x, kernel, mask = (tf.constant(v) for v in list(drawn(3, 4, 6, 0.5).values())[:3])
+    x, kernel, mask, bias = (tf.constant(v) for v in drawn(3, 4, 6, 0.5).values())
     with pytest.raises(tf.errors.InvalidArgumentError, match="dy must be .*Received"):
         load_operations().spdf_sparse_linear_gradient(x, kernel, mask, x)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="mask must be .*Received"):
+        pack_kernel(kernel, mask[1:])
+    packed = pack_kernel(kernel, mask)
+    for wrong in ((x[:, 1:], bias), (x, bias[1:]), (x[0], bias)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="x must .*Received"):
+            packed_linear(wrong[0], packed, wrong[1])
+    other = tf.raw_ops.EmptyTensorList(
+        element_shape=-1, max_num_elements=0, element_dtype=tf.float32
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="SpdfPackKernel"):
+        load_operations().spdf_packed_linear(x, other, bias)
 
 
 def losses(model: Any, batches: Any, steps: int) -> list[float]:

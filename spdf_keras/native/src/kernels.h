@@ -1,31 +1,29 @@
 // The loops of the sparse products, for one instruction set.
 //
 // This file is compiled once per instruction set, with SPDF_BYTES, the bytes of its
-// vector registers, and SPDF_NAME, the function that returns its table of loops.
-// GCC's vector extensions become AVX-512, AVX2, NEON or plain code as the compiler's
-// flags say.
+// vector registers, and SPDF_NAME, the function that returns its loops. The vector
+// extensions of GCC and Clang become AVX-512, AVX2, NEON or plain code as the
+// compiler's flags say.
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <utility>
+#if SPDF_BYTES > 16
+#include <immintrin.h>
+#endif
 
 #include "loops.h"
 
 namespace {
 
-using spdf::kMaxBlock;
-using spdf::kPatterns;
+using spdf::Group;
 using spdf::Structure;
 
 constexpr int kLanes = SPDF_BYTES / 4;
-// Vectors of tokens that are computed together; with four rows of accumulators they
-// fill the registers.
-constexpr int kVectors = SPDF_VECTORS;
-constexpr int kTile = kLanes * kVectors;
 
 typedef float Vector __attribute__((vector_size(SPDF_BYTES)));
-typedef float Unaligned __attribute__((vector_size(SPDF_BYTES), aligned(4)));
 typedef int32_t Lanes __attribute__((vector_size(SPDF_BYTES)));
+typedef float Unaligned __attribute__((vector_size(SPDF_BYTES), aligned(4)));
 
 inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
@@ -36,18 +34,45 @@ inline void store_unaligned(float* p, Vector v) {
   *reinterpret_cast<Unaligned*>(p) = v;
 }
 
-// Exchanges lanes between two rows at distance `kStep`: a step of a transposition.
-template <int kStep>
-inline void exchange(Vector& a, Vector& b) {
-  Lanes low, high;
-  for (int i = 0; i < kLanes; ++i) {
-    const int inside = i & kStep;
-    low[i] = inside ? kLanes + i - kStep : i;
-    high[i] = inside ? kLanes + i : i + kStep;
-  }
-  const Vector x = a, y = b;
-  a = __builtin_shuffle(x, y, low);
-  b = __builtin_shuffle(x, y, high);
+using AllLanes = std::make_index_sequence<kLanes>;
+
+// Four floats, again and again. Written in vector extensions, it would pass memory.
+inline Vector repeat(const float* p) {
+#if SPDF_BYTES == 64
+  return _mm512_maskz_broadcast_f32x4(0xFFFF, _mm_loadu_ps(p));
+#elif SPDF_BYTES == 32
+  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+#else
+  return load_unaligned(p);
+#endif
+}
+
+// The float of index `kIndex` of `repeat`'s result, in all lanes.
+template <int kIndex, size_t... kLane>
+inline Vector spread(Vector fours, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(fours, fours, (kLane / 4 * 4 + kIndex)...);
+}
+
+// Lanes of a pair of rows that a step of a transposition brings together.
+template <int kStep, size_t... kLane>
+inline Vector low(Vector a, Vector b, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane)...);
+}
+template <int kStep, size_t... kLane>
+inline Vector high(Vector a, Vector b, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
+}
+// The lanes that stay: of `a` where `low` has `a`'s own, else of `b`.
+template <int kStep, size_t... kLane>
+inline Vector stay(Vector a, Vector b, std::index_sequence<kLane...>) {
+  constexpr Lanes is_b = {(kLane & kStep ? -1 : 0)...};
+  return is_b ? b : a;
+}
+// And those that cross: the sum of both is that of `low` and `high`.
+template <int kStep, size_t... kLane>
+inline Vector cross(Vector a, Vector b, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(
+      a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane + kStep)...);
 }
 
 template <int kStep>
@@ -55,7 +80,11 @@ inline void transpose_steps(Vector (&rows)[kLanes]) {
   if constexpr (kStep > 0) {
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i)
-      if (!(i & kStep)) exchange<kStep>(rows[i], rows[i + kStep]);
+      if (!(i & kStep)) {
+        const Vector a = rows[i], b = rows[i + kStep];
+        rows[i] = low<kStep>(a, b, AllLanes());
+        rows[i + kStep] = high<kStep>(a, b, AllLanes());
+      }
     transpose_steps<kStep / 2>(rows);
   }
 }
@@ -63,9 +92,10 @@ inline void transpose_steps(Vector (&rows)[kLanes]) {
 // Transposes a square of lanes in registers.
 inline void transpose(Vector (&rows)[kLanes]) { transpose_steps<kLanes / 2>(rows); }
 
-// Tokens `(count, columns)`, a row each, to a tile `(columns, kTile)`; missing tokens
-// become zeros.
+// Missing tokens become zeros.
+template <int kVectors>
 void pack(const float* x, int64_t columns, int64_t stride, int64_t count, float* tile) {
+  constexpr int64_t kTile = kVectors * kLanes;
   for (int v = 0; v < kVectors; ++v) {
     const int64_t first = v * kLanes;
     float* out = tile + first;
@@ -80,17 +110,18 @@ void pack(const float* x, int64_t columns, int64_t stride, int64_t count, float*
 #pragma GCC unroll 16
         for (int i = 0; i < kLanes; ++i) store(out + (c + i) * kTile, rows[i]);
       }
-    for (; c < columns; ++c)
-      for (int i = 0; i < kLanes; ++i) {
-        const int64_t token = first + i;
-        out[c * kTile + i] = token < count ? x[token * stride + c] : 0.0f;
-      }
+    for (; c < columns; ++c) {
+      store(out + c * kTile, Vector{});
+      for (int64_t token = first; token < count && token < first + kLanes; ++token)
+        tile[c * kTile + token] = x[token * stride + c];
+    }
   }
 }
 
-// A tile `(columns, kTile)` back to tokens `(count, columns)`, plus a bias per column.
+template <int kVectors>
 void unpack(const float* tile, int64_t columns, int64_t stride, int64_t count,
             const float* bias, float* y) {
+  constexpr int64_t kTile = kVectors * kLanes;
   for (int v = 0; v < kVectors; ++v) {
     const int64_t first = v * kLanes;
     const float* in = tile + first;
@@ -107,155 +138,181 @@ void unpack(const float* tile, int64_t columns, int64_t stride, int64_t count,
           store_unaligned(y + (first + i) * stride + c, rows[i] + b);
       }
     for (; c < columns; ++c)
-      for (int i = 0; i < kLanes && first + i < count; ++i)
+      for (int64_t i = 0; i < kLanes && first + i < count; ++i)
         y[(first + i) * stride + c] = in[c * kTile + i] + (bias ? bias[c] : 0.0f);
   }
 }
 
-// Columns that the rows of `kPattern` share: each is loaded once for all of them.
-template <int kPattern>
-inline __attribute__((always_inline)) void bucket(
-    int count, const uint8_t*& places, const float*& values, const float* x,
-    Vector (&sums)[4][kVectors]) {
-  for (int c = 0; c < count; ++c) {
-    const float* column = x + static_cast<size_t>(places[c]) * kTile;
-    Vector loaded[kVectors];
+// Adds to the sums of rows `kFirst` and `kFirst + 1` their values of one column.
+template <int kFirst, int kVectors>
+inline __attribute__((always_inline)) void add_shared(const float* column, Vector four,
+                                                      Vector (&sums)[4][kVectors]) {
+  const Vector value = spread<kFirst>(four, AllLanes()),
+               other = spread<kFirst + 1>(four, AllLanes());
+  Vector loaded[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) loaded[v] = load(column + v * kLanes);
-    int place = 0;
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r)
-      if (kPattern >> r & 1) {
-        const float value = values[place++];
+  for (int v = 0; v < kVectors; ++v) loaded[v] = load(column + v * kLanes);
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sums[r][v] += value * loaded[v];
-      }
-    values += __builtin_popcount(kPattern);
-  }
-  places += count;
+  for (int v = 0; v < kVectors; ++v) sums[kFirst][v] += value * loaded[v];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) sums[kFirst + 1][v] += other * loaded[v];
 }
 
-template <int kPattern>
-inline __attribute__((always_inline)) void buckets(
-    const uint8_t* counts, const uint8_t*& places, const float*& values,
-    const float* x, Vector (&sums)[4][kVectors]) {
-  bucket<kPattern>(counts[kPattern - 1], places, values, x, sums);
-  if constexpr (kPattern > 1) buckets<kPattern - 1>(counts, places, values, x, sums);
+template <int kRow, int kVectors>
+inline __attribute__((always_inline)) void add_own(const float* column, Vector four,
+                                                   Vector (&sums)[4][kVectors]) {
+  const Vector value = spread<kRow>(four, AllLanes());
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v)
+    sums[kRow][v] += value * load(column + v * kLanes);
 }
 
-void product(const Structure& s, int64_t first, int64_t last, const float* values,
-             const float* x, float* y) {
+template <int kVectors>
+void product(const Structure& s, int64_t window, const float* values, const float* x,
+             float* y) {
+  constexpr size_t kTile = kVectors * kLanes;
   for (int64_t b = 0; b < s.blocks; ++b) {
+    const int64_t region = window * s.blocks + b;
     const float* block = x + b * s.block * kTile;
-    const int64_t start = b * s.groups + first;
-    const uint8_t* counts = s.counts + start * kPatterns;
-    const uint8_t* places = s.places + s.place_starts[start];
-    const float* value = values + s.value_starts[start];
-    for (int64_t g = first; g < last; ++g, counts += kPatterns) {
-      float* rows = y + (g - first) * 4 * kTile;
+    const float* value = values + s.value_starts[region];
+    const uint8_t* place = s.places + s.place_starts[region];
+    const Group* last = s.groups + s.group_starts[region + 1];
+    for (const Group* g = s.groups + s.group_starts[region]; g < last; ++g) {
       Vector sums[4][kVectors];
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r)
+      for (int r = 0; r < 4; ++r) {
+        const float* row = y + g->rows[r] * kTile;
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; ++v)
-          sums[r][v] = b ? load(rows + r * kTile + v * kLanes) : Vector{};
-      buckets<kPatterns>(counts, places, value, block, sums);
+          sums[r][v] = b ? load(row + v * kLanes) : Vector{};
+      }
+      for (int step = g->pairs; step > 0; --step, place += 2, value += 4) {
+        const Vector four = repeat(value);
+        add_shared<0>(block + place[0] * kTile, four, sums);
+        add_shared<2>(block + place[1] * kTile, four, sums);
+      }
+      // Sorted rows lie anywhere in the window: the processor would not guess them.
+      if (g + 1 < last)
+        for (int r = 0; r < 4; ++r)
+          for (size_t i = 0; i < kTile; i += 16)
+            __builtin_prefetch(y + g[1].rows[r] * kTile + i);
+      for (int step = g->singles; step > 0; --step, place += 4, value += 4) {
+        const Vector four = repeat(value);
+        add_own<0>(block + place[0] * kTile, four, sums);
+        add_own<1>(block + place[1] * kTile, four, sums);
+        add_own<2>(block + place[2] * kTile, four, sums);
+        add_own<3>(block + place[3] * kTile, four, sums);
+      }
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r)
+      for (int r = 0; r < 4; ++r) {
+        float* row = y + g->rows[r] * kTile;
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v)
-          store(rows + r * kTile + v * kLanes, sums[r][v]);
+        for (int v = 0; v < kVectors; ++v) store(row + v * kLanes, sums[r][v]);
+      }
     }
   }
 }
 
-// Stores, a vector per value, the products of a column with its rows.
-template <int kPattern>
-inline __attribute__((always_inline)) void sample(int count, const uint8_t*& places,
-                                                  float*& sums, const float* x,
-                                                  const Vector (&dy)[4][kVectors]) {
-  for (int c = 0; c < count; ++c) {
-    const float* column = x + static_cast<size_t>(places[c]) * kTile;
-    Vector loaded[kVectors];
+// Adds neighbours at distance `kStep`: those of `a` come to the lanes outside it.
+template <int kStep>
+inline Vector fold(Vector a, Vector b) {
+  return stay<kStep>(a, b, AllLanes()) + cross<kStep>(a, b, AllLanes());
+}
+
+// Adds the lanes of vectors, four by four, to a row of values.
+class Sums {
+ public:
+  explicit Sums(float* values) : values_(values) {}
+
+  // Lane `i` of what waits then has a part of the sum of vector `i % 4`.
+  void add(Vector a, Vector b, Vector c, Vector d) {
+    store(waiting_ + count_, fold<2>(fold<1>(a, b), fold<1>(c, d)));
+    count_ += kLanes;
+    if (count_ == kFull) flush();
+  }
+  void finish() {
+    while (count_) add(Vector{}, Vector{}, Vector{}, Vector{});
+  }
+
+ private:
+  static constexpr int kFull = kLanes / 4 * kLanes;
+
+  void flush() {
+    Vector sum = load(waiting_);
+#if SPDF_BYTES == 32
+    sum = fold<4>(sum, load(waiting_ + kLanes));
+#elif SPDF_BYTES == 64
+    sum = fold<8>(fold<4>(sum, load(waiting_ + kLanes)),
+                  fold<4>(load(waiting_ + 2 * kLanes), load(waiting_ + 3 * kLanes)));
+#endif
+    store_unaligned(values_, load_unaligned(values_) + sum);
+    values_ += kLanes;
+    count_ = 0;
+  }
+
+  alignas(64) float waiting_[kFull];
+  int count_ = 0;
+  float* values_;
+};
+
+template <int kVectors>
+inline __attribute__((always_inline)) Vector dot(const Vector (&a)[kVectors],
+                                                 const float* b) {
+  Vector sum = a[0] * load(b);
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) loaded[v] = load(column + v * kLanes);
+  for (int v = 1; v < kVectors; ++v) sum += a[v] * load(b + v * kLanes);
+  return sum;
+}
+
+template <int kVectors>
+void gradient(const Structure& s, int64_t region, const float* x, const float* dy,
+              float* values) {
+  constexpr size_t kTile = kVectors * kLanes;
+  const float* block = x + region % s.blocks * s.block * kTile;
+  const uint8_t* place = s.places + s.place_starts[region];
+  const Group* last = s.groups + s.group_starts[region + 1];
+  Sums sums(values + s.value_starts[region]);
+  for (const Group* g = s.groups + s.group_starts[region]; g < last; ++g) {
+    Vector rows[4][kVectors];
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r)
-      if (kPattern >> r & 1) {
-        Vector sum = loaded[0] * dy[r][0];
 #pragma GCC unroll 8
-        for (int v = 1; v < kVectors; ++v) sum += loaded[v] * dy[r][v];
-        store(sums, sum);
-        sums += kLanes;
-      }
-  }
-  places += count;
-}
-
-template <int kPattern>
-inline __attribute__((always_inline)) void samples(const uint8_t* counts,
-                                                   const uint8_t*& places, float*& sums,
-                                                   const float* x,
-                                                   const Vector (&dy)[4][kVectors]) {
-  sample<kPattern>(counts[kPattern - 1], places, sums, x, dy);
-  if constexpr (kPattern > 1) samples<kPattern - 1>(counts, places, sums, x, dy);
-}
-
-// Halves the number of vectors until one is left, whose lanes are the sums of each.
-template <int kStep>
-inline __attribute__((always_inline)) void fold(Vector (&rows)[kLanes]) {
-  if constexpr (kStep > 0) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kStep; ++i) {
-      Vector a = rows[i], b = rows[i + kStep];
-      exchange<kStep>(a, b);
-      rows[i] = a + b;
-    }
-    fold<kStep / 2>(rows);
-  }
-}
-
-// Adds the lanes of each of `count` vectors to a value.
-inline void reduce(const float* sums, int64_t count, float* values) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    Vector rows[kLanes];
-#pragma GCC unroll 16
-    for (int j = 0; j < kLanes; ++j) rows[j] = load(sums + (i + j) * kLanes);
-    fold<kLanes / 2>(rows);
-    store_unaligned(values + i, load_unaligned(values + i) + rows[0]);
-  }
-  for (; i < count; ++i) {
-    float total = 0;
-    for (int j = 0; j < kLanes; ++j) total += sums[i * kLanes + j];
-    values[i] += total;
-  }
-}
-
-void gradient(const Structure& s, int64_t first, int64_t last, int64_t tiles,
-              const float* x, const float* dy, float* values) {
-  alignas(64) float sums[4 * kMaxBlock * kLanes];
-  for (int64_t b = 0; b < s.blocks; ++b) {
-    const int64_t start = b * s.groups + first;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const float* block = x + (t * s.columns + b * s.block) * kTile;
-      const float* rows = dy + (t * s.groups + first) * 4 * kTile;
-      const uint8_t* counts = s.counts + start * kPatterns;
-      const uint8_t* places = s.places + s.place_starts[start];
-      for (int64_t g = first; g < last; ++g, counts += kPatterns, rows += 4 * kTile) {
-        Vector loaded[4][kVectors];
-#pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r)
+      for (int v = 0; v < kVectors; ++v)
+        rows[r][v] = load(dy + g->rows[r] * kTile + v * kLanes);
+    if (g + 1 < last)
+      for (int r = 0; r < 4; ++r)
+        for (size_t i = 0; i < kTile; i += 16)
+          __builtin_prefetch(dy + g[1].rows[r] * kTile + i);
+    for (int step = g->pairs; step > 0; --step, place += 2) {
+      Vector products[4];
+#pragma GCC unroll 2
+      for (int pair = 0; pair < 2; ++pair) {
+        const float* column = block + place[pair] * kTile;
+        Vector loaded[kVectors];
 #pragma GCC unroll 8
-          for (int v = 0; v < kVectors; ++v)
-            loaded[r][v] = load(rows + r * kTile + v * kLanes);
-        float* end = sums;
-        samples<kPatterns>(counts, places, end, block, loaded);
-        reduce(sums, (end - sums) / kLanes,
-               values + s.value_starts[b * s.groups + g]);
+        for (int v = 0; v < kVectors; ++v) loaded[v] = load(column + v * kLanes);
+#pragma GCC unroll 2
+        for (int r = 2 * pair; r < 2 * pair + 2; ++r) {
+          products[r] = rows[r][0] * loaded[0];
+#pragma GCC unroll 8
+          for (int v = 1; v < kVectors; ++v) products[r] += rows[r][v] * loaded[v];
+        }
       }
+      sums.add(products[0], products[1], products[2], products[3]);
     }
+    for (int step = g->singles; step > 0; --step, place += 4)
+      sums.add(dot(rows[0], block + place[0] * kTile),
+               dot(rows[1], block + place[1] * kTile),
+               dot(rows[2], block + place[2] * kTile),
+               dot(rows[3], block + place[3] * kTile));
   }
+  sums.finish();
+}
+
+template <int kVectors>
+constexpr spdf::Loops loops_of() {
+  return {SPDF_LABEL,         kVectors * kLanes, pack<kVectors>,
+          unpack<kVectors>,   product<kVectors>, gradient<kVectors>};
 }
 
 }  // namespace
@@ -263,9 +320,12 @@ void gradient(const Structure& s, int64_t first, int64_t last, int64_t tiles,
 namespace spdf {
 
 const Loops* SPDF_NAME() {
-  static const Loops loops = {SPDF_LABEL, kTile,   pack,    unpack,
-                              product,    gradient};
-  return &loops;
+  static constexpr Loops loops[] = {
+#if SPDF_VECTORS >= 4
+      loops_of<4>(),
+#endif
+      loops_of<2>(), loops_of<1>(), Loops{}};
+  return loops;
 }
 
 }  // namespace spdf

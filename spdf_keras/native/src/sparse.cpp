@@ -7,33 +7,50 @@
 #include <cstring>
 
 #include "loops.h"
-
-const spdf::Structure& spdf_view(const spdf_structure* s);
+#include "parallel.h"
+#include "structure.h"
 
 namespace {
 
+using spdf::kCopy;
 using spdf::kMaxBlock;
-using spdf::kPanel;
+using spdf::kWindow;
 using spdf::Loops;
+using spdf::run;
 using spdf::Structure;
-
-// Groups of rows that are computed together: their results stay in the second-level
-// cache from one block of columns to the next.
-constexpr int64_t kGroups = 128;
 
 // Tiles that are packed at a time for the gradients.
 constexpr int64_t kBatch = 32;
 
+// Lines of a weight that are fetched before they are copied: the processor foresees
+// none, as each lies in a page of its own.
+constexpr int64_t kAhead = 8;
+
+// Activations that stay in the second-level cache.
+constexpr int64_t kNearBytes = 768 << 10;
+
 const Loops* best_loops() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return spdf::avx512_loops();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
+    return spdf::avx512_loops();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     return spdf::avx2_loops();
 #endif
   return spdf::portable_loops();
 }
 
-const Loops* loops = best_loops();
+const Loops* set_in_use = best_loops();
+
+// Those whose tile is not much wider than the tokens.
+const Loops* loops_for(int64_t tokens) {
+  const Loops* found = set_in_use;
+#if defined(__x86_64__)
+  // So few fit half a register, and loading a whole one takes twice as long.
+  if (found == spdf::avx512_loops() && tokens <= 8) found = spdf::avx2_loops();
+#endif
+  while (found[1].name && tokens <= found[1].tile) ++found;
+  return found;
+}
 
 // Memory of one thread that is kept between calls: a fresh one would be zeroed by the
 // system each time.
@@ -58,95 +75,84 @@ thread_local Scratch scratch;
 // That of the caller, which all threads of a call use.
 thread_local Scratch shared;
 
-template <class Body>
-void run(spdf_parallel parallel, void* pool, int64_t count, const Body& body) {
-  if (!parallel || count == 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
-    return;
-  }
-  parallel(
-      pool, count,
-      [](void* argument, int64_t i) { (*static_cast<const Body*>(argument))(i); },
-      const_cast<Body*>(&body));
-}
-
-// A panel: some groups of rows in one block of columns.
+// A region of the dense weight: where its lines lie, there and in a copy.
 struct Panel {
-  int64_t first, last;     // its values
-  int64_t lines, length;   // of the dense weight
-  int64_t start, stride;   // where they lie in it
-  int64_t copy_stride;     // and in the copy
+  int64_t lines, length, start, stride, copy_stride;
+
+  Panel(const Structure& s, int64_t region) {
+    const int64_t window = region / s.blocks, b = region % s.blocks;
+    const int64_t rows = s.window_rows(window), columns = s.block_columns(b);
+    const bool by_column = s.row_stride == 1;
+    lines = by_column ? columns : rows;
+    length = by_column ? rows : columns;
+    start = window * kWindow * s.row_stride + b * s.block * s.column_stride;
+    stride = by_column ? s.column_stride : s.row_stride;
+    copy_stride = by_column ? kWindow : kMaxBlock;
+  }
 };
 
-template <class Body>
-void for_each_panel(const Structure& s, spdf_parallel parallel, void* pool,
-                    const Body& body) {
-  const int64_t panels = (s.groups + kPanel - 1) / kPanel;
-  run(parallel, pool, s.blocks * panels, [&](int64_t i) {
-    const int64_t b = i / panels, g = i % panels * kPanel;
-    const int64_t end = std::min(s.groups, g + kPanel), row = 4 * g;
-    const int64_t rows = std::min(s.rows, 4 * end) - row;
-    const int64_t column = b * s.block, columns = std::min(s.block, s.columns - column);
-    const bool by_column = s.row_stride == 1;
-    const uint32_t* starts = s.value_starts + b * s.groups;
-    body(Panel{starts[g], starts[end], by_column ? columns : rows,
-               by_column ? rows : columns,
-               row * s.row_stride + column * s.column_stride,
-               by_column ? s.column_stride : s.row_stride,
-               by_column ? 4 * kPanel : kMaxBlock});
-  });
-}
+// A window's tile, with room for the rows that its last group lacks.
+int64_t window_floats(int64_t tile) { return (kWindow + 3) * tile; }
 
-int64_t padded_rows(const Structure& s) { return 4 * s.groups; }
-
-// Groups [first, last) of one tile's product, as tokens.
-void multiply(const Structure& s, int64_t first, int64_t last, const float* values,
-              const float* tile, int64_t count, const float* bias, float* scratch,
-              float* y) {
-  for (int64_t g = first; g < last; g += kGroups) {
-    const int64_t end = std::min(last, g + kGroups), row = 4 * g;
-    loops->product(s, g, end, values, tile, scratch);
-    loops->unpack(scratch, std::min(4 * end, s.rows) - row, s.rows, count,
-                  bias ? bias + row : nullptr, y + row);
+// Windows [first, last) of one tile's product, as tokens. `scratch` holds a window's tile.
+void multiply(const Structure& s, const Loops& loops, int64_t first, int64_t last,
+              const float* values, const float* tile, int64_t count, const float* bias,
+              float* scratch, float* y) {
+  for (int64_t w = first; w < last; ++w) {
+    const int64_t row = w * kWindow;
+    loops.product(s, w, values, tile, scratch);
+    loops.unpack(scratch, s.window_rows(w), s.rows, count, bias ? bias + row : nullptr,
+                 y + row);
   }
 }
 
 }  // namespace
 
+int64_t spdf::widest_tile() { return set_in_use->tile; }
+
 extern "C" {
 
 const char* spdf_instruction_set(const char* limit) {
-  if (limit && !std::strcmp(limit, "portable")) loops = spdf::portable_loops();
+  if (limit && !std::strcmp(limit, "portable")) set_in_use = spdf::portable_loops();
 #if defined(__x86_64__)
   if (limit && !std::strcmp(limit, "avx2") && __builtin_cpu_supports("avx2"))
-    loops = spdf::avx2_loops();
-  if (limit && !std::strcmp(limit, "avx512")) loops = best_loops();
+    set_in_use = spdf::avx2_loops();
+  if (limit && !std::strcmp(limit, "avx512")) set_in_use = best_loops();
 #endif
-  return loops->name;
+  return set_in_use->name;
 }
 
 void spdf_gather(const spdf_structure* structure, const float* weight, float* values,
                  spdf_parallel parallel, void* pool) {
-  const Structure& s = spdf_view(structure);
-  for_each_panel(s, parallel, pool, [&](const Panel& p) {
-    // Read in place, the lines of a panel fall into one set of the cache.
-    alignas(64) float copy[4 * kPanel * kMaxBlock];
-    for (int64_t i = 0; i < p.lines; ++i)
-      std::memcpy(copy + i * p.copy_stride, weight + p.start + i * p.stride,
-                  p.length * sizeof(float));
-    for (int64_t i = p.first; i < p.last; ++i) values[i] = copy[s.offsets[i]];
+  const Structure& s = structure->view;
+  run(parallel, pool, s.regions(), [&](int64_t i) {
+    const Panel p(s, i);
+    // Read in place, the lines of a region fall into one set of the cache.
+    float* copy = scratch.get(kCopy + 1);
+    for (int64_t line = 0; line < p.lines; ++line) {
+      const float* from = weight + p.start + line * p.stride;
+      if (line + kAhead < p.lines)
+        for (int64_t i = 0; i < p.length; i += 16)
+          __builtin_prefetch(from + kAhead * p.stride + i);
+      std::memcpy(copy + line * p.copy_stride, from, p.length * sizeof(float));
+    }
+    copy[kCopy] = 0;
+    for (uint32_t v = s.value_starts[i]; v < s.value_starts[i + 1]; ++v)
+      values[v] = copy[s.offsets[v]];
   });
 }
 
 void spdf_scatter(const spdf_structure* structure, const float* values, float* weight,
                   spdf_parallel parallel, void* pool) {
-  const Structure& s = spdf_view(structure);
-  for_each_panel(s, parallel, pool, [&](const Panel& p) {
-    alignas(64) float copy[4 * kPanel * kMaxBlock];
-    std::memset(copy, 0, sizeof(copy));
-    for (int64_t i = p.first; i < p.last; ++i) copy[s.offsets[i]] = values[i];
-    for (int64_t i = 0; i < p.lines; ++i)
-      std::memcpy(weight + p.start + i * p.stride, copy + i * p.copy_stride,
+  const Structure& s = structure->view;
+  run(parallel, pool, s.regions(), [&](int64_t i) {
+    const Panel p(s, i);
+    float* copy = scratch.get(kCopy + 1);
+    std::memset(copy, 0, p.lines * p.copy_stride * sizeof(float));
+    for (uint32_t v = s.value_starts[i]; v < s.value_starts[i + 1]; ++v)
+      copy[s.offsets[v]] = values[v];
+    for (int64_t line = 0; line < p.lines; ++line)
+      std::memcpy(weight + p.start + line * p.stride, copy + line * p.copy_stride,
                   p.length * sizeof(float));
   });
 }
@@ -154,19 +160,19 @@ void spdf_scatter(const spdf_structure* structure, const float* values, float* w
 void spdf_product(const spdf_structure* structure, const float* values, const float* x,
                   const float* bias, int64_t tokens, float* y, spdf_parallel parallel,
                   void* pool, int64_t threads) {
-  const Structure& s = spdf_view(structure);
-  const int64_t tile = loops->tile, tiles = (tokens + tile - 1) / tile;
+  const Structure& s = structure->view;
+  const Loops& loops = *loops_for(tokens);
+  const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
   // Few tokens: several threads share a tile, each with rows of its own.
   const int64_t parts =
-      std::min(s.groups, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
+      std::min(s.windows, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
   run(parallel, pool, tiles * parts, [&](int64_t i) {
     const int64_t t = i / parts, part = i % parts;
-    const int64_t first = s.groups * part / parts, last = s.groups * (part + 1) / parts;
     const int64_t count = std::min(tile, tokens - t * tile);
-    float* in = scratch.get((s.columns + kGroups * 4) * tile);
-    float* out = in + s.columns * tile;
-    loops->pack(x + t * tile * s.columns, s.columns, s.columns, count, in);
-    multiply(s, first, last, values, in, count, bias, out, y + t * tile * s.rows);
+    float* in = scratch.get(s.columns * tile + window_floats(tile));
+    loops.pack(x + t * tile * s.columns, s.columns, s.columns, count, in);
+    multiply(s, loops, s.windows * part / parts, s.windows * (part + 1) / parts, values,
+             in, count, bias, in + s.columns * tile, y + t * tile * s.rows);
   });
 }
 
@@ -174,29 +180,47 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
                     const float* transposed_values, const float* x, const float* dy,
                     int64_t tokens, float* dx, float* gradient, spdf_parallel parallel,
                     void* pool, int64_t threads) {
-  const Structure& f = spdf_view(forward);
-  const Structure& b = spdf_view(transposed);
-  const int64_t tile = loops->tile, tiles = (tokens + tile - 1) / tile;
-  const int64_t rows = padded_rows(f), batch = std::min(kBatch, tiles);
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, f.groups));
+  const Structure& f = forward->view;
+  const Structure& b = transposed->view;
+  const Loops& loops = *loops_for(tokens);
+  const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
+  const int64_t batch = std::min(kBatch, tiles);
+  // With the rows that the last group lacks: their sums go to fillers.
+  const int64_t rows = f.rows + 3;
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, f.regions()));
+  // The smaller of both sides is read again and again, for tiles that the second-level
+  // cache holds.
+  const bool by_window = f.columns <= f.rows;
+  const int64_t side = std::min(f.columns, f.rows) * tile * 4;
+  const int64_t near = std::max<int64_t>(1, kNearBytes / side);
   float* in = shared.get(batch * (f.columns + rows) * tile);
   float* slope = in + batch * f.columns * tile;
-  std::fill_n(gradient, f.size, 0.0f);
+  std::fill_n(gradient, f.values(), 0.0f);
   for (int64_t start = 0; start < tiles; start += batch) {
     const int64_t here = std::min(batch, tiles - start);
     run(parallel, pool, here, [&](int64_t i) {
       const int64_t t = start + i, count = std::min(tile, tokens - t * tile);
       float* x_tile = in + i * f.columns * tile;
       float* dy_tile = slope + i * rows * tile;
-      loops->pack(x + t * tile * f.columns, f.columns, f.columns, count, x_tile);
-      loops->pack(dy + t * tile * f.rows, f.rows, f.rows, count, dy_tile);
-      std::memset(dy_tile + f.rows * tile, 0, (rows - f.rows) * tile * sizeof(float));
-      multiply(b, 0, b.groups, transposed_values, dy_tile, count, nullptr,
-               scratch.get(kGroups * 4 * tile), dx + t * tile * b.rows);
+      loops.pack(x + t * tile * f.columns, f.columns, f.columns, count, x_tile);
+      loops.pack(dy + t * tile * f.rows, f.rows, f.rows, count, dy_tile);
+      std::memset(dy_tile + f.rows * tile, 0, 3 * tile * sizeof(float));
+      multiply(b, loops, 0, b.windows, transposed_values, dy_tile, count, nullptr,
+               scratch.get(window_floats(tile)), dx + t * tile * b.rows);
     });
-    run(parallel, pool, parts, [&](int64_t i) {
-      loops->gradient(f, f.groups * i / parts, f.groups * (i + 1) / parts, here, in,
-                      slope, gradient);
+    run(parallel, pool, parts, [&](int64_t part) {
+      const int64_t first = f.regions() * part / parts,
+                    last = f.regions() * (part + 1) / parts;
+      for (int64_t from = 0; from < here; from += near) {
+        const int64_t to = std::min(here, from + near);
+        for (int64_t n = first; n < last; ++n) {
+          const int64_t window = by_window ? n / f.blocks : n % f.windows;
+          const int64_t block = by_window ? n % f.blocks : n / f.windows;
+          for (int64_t i = from; i < to; ++i)
+            loops.gradient(f, window * f.blocks + block, in + i * f.columns * tile,
+                           slope + (i * rows + window * kWindow) * tile, gradient);
+        }
+      }
     });
   }
 }

@@ -24,9 +24,10 @@ typedef void (*spdf_parallel)(void* pool, int64_t count,
 // size is not positive, or there are 2^31 entries or more.
 spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
                                       int64_t columns, int64_t row_stride,
-                                      int64_t column_stride);
+                                      int64_t column_stride, spdf_parallel parallel,
+                                      void* pool);
 void spdf_structure_free(spdf_structure* structure);
-// How many entries the mask keeps.
+// How many values it has: the entries that the mask keeps, and fillers.
 int64_t spdf_structure_size(const spdf_structure* structure);
 
 // Between a dense weight, stored as the mask was, and its kept values in order.

@@ -1,28 +1,182 @@
 // Sorts the places of a mask for the loops.
 
+#include "structure.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <numeric>
+
+#include "parallel.h"
 #include "sparse.h"
-
-#include <vector>
-
-#include "loops.h"
-
-struct spdf_structure {
-  spdf::Structure view;
-  std::vector<uint8_t> counts, places;
-  std::vector<uint16_t> offsets;
-  std::vector<uint32_t> value_starts, place_starts;
-};
-
-using spdf::kMaxBlock;
-using spdf::kPanel;
-using spdf::kPatterns;
 
 namespace {
 
-// Columns of a block. Few, and a tile of them stays in the first-level cache; many, and
-// the loops over columns with equal rows are long enough to be foreseen. Measured.
-int64_t best_block(double density) {
-  return density > 0.35 ? 96 : density > 0.15 ? 128 : kMaxBlock;
+using spdf::copy_place;
+using spdf::Group;
+using spdf::kAlign;
+using spdf::kCopy;
+using spdf::kMaxBlock;
+using spdf::kWindow;
+using spdf::run;
+using spdf::Structure;
+
+// Columns of a block. Few, and a tile of them stays in the first-level cache with what
+// passes through; many, and the sums of a row are loaded and stored less often. Measured.
+int64_t best_block(double density, int64_t tile) {
+  if (tile < 64) return kMaxBlock;
+  return density > 0.35 ? 96 : density > 0.15 ? 112 : 128;
+}
+
+// A set of columns of a block.
+struct Columns {
+  uint64_t words[kMaxBlock / 64] = {};
+
+  void insert(int64_t k) { words[k / 64] |= uint64_t{1} << k % 64; }
+  int count() const {
+    int sum = 0;
+    for (uint64_t word : words) sum += __builtin_popcountll(word);
+    return sum;
+  }
+  Columns shared(const Columns& other) const {
+    Columns both;
+    for (size_t i = 0; i < std::size(words); ++i)
+      both.words[i] = words[i] & other.words[i];
+    return both;
+  }
+  // Takes the first column out, or returns -1.
+  int take() {
+    for (size_t i = 0; i < std::size(words); ++i)
+      if (words[i]) {
+        const int bit = __builtin_ctzll(words[i]);
+        words[i] &= words[i] - 1;
+        return static_cast<int>(64 * i) + bit;
+      }
+    return -1;
+  }
+  void remove(int64_t k) { words[k / 64] &= ~(uint64_t{1} << k % 64); }
+};
+
+// One region of a structure while it is made.
+struct Region {
+  std::vector<Group> groups;
+  std::vector<uint8_t> places;
+  std::vector<uint16_t> offsets;
+};
+
+class RegionMaker {
+ public:
+  RegionMaker(const Structure& s, int64_t columns, Region* made)
+      : s_(s), columns_(columns), made_(*made) {}
+
+  void add_group(const Columns* sets, const int* sorted, int64_t first, int64_t rows) {
+    Columns own[4];
+    int ids[4];
+    for (int r = 0; r < 4; ++r) {
+      const bool is_there = first + r < rows;
+      // A row that is not there lies behind the last: `first + r` is at least `rows`.
+      ids[r] = static_cast<int>(is_there ? sorted[first + r] : first + r);
+      if (is_there) own[r] = sets[ids[r]];
+    }
+    choose_pairs(own, ids);
+    Columns shared[2] = {own[0].shared(own[1]), own[2].shared(own[3])};
+    // Not more than rows of this length share on average: else the number of steps, and
+    // with it the end of the loop, would differ from group to group.
+    const int longest = own[0].count();
+    const int usual = static_cast<int>(longest * longest / columns_);
+    Group group{};
+    group.pairs = static_cast<uint16_t>(
+        std::min({shared[0].count(), shared[1].count(), usual}));
+    for (int step = 0; step < group.pairs; ++step)
+      for (int pair = 0; pair < 2; ++pair) {
+        const int k = shared[pair].take();
+        made_.places.push_back(static_cast<uint8_t>(k));
+        for (int r = 2 * pair; r < 2 * pair + 2; ++r) {
+          own[r].remove(k);
+          add_value(ids[r], k);
+        }
+      }
+    int singles = 0;
+    for (const Columns& set : own) singles = std::max(singles, set.count());
+    group.singles = static_cast<uint16_t>(singles);
+    for (int step = 0; step < singles; ++step)
+      for (int r = 0; r < 4; ++r) {
+        const int k = own[r].take();
+        made_.places.push_back(static_cast<uint8_t>(std::max(k, 0)));
+        add_value(ids[r], k);
+      }
+    for (int r = 0; r < 4; ++r) group.rows[r] = static_cast<uint16_t>(ids[r]);
+    made_.groups.push_back(group);
+  }
+
+  void finish() {
+    while (made_.offsets.size() % kAlign) add_value(0, -1);
+  }
+
+ private:
+  // Of the three ways to pair four rows, the one that shares most columns.
+  static void choose_pairs(Columns (&own)[4], int (&ids)[4]) {
+    int best = 1, most = -1;
+    for (int partner = 1; partner < 4; ++partner) {
+      const int others[2] = {partner == 1 ? 2 : 1, partner == 3 ? 2 : 3};
+      const int found = std::min(own[0].shared(own[partner]).count(),
+                                 own[others[0]].shared(own[others[1]]).count());
+      if (found > most) most = found, best = partner;
+    }
+    std::swap(own[1], own[best]);
+    std::swap(ids[1], ids[best]);
+  }
+
+  void add_value(int64_t row, int64_t k) {
+    made_.offsets.push_back(static_cast<uint16_t>(k < 0 ? kCopy : copy_place(s_, row, k)));
+  }
+
+  const Structure& s_;
+  const int64_t columns_;
+  Region& made_;
+};
+
+Region make_region(const Structure& s, const uint8_t* mask, int64_t index) {
+  const int64_t window = index / s.blocks, b = index % s.blocks;
+  const int64_t rows = s.window_rows(window), columns = s.block_columns(b);
+  const uint8_t* corner =
+      mask + window * kWindow * s.row_stride + b * s.block * s.column_stride;
+  Columns sets[kWindow];
+  if (s.row_stride == 1) {  // read as it lies in memory
+    for (int64_t k = 0; k < columns; ++k)
+      for (int64_t i = 0; i < rows; ++i)
+        if (corner[i + k * s.column_stride]) sets[i].insert(k);
+  } else {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t k = 0; k < columns; ++k)
+        if (corner[i * s.row_stride + k]) sets[i].insert(k);
+  }
+  int counts[kWindow], sorted[kWindow];
+  for (int64_t i = 0; i < rows; ++i) counts[i] = sets[i].count();
+  std::iota(sorted, sorted + rows, 0);
+  std::stable_sort(sorted, sorted + rows,
+                   [&](int i, int j) { return counts[i] > counts[j]; });
+  Region made;
+  RegionMaker maker(s, columns, &made);
+  for (int64_t first = 0; first < rows; first += 4)
+    maker.add_group(sets, sorted, first, rows);
+  maker.finish();
+  return made;
+}
+
+// All regions' arrays in one; returns where each starts, and the end.
+template <class Item>
+std::vector<uint32_t> join(std::vector<Region>& regions,
+                           std::vector<Item> Region::* member, std::vector<Item>* all) {
+  std::vector<uint32_t> starts{0};
+  for (const Region& region : regions)
+    starts.push_back(starts.back() + static_cast<uint32_t>((region.*member).size()));
+  all->reserve(starts.back());
+  for (Region& region : regions) {
+    all->insert(all->end(), (region.*member).begin(), (region.*member).end());
+    std::vector<Item>().swap(region.*member);
+  }
+  return starts;
 }
 
 }  // namespace
@@ -31,59 +185,45 @@ extern "C" {
 
 spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
                                       int64_t columns, int64_t row_stride,
-                                      int64_t column_stride) {
+                                      int64_t column_stride, spdf_parallel parallel,
+                                      void* pool) {
   if (!mask || rows < 1 || columns < 1 || rows > INT32_MAX / columns) return nullptr;
   if (row_stride != 1 && column_stride != 1) return nullptr;
-  auto* made = new spdf_structure;
-  int64_t kept = 0;
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; ++j)
-      kept += mask[i * row_stride + j * column_stride] != 0;
-  const int64_t block = best_block(static_cast<double>(kept) / (rows * columns));
-  const int64_t groups = (rows + 3) / 4, blocks = (columns + block - 1) / block;
-  made->view = {rows,   columns,    groups,        block,   blocks,  kept,
-                row_stride, column_stride, nullptr, nullptr, nullptr, nullptr,
-                nullptr};
-  made->counts.assign(groups * blocks * kPatterns, 0);
-  std::vector<uint8_t> found[kPatterns + 1];
-  uint8_t* counts = made->counts.data();
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t g = 0; g < groups; ++g, counts += kPatterns) {
-      made->value_starts.push_back(static_cast<uint32_t>(made->offsets.size()));
-      made->place_starts.push_back(static_cast<uint32_t>(made->places.size()));
-      for (auto& list : found) list.clear();
-      const int64_t start = b * block;
-      for (int64_t k = 0; k < block && start + k < columns; ++k) {
-        int pattern = 0;
-        for (int r = 0; r < 4 && 4 * g + r < rows; ++r)
-          if (mask[(4 * g + r) * row_stride + (start + k) * column_stride])
-            pattern |= 1 << r;
-        found[pattern].push_back(static_cast<uint8_t>(k));
-      }
-      for (int pattern = kPatterns; pattern > 0; --pattern) {
-        counts[pattern - 1] = static_cast<uint8_t>(found[pattern].size());
-        for (uint8_t k : found[pattern]) {
-          made->places.push_back(k);
-          for (int r = 0; r < 4; ++r)
-            if (pattern >> r & 1)
-              made->offsets.push_back(static_cast<uint16_t>(
-                  panel_offset(made->view, 4 * (g % kPanel) + r, k)));
-        }
-      }
-    }
-  made->value_starts.push_back(static_cast<uint32_t>(made->offsets.size()));
-  made->view.counts = made->counts.data();
-  made->view.places = made->places.data();
-  made->view.offsets = made->offsets.data();
-  made->view.value_starts = made->value_starts.data();
-  made->view.place_starts = made->place_starts.data();
+  const int64_t lines = row_stride == 1 ? columns : rows;
+  const int64_t stride = row_stride == 1 ? column_stride : row_stride;
+  std::atomic<int64_t> kept{0};
+  run(parallel, pool, lines, [&](int64_t line) {
+    const uint8_t* start = mask + line * stride;
+    kept += rows * columns / lines - std::count(start, start + rows * columns / lines, 0);
+  });
+  auto* made = new spdf_structure{};
+  Structure& s = made->view;
+  s.rows = rows;
+  s.columns = columns;
+  s.windows = (rows + kWindow - 1) / kWindow;
+  s.block = best_block(static_cast<double>(kept) / static_cast<double>(rows * columns),
+                       spdf::widest_tile());
+  s.blocks = (columns + s.block - 1) / s.block;
+  s.kept = kept;
+  s.row_stride = row_stride;
+  s.column_stride = column_stride;
+  std::vector<Region> regions(s.regions());
+  run(parallel, pool, s.regions(),
+      [&](int64_t i) { regions[i] = make_region(s, mask, i); });
+  made->value_starts = join(regions, &Region::offsets, &made->offsets);
+  made->place_starts = join(regions, &Region::places, &made->places);
+  made->group_starts = join(regions, &Region::groups, &made->groups);
+  s.value_starts = made->value_starts.data();
+  s.place_starts = made->place_starts.data();
+  s.group_starts = made->group_starts.data();
+  s.groups = made->groups.data();
+  s.places = made->places.data();
+  s.offsets = made->offsets.data();
   return made;
 }
 
 void spdf_structure_free(spdf_structure* s) { delete s; }
 
-int64_t spdf_structure_size(const spdf_structure* s) { return s->view.size; }
+int64_t spdf_structure_size(const spdf_structure* s) { return s->view.values(); }
 
 }
-
-const spdf::Structure& spdf_view(const spdf_structure* s) { return s->view; }

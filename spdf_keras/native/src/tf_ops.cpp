@@ -1,16 +1,23 @@
 // The products as TensorFlow operations, on the CPU, float32.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <tuple>
+#include <vector>
 
+#include "parallel.h"
 #include "sparse.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/framework/variant.h"
+#include "tensorflow/core/framework/variant_tensor_data.h"
 #include "tensorflow/core/lib/core/threadpool.h"
 
 namespace {
@@ -24,21 +31,42 @@ using tensorflow::thread::ThreadPool;
 
 using Structure = std::shared_ptr<const spdf_structure>;
 
-// A fingerprint of a mask, in one pass at the speed of memory.
-uint64_t fingerprint(const uint8_t* bytes, int64_t count) {
-  uint64_t sums[4] = {1, 2, 3, 4};
-  int64_t i = 0;
-  for (; i + 32 <= count; i += 32)
-    for (int lane = 0; lane < 4; ++lane) {
-      uint64_t word;
-      std::memcpy(&word, bytes + i + 8 * lane, 8);
-      sums[lane] = (sums[lane] ^ word) * 0x9E3779B97F4A7C15ull;
-      sums[lane] ^= sums[lane] >> 29;
-    }
-  uint64_t sum = count;
-  for (; i < count; ++i) sum = (sum ^ bytes[i]) * 0x100000001B3ull;
-  for (uint64_t lane : sums) sum = (sum ^ lane) * 0x9E3779B97F4A7C15ull;
-  return sum ^ (sum >> 32);
+void parallel(void* pool, int64_t count, void (*body)(void*, int64_t), void* argument) {
+  static_cast<ThreadPool*>(pool)->ParallelFor(
+      count,
+      ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize,
+                                   absl::nullopt, 1),
+      [body, argument](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) body(argument, i);
+      });
+}
+
+// A fingerprint of a mask, at the speed of memory: one pass, over threads.
+uint64_t fingerprint(const uint8_t* bytes, int64_t count, ThreadPool* pool) {
+  constexpr int64_t kPart = 1 << 20;
+  constexpr uint64_t kFactor = 0x9E3779B97F4A7C15ull;
+  const auto mixed = [](uint64_t sum, uint64_t word) {
+    sum = (sum ^ word) * kFactor;
+    return sum ^ sum >> 29;
+  };
+  std::vector<uint64_t> sums((count + kPart - 1) / kPart);
+  spdf::run(parallel, pool, sums.size(), [&](int64_t part) {
+    uint64_t lanes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    int64_t i = part * kPart;
+    const int64_t end = std::min(count, i + kPart);
+    for (; i + 64 <= end; i += 64)
+      for (int lane = 0; lane < 8; ++lane) {
+        uint64_t word;
+        std::memcpy(&word, bytes + i + 8 * lane, 8);
+        lanes[lane] = mixed(lanes[lane], word);
+      }
+    for (; i < end; ++i) lanes[0] = mixed(lanes[0], bytes[i]);
+    sums[part] = end;
+    for (uint64_t lane : lanes) sums[part] = mixed(sums[part], lane);
+  });
+  uint64_t all = count;
+  for (uint64_t sum : sums) all = mixed(all, sum);
+  return all;
 }
 
 // The structure of a mask, shared by all operations that meet the same one.
@@ -47,13 +75,13 @@ class Structures {
   // Of a kernel `(columns, rows)`; `transposed` is that of its transpose.
   // `content` is the mask's fingerprint.
   Structure get(const uint8_t* mask, uint64_t content, int64_t columns, int64_t rows,
-                bool transposed) {
+                bool transposed, ThreadPool* pool) {
     const Key key{content, columns, rows, transposed};
     std::lock_guard<std::mutex> lock(mutex_);
     if (Structure known = known_[key].lock()) return known;
-    spdf_structure* made = transposed
-                               ? spdf_structure_create(mask, columns, rows, rows, 1)
-                               : spdf_structure_create(mask, rows, columns, 1, rows);
+    spdf_structure* made =
+        transposed ? spdf_structure_create(mask, columns, rows, rows, 1, parallel, pool)
+                   : spdf_structure_create(mask, rows, columns, 1, rows, parallel, pool);
     Structure shared(made, [](const spdf_structure* s) {
       spdf_structure_free(const_cast<spdf_structure*>(s));
     });
@@ -72,22 +100,49 @@ Structures& structures() {
   return *made;
 }
 
-void parallel(void* pool, int64_t count, void (*body)(void*, int64_t), void* argument) {
-  static_cast<ThreadPool*>(pool)->ParallelFor(
-      count,
-      ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize,
-                                   absl::nullopt, 1),
-      [body, argument](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) body(argument, i);
-      });
-}
-
 ThreadPool* workers(OpKernelContext* context) {
   return context->device()->tensorflow_cpu_worker_threads()->workers;
 }
 
 const float* data(const Tensor& tensor) { return tensor.flat<float>().data(); }
 float* data(Tensor* tensor) { return tensor->flat<float>().data(); }
+
+// Memory that goes from call to call: a fresh one would be zeroed by the system each time.
+class Buffer {
+ public:
+  explicit Buffer(int64_t floats) {
+    {
+      std::lock_guard<std::mutex> lock(mutex());
+      if (!unused().empty()) {
+        floats_ = std::move(unused().back());
+        unused().pop_back();
+      }
+    }
+    if (floats_.size() < static_cast<size_t>(floats)) floats_.resize(floats);
+  }
+  ~Buffer() {
+    std::lock_guard<std::mutex> lock(mutex());
+    unused().push_back(std::move(floats_));
+  }
+  Buffer(const Buffer&) = delete;
+  float* data() { return floats_.data(); }
+
+ private:
+  static std::mutex& mutex() {
+    static auto* made = new std::mutex;
+    return *made;
+  }
+  static std::vector<std::vector<float>>& unused() {
+    static auto* made = new std::vector<std::vector<float>>;
+    return *made;
+  }
+
+  std::vector<float> floats_;
+};
+
+int64_t size(const Structure& structure) {
+  return spdf_structure_size(structure.get());
+}
 
 class SparseOp : public tensorflow::OpKernel {
  public:
@@ -99,13 +154,20 @@ class SparseOp : public tensorflow::OpKernel {
   tensorflow::Status check(OpKernelContext* context) {
     const Tensor& x = context->input(0);
     const Tensor& kernel = context->input(1);
-    const Tensor& mask = context->input(2);
-    if (x.dims() != 2 || kernel.dims() != 2 || kernel.shape() != mask.shape() ||
-        x.dim_size(1) != kernel.dim_size(0) || kernel.NumElements() == 0)
-      return InvalidArgument(
-          "x must be (tokens, in), kernel and mask (in, out). Received: x ",
-          x.shape().DebugString(), ", kernel ", kernel.shape().DebugString(),
-          ", mask ", mask.shape().DebugString(), ".");
+    TF_RETURN_IF_ERROR(check_kernel(kernel, context->input(2)));
+    if (x.dims() != 2 || x.dim_size(1) != kernel.dim_size(0))
+      return InvalidArgument("x must be (tokens, in), kernel (in, out). Received: x ",
+                             x.shape().DebugString(), ", kernel ",
+                             kernel.shape().DebugString(), ".");
+    return tensorflow::OkStatus();
+  }
+
+  static tensorflow::Status check_kernel(const Tensor& kernel, const Tensor& mask) {
+    if (kernel.dims() != 2 || kernel.shape() != mask.shape() ||
+        kernel.NumElements() == 0)
+      return InvalidArgument("kernel and mask must be (in, out). Received: kernel ",
+                             kernel.shape().DebugString(), ", mask ",
+                             mask.shape().DebugString(), ".");
     return tensorflow::OkStatus();
   }
 
@@ -113,22 +175,13 @@ class SparseOp : public tensorflow::OpKernel {
     return reinterpret_cast<const uint8_t*>(mask.flat<bool>().data());
   }
 
-  Structure structure(const Tensor& mask, uint64_t content, bool transposed) {
+  Structure structure(const Tensor& mask, uint64_t content, bool transposed,
+                      ThreadPool* pool) {
     Structure found = structures().get(bytes(mask), content, mask.dim_size(0),
-                                       mask.dim_size(1), transposed);
+                                       mask.dim_size(1), transposed, pool);
     std::lock_guard<std::mutex> lock(mutex_);
     kept_[transposed] = found;  // or it would go with the last call that used it
     return found;
-  }
-
-  // The kept values of the kernel, in the structure's order.
-  tensorflow::Status gather(OpKernelContext* context, const Structure& structure,
-                            Tensor* values) {
-    const TensorShape shape({spdf_structure_size(structure.get())});
-    TF_RETURN_IF_ERROR(context->allocate_temp(tensorflow::DT_FLOAT, shape, values));
-    spdf_gather(structure.get(), data(context->input(1)), data(values), parallel,
-                workers(context));
-    return tensorflow::OkStatus();
   }
 
  private:
@@ -152,12 +205,12 @@ class SparseLinearOp : public SparseOp {
     OP_REQUIRES_OK(context,
                    context->allocate_output(0, TensorShape({x.dim_size(0), rows}), &y));
     const Tensor& mask = context->input(2);
-    const uint64_t content = fingerprint(bytes(mask), mask.NumElements());
-    const Structure forward = structure(mask, content, false);
-    Tensor values;
-    OP_REQUIRES_OK(context, gather(context, forward, &values));
     ThreadPool* pool = workers(context);
-    spdf_product(forward.get(), data(&values), data(x), data(bias), x.dim_size(0),
+    const uint64_t content = fingerprint(bytes(mask), mask.NumElements(), pool);
+    const Structure forward = structure(mask, content, false, pool);
+    Buffer values(size(forward));
+    spdf_gather(forward.get(), data(context->input(1)), values.data(), parallel, pool);
+    spdf_product(forward.get(), values.data(), data(x), data(bias), x.dim_size(0),
                  data(y), parallel, pool, pool->NumThreads());
   }
 };
@@ -179,19 +232,82 @@ class SparseLinearGradientOp : public SparseOp {
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &gradient));
     const Tensor& mask = context->input(2);
-    const uint64_t content = fingerprint(bytes(mask), mask.NumElements());
-    const Structure forward = structure(mask, content, false);
-    const Structure transposed = structure(mask, content, true);
-    Tensor values, sums;
-    OP_REQUIRES_OK(context, gather(context, transposed, &values));
-    OP_REQUIRES_OK(context, context->allocate_temp(
-                                tensorflow::DT_FLOAT,
-                                TensorShape({spdf_structure_size(forward.get())}), &sums));
     ThreadPool* pool = workers(context);
-    spdf_gradients(forward.get(), transposed.get(), data(&values), data(x), data(dy),
-                   x.dim_size(0), data(dx), data(&sums), parallel, pool,
+    const uint64_t content = fingerprint(bytes(mask), mask.NumElements(), pool);
+    const Structure forward = structure(mask, content, false, pool);
+    const Structure transposed = structure(mask, content, true, pool);
+    Buffer values(size(transposed)), sums(size(forward));
+    spdf_gather(transposed.get(), data(kernel), values.data(), parallel, pool);
+    spdf_gradients(forward.get(), transposed.get(), values.data(), data(x), data(dy),
+                   x.dim_size(0), data(dx), sums.data(), parallel, pool,
                    pool->NumThreads());
-    spdf_scatter(forward.get(), data(&sums), data(gradient), parallel, pool);
+    spdf_scatter(forward.get(), sums.data(), data(gradient), parallel, pool);
+  }
+};
+
+// A kernel that is packed once for many products: its structure and its values.
+struct PackedKernel {
+  Structure structure;
+  std::shared_ptr<const std::vector<float>> values;
+  int64_t columns = 0, rows = 0;
+
+  std::string TypeName() const { return "SpdfPackedKernel"; }
+  std::string DebugString() const {
+    return tensorflow::strings::StrCat("packed kernel (", columns, ", ", rows, ")");
+  }
+  // It lives in memory alone.
+  void Encode(tensorflow::VariantTensorData*) const {}
+  bool Decode(const tensorflow::VariantTensorData&) { return false; }
+};
+
+class PackKernelOp : public SparseOp {
+ public:
+  using SparseOp::SparseOp;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& kernel = context->input(0);
+    const Tensor& mask = context->input(1);
+    OP_REQUIRES_OK(context, check_kernel(kernel, mask));
+    ThreadPool* pool = workers(context);
+    const uint64_t content = fingerprint(bytes(mask), mask.NumElements(), pool);
+    PackedKernel packed;
+    packed.structure = structure(mask, content, false, pool);
+    packed.columns = kernel.dim_size(0);
+    packed.rows = kernel.dim_size(1);
+    auto values = std::make_shared<std::vector<float>>(size(packed.structure));
+    spdf_gather(packed.structure.get(), data(kernel), values->data(), parallel, pool);
+    packed.values = std::move(values);
+    Tensor* output = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({}), &output));
+    output->scalar<tensorflow::Variant>()() = std::move(packed);
+  }
+};
+
+class PackedLinearOp : public tensorflow::OpKernel {
+ public:
+  using tensorflow::OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& x = context->input(0);
+    const Tensor& bias = context->input(2);
+    const PackedKernel* packed =
+        context->input(1).dims() == 0
+            ? context->input(1).scalar<tensorflow::Variant>()().get<PackedKernel>()
+            : nullptr;
+    OP_REQUIRES(context, packed, InvalidArgument("packed must come from SpdfPackKernel."));
+    OP_REQUIRES(context,
+                x.dims() == 2 && x.dim_size(1) == packed->columns && bias.dims() == 1 &&
+                    bias.dim_size(0) == packed->rows,
+                InvalidArgument("x must be (tokens, in), bias (out,), for the ",
+                                packed->DebugString(), ". Received: x ",
+                                x.shape().DebugString(), ", bias ",
+                                bias.shape().DebugString(), "."));
+    const TensorShape shape({x.dim_size(0), packed->rows});
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    ThreadPool* pool = workers(context);
+    spdf_product(packed->structure.get(), packed->values->data(), data(x), data(bias),
+                 x.dim_size(0), data(y), parallel, pool, pool->NumThreads());
   }
 };
 
@@ -223,8 +339,29 @@ REGISTER_OP("SpdfSparseLinearGradient")
       return tensorflow::OkStatus();
     });
 
+REGISTER_OP("SpdfPackKernel")
+    .Input("kernel: float")
+    .Input("mask: bool")
+    .Output("packed: variant")
+    .SetIsStateful()  // or it might be folded to a constant that cannot be stored
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+REGISTER_OP("SpdfPackedLinear")
+    .Input("x: float")
+    .Input("packed: variant")
+    .Input("bias: float")
+    .Output("y: float")
+    .SetShapeFn([](InferenceContext* c) {
+      c->set_output(0, c->Matrix(c->Dim(c->input(0), 0), c->Dim(c->input(2), 0)));
+      return tensorflow::OkStatus();
+    });
+
 REGISTER_KERNEL_BUILDER(Name("SpdfSparseLinear").Device(tensorflow::DEVICE_CPU),
                         SparseLinearOp);
 REGISTER_KERNEL_BUILDER(
     Name("SpdfSparseLinearGradient").Device(tensorflow::DEVICE_CPU),
     SparseLinearGradientOp);
+REGISTER_KERNEL_BUILDER(Name("SpdfPackKernel").Device(tensorflow::DEVICE_CPU),
+                        PackKernelOp);
+REGISTER_KERNEL_BUILDER(Name("SpdfPackedLinear").Device(tensorflow::DEVICE_CPU),
+                        PackedLinearOp);

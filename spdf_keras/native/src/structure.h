@@ -1,0 +1,18 @@
+// A structure and the memory of its arrays.
+
+#ifndef SPDF_STRUCTURE_H_
+#define SPDF_STRUCTURE_H_
+
+#include <vector>
+
+#include "loops.h"
+
+struct spdf_structure {
+  spdf::Structure view;
+  std::vector<uint32_t> value_starts, place_starts, group_starts;
+  std::vector<spdf::Group> groups;
+  std::vector<uint8_t> places;
+  std::vector<uint16_t> offsets;
+};
+
+#endif  // SPDF_STRUCTURE_H_
