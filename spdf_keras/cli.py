@@ -2,7 +2,7 @@
 
 Parsing needs neither TensorFlow nor NumPy: `--help` answers at once. Each
 subcommand is a module of `spdf_keras.commands` with `HELP`, `add_arguments` and
-`run`.
+`run`; a name of two words is one subcommand.
 """
 
 import argparse
@@ -27,6 +27,7 @@ COMMANDS = (
     "flops",
     "export",
     "benchmark",
+    "benchmark matmul",
 )
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     the signal's number a stop by a signal: 130 an interrupt, 143 a termination.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
         args.run(args)
     except InputError as error:
@@ -65,6 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _joined(words: Sequence[str]) -> list[str]:
+    """Arguments whose first is the whole name of a command."""
+    for name in COMMANDS:
+        parts = name.split()
+        if len(parts) > 1 and list(words[: len(parts)]) == parts:
+            return [name, *words[len(parts) :]]
+    return list(words)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -74,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = import_module(f"spdf_keras.commands.{name}")
+        module = import_module(f"spdf_keras.commands.{name.replace(' ', '_')}")
         subparser = subparsers.add_parser(
             name,
             help=module.HELP,

@@ -13,7 +13,7 @@ from typing import Any
 from spdf_keras.errors import InputError
 
 _SOURCES = Path(__file__).with_name("src")
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-Wall", "-Wno-psabi", "-Wno-sign-compare")
+_FLAGS = ("-std=c++17", "-O3", "-fPIC")
 # Loops are compiled for each of these, and chosen when they run.
 _X86_LOOPS = {
     "avx2": ("-mavx2", "-mfma"),

@@ -52,7 +52,7 @@ def draw_picture(
     """Draws a figure of one panel; equal calls give equal bytes."""
     from matplotlib.figure import Figure
 
-    with _style(name):
+    with figure_style(name):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         draw(axes)
@@ -65,7 +65,8 @@ def draw_picture(
 
 
 @contextmanager
-def _style(name: str) -> Iterator[None]:
+def figure_style(name: str) -> Iterator[None]:
+    """The style of all figures; `name` keeps the SVG's names from others'."""
     import matplotlib
 
     # Names in the SVG follow from its content and this, not from chance.

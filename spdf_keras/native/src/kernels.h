@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 #if SPDF_BYTES > 16
 #include <immintrin.h>
@@ -39,7 +40,7 @@ using AllLanes = std::make_index_sequence<kLanes>;
 // Four floats, again and again. Written in vector extensions, it would pass memory.
 inline Vector repeat(const float* p) {
 #if SPDF_BYTES == 64
-  return _mm512_maskz_broadcast_f32x4(0xFFFF, _mm_loadu_ps(p));
+  return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
 #elif SPDF_BYTES == 32
   return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
 #else
@@ -309,10 +310,86 @@ void gradient(const Structure& s, int64_t region, const float* x, const float* d
   sums.finish();
 }
 
+#if SPDF_BYTES == 64
+
+// One token is a tile as it is.
+void copy_token(const float* x, int64_t columns, int64_t, int64_t, float* tile) {
+  std::memcpy(tile, x, columns * sizeof(float));
+}
+
+void add_bias(const float* tile, int64_t columns, int64_t, int64_t, const float* bias,
+              float* y) {
+  for (int64_t c = 0; c < columns; ++c) y[c] = tile[c] + (bias ? bias[c] : 0.0f);
+}
+
+// The inputs at sixteen places of a block of 128 columns that lies in registers.
+inline __m512 pick(const __m512 (&block)[8], __m128i places) {
+  const __m512i index = _mm512_cvtepu8_epi32(places);
+  __m512 parts[4];  // the lower five bits choose from two registers
+  for (int i = 0; i < 4; ++i)
+    parts[i] = _mm512_permutex2var_ps(block[2 * i], index, block[2 * i + 1]);
+  const __mmask16 bit5 = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32)),
+                  bit6 = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
+  return _mm512_mask_blend_ps(bit6, _mm512_mask_blend_ps(bit5, parts[0], parts[1]),
+                              _mm512_mask_blend_ps(bit5, parts[2], parts[3]));
+}
+
+// Adds the products of `steps` steps, four at a time; `spread_places` makes of the
+// bytes at a step's places those of its four values.
+template <class SpreadPlaces>
+inline __m512 add_steps(int steps, int places_per_step, SpreadPlaces spread_places,
+                        const __m512 (&block)[8], const uint8_t*& place,
+                        const float*& value, __m512 sum) {
+  for (; steps > 0; steps -= 4) {
+    const int here = steps < 4 ? steps : 4;
+    const auto present = static_cast<__mmask16>((1 << 4 * here) - 1);
+    const __m128i places = spread_places(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(place)));
+    sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(present, value), pick(block, places),
+                          sum);
+    place += places_per_step * here;
+    value += 4 * here;
+  }
+  return sum;
+}
+
+// One token: values, not tokens, are computed together.
+void product_of_token(const Structure& s, int64_t window, const float* values,
+                      const float* x, float* y) {
+  std::memset(y, 0, (s.window_rows(window) + 3) * sizeof(float));
+  for (int64_t b = 0; b < s.blocks; ++b) {
+    const int64_t region = window * s.blocks + b;
+    const float* value = values + s.value_starts[region];
+    const uint8_t* place = s.places + s.place_starts[region];
+    __m512 block[8];
+    for (int i = 0; i < 8; ++i) block[i] = _mm512_loadu_ps(x + b * s.block + 16 * i);
+    const Group* last = s.groups + s.group_starts[region + 1];
+    for (const Group* g = s.groups + s.group_starts[region]; g < last; ++g) {
+      const auto twice = [](__m128i places) {
+        return _mm_shuffle_epi8(places, _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5,
+                                                      5, 6, 6, 7, 7));
+      };
+      __m512 sum = add_steps(g->pairs, 2, twice, block, place, value, __m512{});
+      const auto once = [](__m128i places) { return places; };
+      sum = add_steps(g->singles, 4, once, block, place, value, sum);
+      // Every fourth lane belongs to the same row.
+      const __m256 half = _mm256_add_ps(
+          _mm512_castps512_ps256(sum),
+          _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(sum), 1)));
+      alignas(16) float four[4];
+      _mm_store_ps(four, _mm_add_ps(_mm256_castps256_ps128(half),
+                                    _mm256_extractf128_ps(half, 1)));
+      for (int r = 0; r < 4; ++r) y[g->rows[r]] += four[r];
+    }
+  }
+}
+
+#endif
+
 template <int kVectors>
 constexpr spdf::Loops loops_of() {
-  return {SPDF_LABEL,         kVectors * kLanes, pack<kVectors>,
-          unpack<kVectors>,   product<kVectors>, gradient<kVectors>};
+  return {SPDF_LABEL,       kVectors * kLanes, spdf::kMaxBlock,   pack<kVectors>,
+          unpack<kVectors>, product<kVectors>, gradient<kVectors>};
 }
 
 }  // namespace
@@ -324,7 +401,11 @@ const Loops* SPDF_NAME() {
 #if SPDF_VECTORS >= 4
       loops_of<4>(),
 #endif
-      loops_of<2>(), loops_of<1>(), Loops{}};
+      loops_of<2>(), loops_of<1>(),
+#if SPDF_BYTES == 64
+      {SPDF_LABEL, 1, 128, copy_token, add_bias, product_of_token, nullptr},
+#endif
+      Loops{}};
   return loops;
 }
 

@@ -70,6 +70,8 @@ constexpr int64_t kCopy = kWindow * kMaxBlock;
 struct Loops {
   const char* name;
   int64_t tile;
+  // The most columns that a block may have.
+  int64_t most_columns;
   // Tokens `(count, columns)`, a row every `stride`, to a tile `(columns, tile)`.
   void (*pack)(const float* x, int64_t columns, int64_t stride, int64_t count,
                float* tile);

@@ -42,14 +42,16 @@ const Loops* best_loops() {
 const Loops* set_in_use = best_loops();
 
 // Those whose tile is not much wider than the tokens.
-const Loops* loops_for(int64_t tokens) {
+const Loops& loops_for(const Structure& s, int64_t tokens) {
   const Loops* found = set_in_use;
 #if defined(__x86_64__)
   // So few fit half a register, and loading a whole one takes twice as long.
-  if (found == spdf::avx512_loops() && tokens <= 8) found = spdf::avx2_loops();
+  if (found == spdf::avx512_loops() && 1 < tokens && tokens <= 8)
+    found = spdf::avx2_loops();
 #endif
-  while (found[1].name && tokens <= found[1].tile) ++found;
-  return found;
+  while (found[1].name && tokens <= found[1].tile && s.block <= found[1].most_columns)
+    ++found;
+  return *found;
 }
 
 // Memory of one thread that is kept between calls: a fresh one would be zeroed by the
@@ -161,7 +163,7 @@ void spdf_product(const spdf_structure* structure, const float* values, const fl
                   const float* bias, int64_t tokens, float* y, spdf_parallel parallel,
                   void* pool, int64_t threads) {
   const Structure& s = structure->view;
-  const Loops& loops = *loops_for(tokens);
+  const Loops& loops = loops_for(s, tokens);
   const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
   // Few tokens: several threads share a tile, each with rows of its own.
   const int64_t parts =
@@ -182,7 +184,8 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
                     void* pool, int64_t threads) {
   const Structure& f = forward->view;
   const Structure& b = transposed->view;
-  const Loops& loops = *loops_for(tokens);
+  // Not those for one token, which know no gradient.
+  const Loops& loops = loops_for(f, std::max<int64_t>(tokens, 2));
   const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
   const int64_t batch = std::min(kBatch, tiles);
   // With the rows that the last group lacks: their sums go to fillers.

@@ -213,6 +213,7 @@ spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
   made->value_starts = join(regions, &Region::offsets, &made->offsets);
   made->place_starts = join(regions, &Region::places, &made->places);
   made->group_starts = join(regions, &Region::groups, &made->groups);
+  made->places.resize(made->places.size() + 16);  // places are read by the vector
   s.value_starts = made->value_starts.data();
   s.place_starts = made->place_starts.data();
   s.group_starts = made->group_starts.data();

@@ -1,0 +1,141 @@
+"""Measures what zeros buy in one matrix product (Figure 1 of the paper).
+
+    spdf-keras benchmark matmul --out runs/matmul
+    spdf-keras benchmark matmul --shapes 768x3072 --tokens 1024 --sparsity 0.5 0.75
+
+All backends take turns on one kernel with random zeros: dense products of TensorFlow,
+XLA and TFLite, `tf.sparse`, TFLite with sparse-encoded weights, and ours, in training
+and with the kernel packed once. A speed-up is that over the fastest dense one of the
+same round. With --out a stopped run goes on where it was.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from spdf_keras.commands.arguments import add_json
+
+HELP = "measure matrix products against sparsity"
+
+_BACKENDS = (
+    *("tensorflow", "xla", "tflite"),
+    *("tf.sparse", "tflite-sparse", "training", "inference"),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    shapes = ["768x3072", "2048x8192", "12288x12288"]
+    sparsities = [0.0, 0.25, 0.5, 0.625, 0.75, 0.875, 0.9, 0.95]
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        metavar="INxOUT",
+        default=shapes,
+        help=f"of kernels; default: {' '.join(shapes)}",
+    )
+    parser.add_argument(
+        "--tokens",
+        nargs="+",
+        type=int,
+        metavar="N",
+        default=[1, 16, 256, 2048],
+        help="default: 1 16 256 2048",
+    )
+    parser.add_argument(
+        "--sparsity",
+        nargs="+",
+        type=float,
+        metavar="S",
+        default=sparsities,
+        help=f"shares of zeros; default: {' '.join(map(str, sparsities))}",
+    )
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        metavar="NAME",
+        choices=_BACKENDS,
+        default=list(_BACKENDS),
+        help=f"of {', '.join(_BACKENDS)}; default: all that are present",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument(
+        "--most-seconds",
+        type=float,
+        default=30,
+        metavar="S",
+        help="leave out calls that would take longer; default: 30",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write matmul.csv, .json and figures there"
+    )
+    add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    from dataclasses import asdict
+
+    from spdf_keras.config import check_sparsity
+    from spdf_keras.console import load_tensorflow, print_json, print_table, say
+    from spdf_keras.errors import InputError
+    from spdf_keras.matmul.problem import Shape
+
+    shapes = [Shape.parse(text) for text in args.shapes]
+    sparsities = sorted({check_sparsity(s) for s in args.sparsity})
+    for name, values in (
+        ("--tokens", args.tokens),
+        ("--rounds", [args.rounds]),
+        ("--most-seconds", [args.most_seconds]),
+    ):
+        if min(values) <= 0:
+            raise InputError(f"{name} must be positive. Received: {min(values)}.")
+    load_tensorflow()
+    from spdf_keras.matmul.backends import BACKENDS
+    from spdf_keras.matmul.measure import measure
+    from spdf_keras.matmul.store import Store
+    from spdf_keras.matmul.tables import notes, tables
+    from spdf_keras.native.products import available
+
+    backends = list(dict.fromkeys(args.backends))
+    if not available():
+        backends = [name for name in backends if name not in ("training", "inference")]
+    if not any(BACKENDS[name].is_dense for name in backends):
+        raise InputError(
+            "--backends must have a dense one, tensorflow, xla or tflite, to compare "
+            f"with. Received: {' '.join(backends)}."
+        )
+    settings = {
+        "backends": backends,
+        "rounds": args.rounds,
+        "most_seconds": args.most_seconds,
+    }
+    store = Store(args.out, settings)
+    wanted = {
+        (str(shape), sparsity, tokens)
+        for shape in shapes
+        for sparsity in sparsities
+        for tokens in args.tokens
+    }
+    done = len(wanted & store.cells)
+    for cell, rows in measure(
+        shapes,
+        sparsities,
+        sorted(set(args.tokens)),
+        backends,
+        args.rounds,
+        args.most_seconds,
+        store.cells,
+    ):
+        store.add(rows)
+        done += 1
+        say(
+            f"{done} of {len(wanted)}: {cell[0]}, {cell[1]:.1%} zeros, {cell[2]} tokens"
+        )
+    rows = [
+        row for row in store.rows if (row.shape, row.sparsity, row.tokens) in wanted
+    ]
+    for table in tables(rows):
+        print_table(*table)
+    for note in notes(rows):
+        say(note)
+    for path in store.finish():
+        say(f"Wrote {path}.")
+    if args.json:
+        print_json([asdict(row) for row in rows])

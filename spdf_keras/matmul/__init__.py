@@ -1,0 +1,1 @@
+"""What zeros buy in one matrix product: speed-up against sparsity (Figure 1)."""

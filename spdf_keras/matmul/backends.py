@@ -1,0 +1,242 @@
+"""Ways to multiply activations by a kernel with zeros, on CPUs."""
+
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from spdf_keras.errors import ExportError
+from spdf_keras.matmul.problem import Array, Problem
+from spdf_keras.native.build import load_operations
+
+Call = Callable[[], Any]
+
+# Of `tf.sparse`: its gradient holds a product per kept weight and token.
+_MOST_BYTES = 4 << 30
+
+
+class UnsupportedError(ExportError):
+    """A backend does not do this; the message says why."""
+
+
+class Backend:
+    """A way to multiply, for one problem.
+
+    Attributes:
+        name: As tables call it.
+        is_dense: Whether it multiplies zeros.
+    """
+
+    name: ClassVar[str]
+    is_dense: ClassVar[bool] = False
+
+    def __init__(self, problem: Problem) -> None:
+        raise NotImplementedError
+
+    def forward(self, x: Array) -> Call:
+        """A call that returns `x @ kernel`, `(tokens, out_features)`.
+
+        Raises:
+            UnsupportedError: If there is none.
+        """
+        raise NotImplementedError
+
+    def gradients(self, x: Array, dy: Array) -> Call:
+        """A call that returns the gradients of inputs, and of the kernel's kept values.
+
+        Raises:
+            UnsupportedError: If there is none.
+        """
+        raise UnsupportedError("for inference only")
+
+
+class DenseTensorFlow(Backend):
+    """`tf.matmul`."""
+
+    name, is_dense = "TensorFlow, dense", True
+
+    def __init__(self, problem: Problem) -> None:
+        self._kernel = tf.constant(problem.kernel)
+
+    def forward(self, x: Array) -> Call:
+        inputs = tf.constant(x)
+        return lambda: tf.matmul(inputs, self._kernel)
+
+    def gradients(self, x: Array, dy: Array) -> Call:
+        inputs, slope = tf.constant(x), tf.constant(dy)
+        return lambda: _dense_gradients(inputs, self._kernel, slope)
+
+
+class DenseXLA(Backend):
+    """The same, compiled by XLA."""
+
+    name, is_dense = "XLA, dense", True
+
+    def __init__(self, problem: Problem) -> None:
+        # Not a constant of the program, which XLA might rearrange beforehand.
+        self._kernel = tf.Variable(problem.kernel)
+
+    def forward(self, x: Array) -> Call:
+        inputs = tf.constant(x)
+        compiled = tf.function(tf.matmul, jit_compile=True, autograph=False)
+        return lambda: compiled(inputs, self._kernel)
+
+    def gradients(self, x: Array, dy: Array) -> Call:
+        inputs, slope = tf.constant(x), tf.constant(dy)
+        compiled = tf.function(_dense_gradients, jit_compile=True, autograph=False)
+        return lambda: compiled(inputs, self._kernel, slope)
+
+
+def _dense_gradients(x: Any, kernel: Any, dy: Any) -> tuple[Any, Any]:
+    return tf.matmul(dy, kernel, transpose_b=True), tf.matmul(x, dy, transpose_a=True)
+
+
+class SparseTensorFlow(Backend):
+    """`tf.sparse.sparse_dense_matmul`; it wants and returns tokens in columns."""
+
+    name = "tf.sparse"
+
+    def __init__(self, problem: Problem) -> None:
+        self._kept = int(problem.mask.sum())
+        self._kernel = tf.sparse.from_dense(problem.kernel)
+        self._transposed = tf.sparse.from_dense(np.ascontiguousarray(problem.kernel.T))
+
+    def forward(self, x: Array) -> Call:
+        return self._product(self._transposed, tf.constant(x))
+
+    def gradients(self, x: Array, dy: Array) -> Call:
+        need = 8 * self._kept * len(x)
+        if need > _MOST_BYTES:
+            raise UnsupportedError(f"needs {need / 2**30:.0f} GiB")
+        inputs, slope = tf.constant(x), tf.constant(dy)
+        to_inputs = self._product(self._kernel, slope)
+        rows, columns = tf.unstack(self._kernel.indices, axis=1)
+
+        def call() -> tuple[Any, Any]:
+            # As TensorFlow's own gradient of the values does it.
+            left = tf.gather(tf.transpose(inputs), rows)
+            right = tf.gather(tf.transpose(slope), columns)
+            return to_inputs(), tf.reduce_sum(left * right, 1)
+
+        return call
+
+    @staticmethod
+    def _product(kernel: Any, x: Any) -> Call:
+        def call() -> Any:
+            product = tf.sparse.sparse_dense_matmul(kernel, x, adjoint_b=True)
+            return tf.transpose(product)
+
+        return call
+
+
+class DenseTFLite(Backend):
+    """TFLite's default runtime, XNNPACK, on the dense file."""
+
+    name, is_dense = "TFLite, dense", True
+
+    def __init__(self, problem: Problem) -> None:
+        self._model = self._encode(_tflite(problem))
+
+    @staticmethod
+    def _encode(model: bytes) -> bytes:
+        return model
+
+    def forward(self, x: Array) -> Call:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(
+            model_content=self._model, num_threads=os.cpu_count() or 1
+        )
+        given, result = (
+            details[0]["index"]
+            for details in (
+                interpreter.get_input_details(),
+                interpreter.get_output_details(),
+            )
+        )
+        interpreter.resize_tensor_input(given, x.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given, x)
+
+        def call() -> Any:
+            interpreter.invoke()
+            # Without a copy, which no other backend makes.
+            return interpreter.tensor(result)()
+
+        return call
+
+
+class SparseTFLite(DenseTFLite):
+    """The same on the file with sparse-encoded weights."""
+
+    name, is_dense = "TFLite, sparse-encoded", False
+
+    @staticmethod
+    def _encode(model: bytes) -> bytes:
+        from spdf_keras.export.sparse_encoding import sparse_encode
+
+        encoded, report = sparse_encode(model)
+        if not report.encoded:
+            raise UnsupportedError("no smaller than dense, so not encoded")
+        return encoded
+
+
+def _tflite(problem: Problem) -> bytes:
+    kernel = tf.constant(np.ascontiguousarray(problem.kernel.T))
+    module = tf.Module()
+    module.run = tf.function(lambda x: tf.matmul(x, kernel, transpose_b=True))
+    spec = tf.TensorSpec((None, problem.shape.in_features), tf.float32)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [module.run.get_concrete_function(spec)], module
+    )
+    return bytes(converter.convert())
+
+
+class Training(Backend):
+    """Ours as a training step has it: the kernel changes before each call."""
+
+    name = "ours, training"
+
+    def __init__(self, problem: Problem) -> None:
+        self._operations = load_operations()
+        self._kernel = tf.constant(problem.kernel)
+        self._mask = tf.constant(problem.mask)
+        self._bias = tf.zeros(problem.shape.out_features)
+
+    def forward(self, x: Array) -> Call:
+        run, inputs = self._operations.spdf_sparse_linear, tf.constant(x)
+        return lambda: run(inputs, self._kernel, self._mask, self._bias)
+
+    def gradients(self, x: Array, dy: Array) -> Call:
+        run = self._operations.spdf_sparse_linear_gradient
+        inputs, slope = tf.constant(x), tf.constant(dy)
+        return lambda: run(inputs, self._kernel, self._mask, slope)
+
+
+class Inference(Backend):
+    """Ours with the kernel packed once, as in prefill and decoding."""
+
+    name = "ours, packed once"
+
+    def __init__(self, problem: Problem) -> None:
+        self._operations = load_operations()
+        mask = tf.constant(problem.mask)
+        self._packed = self._operations.spdf_pack_kernel(problem.kernel, mask)
+        self._bias = tf.zeros(problem.shape.out_features)
+
+    def forward(self, x: Array) -> Call:
+        run, inputs = self._operations.spdf_packed_linear, tf.constant(x)
+        return lambda: run(inputs, self._packed, self._bias)
+
+
+BACKENDS: dict[str, type[Backend]] = {
+    "tensorflow": DenseTensorFlow,
+    "xla": DenseXLA,
+    "tflite": DenseTFLite,
+    "tf.sparse": SparseTensorFlow,
+    "tflite-sparse": SparseTFLite,
+    "training": Training,
+    "inference": Inference,
+}

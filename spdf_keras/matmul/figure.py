@@ -1,0 +1,97 @@
+"""Figure 1: speed-up against sparsity, measured beside theoretical."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
+from spdf_keras.report.drawing import COLORS, INK, figure_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TITLES = {
+    FORWARD: "Speed-up of one matrix product",
+    TRAINING: "Speed-up of a matrix product and both of its gradients",
+}
+
+
+def points(
+    rows: Sequence[Row], shape: str, tokens: int, operation: str, backend: str
+) -> list[tuple[float, float]]:
+    """Sparsities and speed-ups of one curve."""
+    key = shape, tokens, operation, backend
+    return sorted(
+        (row.sparsity, row.speedup)
+        for row in rows
+        if (row.shape, row.tokens, row.operation, row.backend) == key
+        and row.speedup is not None
+    )
+
+
+def draw(
+    rows: Sequence[Row], operation: str, hardware: dict[str, Any], path: Path
+) -> None:
+    """Draws a panel for each shape and number of tokens.
+
+    A ring marks where a curve passes the fastest dense product.
+
+    Args:
+        rows: What was measured.
+        operation: `FORWARD` or `TRAINING`.
+        hardware: Of `provenance()`.
+        path: The PNG file.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    own = [row for row in rows if row.operation == operation and row.speedup]
+    shapes = list(dict.fromkeys(row.shape for row in own))
+    tokens = sorted({row.tokens for row in own})
+    backends = list(dict.fromkeys(row.backend for row in own))
+    with figure_style(path.stem):
+        size = (2.9 * len(tokens) + 0.6, 2.5 * len(shapes) + 1.3)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(
+            len(shapes), len(tokens), sharex=True, sharey=True, squeeze=False
+        )
+        for line, shape in zip(grid, shapes, strict=True):
+            for axes, number in zip(line, tokens, strict=True):
+                for index, backend in enumerate(backends):
+                    curve = points(own, shape, number, operation, backend)
+                    _draw_curve(axes, curve, backend, COLORS[index % len(COLORS)])
+                _draw_theory(axes, [row.sparsity for row in own])
+                axes.set_title(
+                    f"{shape}, {number} token{'s' * (number > 1)}", loc="left"
+                )
+        grid[0, 0].set_yscale("log")
+        grid[0, 0].set_ylim(bottom=max(0.05, min(row.speedup or 1 for row in own)))
+        grid[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}x"))
+        grid[0, 0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
+        for axes in grid[-1]:
+            axes.set_xlabel("zeros")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        columns = min(4, len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        title = f"{_TITLES[operation]} over the fastest dense one"
+        machine = f"{hardware['processor']}, {hardware['cores']} cores, float32"
+        figure.suptitle(f"{title}\n{machine}", x=0.01, ha="left", fontsize=10)
+        figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def _draw_curve(
+    axes: "Axes", curve: list[tuple[float, float]], label: str, color: str
+) -> None:
+    axes.plot(*zip(*curve, strict=True) if curve else ([], []), ".-", label=label)
+    axes.lines[-1].set_color(color)
+    passed = break_even(curve)
+    if passed is not None and curve[0][1] < 1:
+        axes.plot([passed], [1], "o", color=color, fillstyle="none", markersize=7)
+
+
+def _draw_theory(axes: "Axes", sparsities: Sequence[float]) -> None:
+    highest = max(sparsities)
+    steps = [highest * i / 60 for i in range(61)]
+    theory = [1 / (1 - s) for s in steps]
+    axes.plot(steps, theory, "--", color=INK, linewidth=1, label="theory: 1 / (1 - s)")
+    axes.axhline(1, color=INK, linewidth=0.6)

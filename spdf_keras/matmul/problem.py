@@ -1,0 +1,78 @@
+"""The products that are measured."""
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spdf_keras.errors import InputError
+
+Array = NDArray[np.float32]
+
+
+class Shape(NamedTuple):
+    """Sizes of a kernel.
+
+    Attributes:
+        in_features: Its rows.
+        out_features: Its columns.
+    """
+
+    in_features: int
+    out_features: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """Reads `768x3072`.
+
+        Raises:
+            InputError: If it is no such text.
+
+        Example:
+            >>> Shape.parse("768x3072")
+            Shape(in_features=768, out_features=3072)
+        """
+        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+        if not found or int(found[1]) * int(found[2]) >= 2**31:
+            raise InputError(
+                "A shape must be IN x OUT of fewer than 2**31 weights, such as "
+                f"768x3072. Received: '{text}'."
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.in_features}x{self.out_features}"
+
+
+class Problem:
+    """A kernel with random zeros; the same one for the same arguments.
+
+    Args:
+        shape: Its sizes.
+        sparsity: Probability of a zero.
+
+    Attributes:
+        shape: Its sizes.
+        sparsity: As given.
+        mask: `(in_features, out_features)`, bool, 1 = kept.
+        kernel: The same shape, float32, zero where the mask is.
+    """
+
+    def __init__(self, shape: Shape, sparsity: float) -> None:
+        self.shape, self.sparsity = shape, sparsity
+        random = np.random.default_rng(0)
+        self.mask: NDArray[np.bool_] = random.random(shape, np.float32) >= sparsity
+        self.kernel: Array = random.standard_normal(shape, np.float32) * self.mask
+
+    def activations(self, tokens: int) -> tuple[Array, Array]:
+        """Inputs `(tokens, in_features)`, outputs' slopes `(tokens, out_features)`."""
+        random = np.random.default_rng(tokens)
+        x, dy = (random.standard_normal((tokens, n), np.float32) for n in self.shape)
+        return x, dy
+
+
+def relative_error(received: Any, expected: Array) -> float:
+    """The largest difference, over the largest expected value."""
+    scale = float(np.abs(expected).max()) or 1.0
+    return float(np.abs(np.asarray(received) - expected).max()) / scale

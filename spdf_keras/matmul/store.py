@@ -1,0 +1,86 @@
+"""Keeps what was measured, so that a stopped measurement goes on."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+from spdf_keras.files import replace_file
+from spdf_keras.matmul.figure import draw
+from spdf_keras.matmul.measure import FORWARD, TRAINING, Cell, Row
+from spdf_keras.provenance import provenance
+
+
+class Store:
+    """Rows in a folder: `matmul.json`, `matmul.csv` and two figures.
+
+    Args:
+        folder: The folder; it is made. None: nothing is kept.
+        settings: What all rows must have been measured with.
+
+    Attributes:
+        rows: All rows, those of earlier runs first.
+
+    Raises:
+        InputError: If the folder has rows of other settings or another machine.
+    """
+
+    def __init__(self, folder: str | None, settings: dict[str, Any]) -> None:
+        self._folder = Path(folder) if folder else None
+        self._about = {**provenance(), "settings": settings}
+        self.rows: list[Row] = []
+        if self._folder and (self._folder / "matmul.json").is_file():
+            self._read(self._folder / "matmul.json")
+
+    def _read(self, path: Path) -> None:
+        try:
+            document = json.loads(path.read_text("utf-8"))
+            rows = [Row(**record) for record in document["rows"]]
+            parts = ("settings", "hardware", "versions")
+            same = all(document[part] == self._about[part] for part in parts)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"'{path}' must be what an earlier run has written ({error!r}). Name "
+                "another folder."
+            ) from error
+        if not same:
+            raise InputError(
+                f"--out must be a new folder, or have rows of this machine, these "
+                f"versions and settings. Received: '{path.parent}' with others."
+            )
+        self.rows = rows
+
+    @property
+    def cells(self) -> set[Cell]:
+        """What has been measured."""
+        return {(row.shape, row.sparsity, row.tokens) for row in self.rows}
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keeps the rows of a cell, on the disk before it returns."""
+        self.rows += rows
+        if self._folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            document = {**self._about, "rows": [asdict(row) for row in self.rows]}
+            text = json.dumps(document, indent=1) + "\n"
+            replace_file(self._folder / "matmul.json", text)
+
+    def finish(self) -> list[Path]:
+        """Writes table and figures; returns the files."""
+        if not self._folder or not self.rows:
+            return []
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        table = self._folder / "matmul.csv"
+        replace_file(table, text.getvalue())
+        made = [table]
+        for operation, name in ((FORWARD, "forward"), (TRAINING, "training")):
+            if any(row.operation == operation and row.speedup for row in self.rows):
+                made.append(self._folder / f"matmul_{name}.png")
+                draw(self.rows, operation, self._about["hardware"], made[-1])
+        return made

@@ -1,0 +1,76 @@
+"""Tables of what was measured."""
+
+from collections.abc import Iterator, Sequence
+
+from spdf_keras.matmul.figure import points
+from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
+
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """Speed-ups by sparsity, a table for each shape and operation.
+
+    Yields:
+        Title, columns and rows, for `print_table`.
+    """
+    for shape in dict.fromkeys(row.shape for row in rows):
+        for operation in (FORWARD, TRAINING):
+            own = [
+                row for row in rows if (row.shape, row.operation) == (shape, operation)
+            ]
+            if any(row.speedup for row in own):
+                title = f"{shape}, {operation}: speed-up over the fastest dense one"
+                yield _table(title, own)
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    sparsities = sorted({row.sparsity for row in rows})
+    lines = []
+    for tokens in sorted({row.tokens for row in rows}):
+        for backend in dict.fromkeys(row.backend for row in rows):
+            own = {
+                row.sparsity: row
+                for row in rows
+                if (row.tokens, row.backend) == (tokens, backend)
+            }
+            if not own:
+                continue
+            first = next(iter(own.values()))
+            curve = points(rows, first.shape, tokens, first.operation, backend)
+            lines.append(
+                [
+                    backend,
+                    str(tokens),
+                    *(_cell(own.get(sparsity)) for sparsity in sparsities),
+                    _faster_from(curve),
+                ]
+            )
+    columns = ["backend", "tokens", *(f"{s:.4g}" for s in sparsities), "faster from"]
+    return title, columns, lines
+
+
+def _faster_from(curve: Sequence[tuple[float, float]]) -> str:
+    if curve and all(speedup == 1 for _, speedup in curve):
+        return "-"  # what is compared with
+    passed = break_even(curve)
+    return "never" if passed is None else f"{passed:.0%}"
+
+
+def _cell(row: Row | None) -> str:
+    return f"{row.speedup:.2f}x" if row and row.speedup else "-"
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Why some backends have no number, a line for each reason."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.note:
+            key = row.backend, row.operation, row.note
+            where = f"{row.shape} at {row.sparsity:.4g}, {row.tokens} tokens"
+            found.setdefault(key, []).append(where)
+    return [
+        f"{backend}, {operation}: {note} ({places[0]}"
+        + (f" and {len(places) - 1} more)" if places[1:] else ")")
+        for (backend, operation, note), places in found.items()
+    ]
