@@ -14,7 +14,7 @@ from spdf_keras.native.build import load_operations
 Call = Callable[[], Any]
 
 # Of `tf.sparse`: its gradient holds a product per kept weight and token.
-_MOST_BYTES = 4 << 30
+_MOST_BYTES = 1 << 30
 
 
 class UnsupportedError(ExportError):
@@ -34,6 +34,11 @@ class Backend:
 
     def __init__(self, problem: Problem) -> None:
         raise NotImplementedError
+
+    @staticmethod
+    def need(problem: Problem) -> int:
+        """Bytes that it takes at most, about, while it is made."""
+        return 8 * problem.kernel.size
 
     def forward(self, x: Array) -> Call:
         """A call that returns `x @ kernel`, `(tokens, out_features)`.
@@ -99,19 +104,25 @@ class SparseTensorFlow(Backend):
     name = "tf.sparse"
 
     def __init__(self, problem: Problem) -> None:
-        self._kept = int(problem.mask.sum())
-        self._kernel = tf.sparse.from_dense(problem.kernel)
-        self._transposed = tf.sparse.from_dense(np.ascontiguousarray(problem.kernel.T))
+        indices = np.argwhere(problem.mask)
+        values = problem.kernel[problem.mask]
+        self._kernel = tf.SparseTensor(indices, values, problem.shape)
+        self._kept = len(values)
+
+    @staticmethod
+    def need(problem: Problem) -> int:
+        # Indices are two int64 each, and made of two arrays of them.
+        return 50 * problem.kept
 
     def forward(self, x: Array) -> Call:
-        return self._product(self._transposed, tf.constant(x))
+        return self._product(tf.constant(x), adjoint_a=True)
 
     def gradients(self, x: Array, dy: Array) -> Call:
         need = 8 * self._kept * len(x)
         if need > _MOST_BYTES:
             raise UnsupportedError(f"needs {need / 2**30:.0f} GiB")
         inputs, slope = tf.constant(x), tf.constant(dy)
-        to_inputs = self._product(self._kernel, slope)
+        to_inputs = self._product(slope, adjoint_a=False)
         rows, columns = tf.unstack(self._kernel.indices, axis=1)
 
         def call() -> tuple[Any, Any]:
@@ -122,10 +133,11 @@ class SparseTensorFlow(Backend):
 
         return call
 
-    @staticmethod
-    def _product(kernel: Any, x: Any) -> Call:
+    def _product(self, x: Any, adjoint_a: bool) -> Call:
         def call() -> Any:
-            product = tf.sparse.sparse_dense_matmul(kernel, x, adjoint_b=True)
+            product = tf.sparse.sparse_dense_matmul(
+                self._kernel, x, adjoint_a=adjoint_a, adjoint_b=True
+            )
             return tf.transpose(product)
 
         return call
@@ -138,6 +150,11 @@ class DenseTFLite(Backend):
 
     def __init__(self, problem: Problem) -> None:
         self._model = self._encode(_tflite(problem))
+
+    @staticmethod
+    def need(problem: Problem) -> int:
+        # The converter holds the weights five times.
+        return 5 * 4 * problem.kernel.size
 
     @staticmethod
     def _encode(model: bytes) -> bytes:
@@ -205,6 +222,10 @@ class Training(Backend):
         self._mask = tf.constant(problem.mask)
         self._bias = tf.zeros(problem.shape.out_features)
 
+    @staticmethod
+    def need(problem: Problem) -> int:
+        return 5 * problem.kernel.size + 18 * problem.kept
+
     def forward(self, x: Array) -> Call:
         run, inputs = self._operations.spdf_sparse_linear, tf.constant(x)
         return lambda: run(inputs, self._kernel, self._mask, self._bias)
@@ -225,6 +246,10 @@ class Inference(Backend):
         mask = tf.constant(problem.mask)
         self._packed = self._operations.spdf_pack_kernel(problem.kernel, mask)
         self._bias = tf.zeros(problem.shape.out_features)
+
+    @staticmethod
+    def need(problem: Problem) -> int:
+        return 5 * problem.kernel.size + 10 * problem.kept
 
     def forward(self, x: Array) -> Call:
         run, inputs = self._operations.spdf_packed_linear, tf.constant(x)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,8 @@ def measure(
             gauge = _Gauge(most_seconds)
             for cell in cells:
                 if cell not in known:
-                    turns = _Turns(problem, cell, built, notes, gauge)
-                    yield cell, turns.rows(rounds)
+                    # Not kept under a name, with which its arrays would stay too.
+                    yield cell, _Turns(problem, cell, built, notes, gauge).rows(rounds)
             del built, problem
             gc.collect()  # large kernels, before the next ones are made
 
@@ -114,10 +115,30 @@ def _build(
     for name in names:
         kind = BACKENDS[name]
         try:
+            _check_memory(kind.need(problem))
             built[kind.name] = kind(problem)
         except UnsupportedError as error:
             notes[kind.name] = str(error)
     return built, notes
+
+
+def _check_memory(need: int) -> None:
+    """Leaves out what would end this process, as the system does without a word."""
+    free = free_bytes()
+    if free is not None and need > free:
+        raise UnsupportedError(
+            f"needs {need / 2**30:.2g} GiB of memory, {free / 2**30:.2g} are free"
+        )
+
+
+def free_bytes() -> int | None:
+    """Memory that can be had; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None
 
 
 class _Gauge:
@@ -219,7 +240,8 @@ class _Turns:
         """Seconds of every round, by backend."""
         if operation == TRAINING:
             forward, gradients = self._times(FORWARD), self._times(GRADIENTS)
-            return {name: forward[name] + t for name, t in gradients.items()}
+            both = forward.keys() & gradients.keys()
+            return {n: t + gradients[n] for n, t in forward.items() if n in both}
         return {
             name: np.array(timed.seconds)
             for (name, done), timed in self._timed.items()

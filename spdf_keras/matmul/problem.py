@@ -57,6 +57,7 @@ class Problem:
         sparsity: As given.
         mask: `(in_features, out_features)`, bool, 1 = kept.
         kernel: The same shape, float32, zero where the mask is.
+        kept: How many weights the mask keeps.
     """
 
     def __init__(self, shape: Shape, sparsity: float) -> None:
@@ -64,6 +65,7 @@ class Problem:
         random = np.random.default_rng(0)
         self.mask: NDArray[np.bool_] = random.random(shape, np.float32) >= sparsity
         self.kernel: Array = random.standard_normal(shape, np.float32) * self.mask
+        self.kept = int(self.mask.sum())
 
     def activations(self, tokens: int) -> tuple[Array, Array]:
         """Inputs `(tokens, in_features)`, outputs' slopes `(tokens, out_features)`."""
@@ -72,7 +74,7 @@ class Problem:
         return x, dy
 
 
-def relative_error(received: Any, expected: Array) -> float:
+def relative_error(received: Any, expected: NDArray[Any]) -> float:
     """The largest difference, over the largest expected value."""
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(np.asarray(received) - expected).max()) / scale

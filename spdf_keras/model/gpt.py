@@ -61,20 +61,52 @@ class GPT(LanguageModel):
         """Every mask by the path of its kernel; empty for a dense model."""
         return {
             f"{layer.layer.name}/{name}/kernel": mask
-            for layer in self.blocks
-            if isinstance(layer, PruneFixedRandom)
+            for layer in self._masked_blocks
             for name, mask in zip(layer.layer.prunable_names, layer.masks, strict=True)
         }
 
     @property
     def sparse_kernels(self) -> list[str]:
-        """Paths of the kernels whose zeros a training step skips; see `compute`."""
+        """Paths of the kernels whose zeros are skipped; see `compute`.
+
+        It can be assigned: a run that goes on keeps what `auto` had chosen.
+        """
         return [
             f"{layer.layer.name}/{name}/kernel"
-            for layer in self.blocks
-            if isinstance(layer, PruneFixedRandom)
+            for layer in self._masked_blocks
             for name in layer.sparse_names
         ]
+
+    @sparse_kernels.setter
+    def sparse_kernels(self, paths: Sequence[str]) -> None:
+        for layer in self._masked_blocks:
+            layer.sparse_names = tuple(
+                name
+                for name in layer.layer.prunable_names
+                if f"{layer.layer.name}/{name}/kernel" in paths
+            )
+
+    def describe_products(self) -> str:
+        """A sentence: how many kernels skip their zeros, and what was measured."""
+        skipped, masked = len(self.sparse_kernels), len(self.named_masks())
+        choices = {
+            tuple(weight.shape): choice
+            for layer in self._masked_blocks[:1]
+            for weight, choice in zip(
+                layer.prunable_weights, layer.measured().values(), strict=False
+            )
+        }
+        times = "; ".join(
+            f"{rows} x {columns}: {choice.sparse * 1e3:.1f} ms, dense "
+            f"{choice.dense * 1e3:.1f} ms"
+            for (rows, columns), choice in choices.items()
+        )
+        text = f"Zeros are skipped in {skipped} of {masked} masked kernels"
+        return f"{text} (a training step of {times})." if times else f"{text}."
+
+    @property
+    def _masked_blocks(self) -> list[PruneFixedRandom]:
+        return [layer for layer in self.blocks if isinstance(layer, PruneFixedRandom)]
 
     @property
     def sizes(self) -> GPTConfig:

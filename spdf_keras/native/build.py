@@ -1,4 +1,10 @@
-"""Compiles the native library, once per machine, and loads it."""
+"""Compiles the native library, once per machine, and loads it.
+
+    python -m spdf_keras.native.build
+
+compiles it beforehand, as `make` does when it installs the package; without that it
+is compiled on the first use.
+"""
 
 import functools
 import hashlib
@@ -119,3 +125,18 @@ def _run(command: list[str]) -> None:
         lines = [line for line in done.stderr.splitlines() if "error" in line]
         reason = (lines or done.stderr.splitlines() or ["no message"])[0]
         raise NotBuiltError(f"The C++ compiler {command[0]} has failed: {reason}")
+
+
+def main() -> None:
+    """Compiles the library, or says why sparse products are not to be had."""
+    from spdf_keras.console import load_tensorflow, say
+
+    load_tensorflow()
+    try:
+        say(f"Sparse products are in {build_library()}.")
+    except NotBuiltError as error:
+        say(f"{error} Until then products are dense.")
+
+
+if __name__ == "__main__":
+    main()

@@ -151,15 +151,21 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
     def _choose(self) -> tuple[str, ...]:
         if self.compute == "dense" or not products.available():
             return ()
+        if self.compute == "sparse":
+            return tuple(self.layer.prunable_names)
+        return tuple(name for name, choice in self.measured().items() if choice.pays)
+
+    def measured(self) -> dict[str, products.Choice]:
+        """What `auto` goes by for each kernel; measured once per process."""
+        if self.compute != "auto" or not products.available():
+            return {}
         threads = tf.config.threading.get_intra_op_parallelism_threads()
-        return tuple(
-            name
+        return {
+            name: products.measured(*map(int, weight.shape), self.sparsity, threads)
             for name, weight in zip(
                 self.layer.prunable_names, self.prunable_weights, strict=True
             )
-            if self.compute == "sparse"
-            or products.pays(*map(int, weight.shape), self.sparsity, threads)
-        )
+        }
 
     def masked_kernels(self, but: Container[str] = ()) -> dict[str, tf.Tensor]:
         """The layer's kernels times their masks, by name; without those of `but`."""

@@ -47,7 +47,7 @@ def pretrain(
     folder: str | Path,
     report: Report | None = None,
     cluster: Cluster | None = None,
-    warn: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Trains the model of `config` with the recipe of appendix A.1.
 
@@ -62,7 +62,8 @@ def pretrain(
         folder: The run folder.
         report: Gets a record per step, for a progress display.
         cluster: The devices; the default device if None.
-        warn: Gets a sentence for each checkpoint that is passed over as damaged.
+        tell: Gets sentences: a checkpoint is passed over as damaged, or which
+            products skip zeros.
 
     Returns:
         `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None
@@ -85,7 +86,7 @@ def pretrain(
     _check_parts(config, cluster)
     with stop_requests() as request, cluster.strategy.scope():
         run, model, start = _start(
-            config, shards, tokenizer, Path(folder), cluster, warn or (lambda _: None)
+            config, shards, tokenizer, Path(folder), cluster, tell or (lambda _: None)
         )
         _train(config, shards, run, model, start, report, cluster, request)
     total = config.train.total_steps(config.model, length)
@@ -207,7 +208,7 @@ def _start(
     tokenizer: Tokenizer,
     folder: Path,
     cluster: Cluster,
-    warn: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> tuple[Run, GPT, int]:
     run = Run(folder)
     checkpoints = run.checkpoints()
@@ -220,7 +221,13 @@ def _start(
         train=config.train,
     )
     compile_for_pretraining(model, config.train, shards.context_length)
-    start = _restore(model, checkpoints, warn) if checkpoints else 0
+    start = _restore(model, checkpoints, tell) if checkpoints else 0
+    skips = config.train.compute != "dense"
+    if checkpoints and skips:
+        # To the same bytes: measured again, another choice might win.
+        model.sparse_kernels = run.origin()["sparse_kernels"]
+    if skips:
+        tell(model.describe_products())
     cluster.agree(
         {
             "settings": to_toml(config),
@@ -238,14 +245,15 @@ def _start(
             "sequences": shards.num_sequences(),
             "fingerprint": shards.fingerprint,
         }
-        run = Run.create(
-            folder, config, tokenizer, {"kind": "pretrain", "corpus": corpus}
-        )
+        origin: dict[str, Any] = {"kind": "pretrain", "corpus": corpus}
+        if skips:
+            origin["sparse_kernels"] = model.sparse_kernels
+        run = Run.create(folder, config, tokenizer, origin)
     return run, model, start
 
 
 def _restore(
-    model: GPT, checkpoints: Sequence[Path], warn: Callable[[str], None]
+    model: GPT, checkpoints: Sequence[Path], tell: Callable[[str], None]
 ) -> int:
     """Restores the newest checkpoint that is whole, and returns its step."""
     for older, checkpoint in reversed(list(enumerate(checkpoints))):
@@ -254,7 +262,7 @@ def _restore(
         except DamagedError as error:
             if not older:
                 raise
-            warn(f"{error} Going on from '{checkpoints[older - 1].name}'.")
+            tell(f"{error} Going on from '{checkpoints[older - 1].name}'.")
     raise AssertionError("no checkpoint")
 
 

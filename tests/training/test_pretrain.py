@@ -13,6 +13,8 @@ from spdf_keras.data.shards import Shards
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import build_gpt
+from spdf_keras.native import products
+from spdf_keras.native.products import Choice
 from spdf_keras.sparsity.report import mask_reports
 from spdf_keras.training.checkpoint import restore_checkpoint
 from spdf_keras.training.pretrain import pretrain
@@ -70,6 +72,40 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     for a, b in zip(whole.checkpoints(), resumed.checkpoints(), strict=True):
         for file in a.glob("*.safetensors"):
             assert file.read_bytes() == (b / file.name).read_bytes()
+
+
+def test_what_auto_chose_is_told_and_kept_when_a_run_goes_on(
+    config: Config, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not products.available():
+        pytest.skip("needs a C++ compiler")
+    auto = dataclasses.replace(config.train, compute="auto", tokens=8 * 4 * 32)
+    config = dataclasses.replace(config, train=auto)
+    told: list[str] = []
+
+    def run(name: str, is_wide_faster: bool, report: Any = None) -> Run:
+        def measured(columns: int, rows: int, *_: Any) -> Choice:
+            return Choice(1.0, 2.0 if (rows > columns) == is_wide_faster else 0.5)
+
+        monkeypatch.setattr(products, "measured", measured)
+        pretrain(config, shards, tmp_path / name, report, tell=told.append)
+        return Run.open(tmp_path / name)
+
+    whole = run("whole", True)
+    with pytest.raises(StopError):
+        run("stopped", True, stop_at(7))
+    resumed = run("stopped", False)  # measured anew, the others would win
+    assert losses(resumed) == losses(whole)
+    for a, b in zip(whole.checkpoints(), resumed.checkpoints(), strict=True):
+        for file in a.glob("*.safetensors"):
+            assert file.read_bytes() == (b / file.name).read_bytes()
+    assert len(told) == 3
+    assert told[0].startswith("Zeros are skipped in 2 of 12 masked kernels (a training")
+    assert told[2].startswith("Zeros are skipped in 2 of 12 masked kernels")
+    assert resumed.origin()["sparse_kernels"] == [
+        "block_0/intermediate/kernel",
+        "block_1/intermediate/kernel",
+    ]
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_afresh(

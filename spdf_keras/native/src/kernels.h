@@ -63,17 +63,16 @@ template <int kStep, size_t... kLane>
 inline Vector high(Vector a, Vector b, std::index_sequence<kLane...>) {
   return __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
 }
-// The lanes that stay: of `a` where `low` has `a`'s own, else of `b`.
+// Lanes whose neighbour at distance `kStep` lies below, and the others.
 template <int kStep, size_t... kLane>
-inline Vector stay(Vector a, Vector b, std::index_sequence<kLane...>) {
-  constexpr Lanes is_b = {(kLane & kStep ? -1 : 0)...};
-  return is_b ? b : a;
+inline Vector mixed(Vector others, Vector inside, std::index_sequence<kLane...>) {
+  constexpr Lanes is_inside = {(kLane & kStep ? -1 : 0)...};
+  return is_inside ? inside : others;
 }
-// And those that cross: the sum of both is that of `low` and `high`.
+// Every lane's neighbour at distance `kStep`.
 template <int kStep, size_t... kLane>
-inline Vector cross(Vector a, Vector b, std::index_sequence<kLane...>) {
-  return __builtin_shufflevector(
-      a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane + kStep)...);
+inline Vector neighbours(Vector v, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(v, v, (kLane ^ kStep)...);
 }
 
 template <int kStep>
@@ -214,10 +213,12 @@ void product(const Structure& s, int64_t window, const float* values, const floa
   }
 }
 
-// Adds neighbours at distance `kStep`: those of `a` come to the lanes outside it.
+// Adds neighbours at distance `kStep`: sums of `b` come to the lanes above, of `a` to
+// those below.
 template <int kStep>
 inline Vector fold(Vector a, Vector b) {
-  return stay<kStep>(a, b, AllLanes()) + cross<kStep>(a, b, AllLanes());
+  return mixed<kStep>(a, b, AllLanes()) +
+         neighbours<kStep>(mixed<kStep>(b, a, AllLanes()), AllLanes());
 }
 
 // Adds the lanes of vectors, four by four, to a row of values.
