@@ -101,12 +101,7 @@ def run(args: Namespace) -> None:
             "--backends must have a dense one, tensorflow, xla or tflite, to compare "
             f"with. Received: {' '.join(backends)}."
         )
-    settings = {
-        "backends": backends,
-        "rounds": args.rounds,
-        "most_seconds": args.most_seconds,
-    }
-    store = Store(args.out, settings)
+    store = Store(args.out)
     wanted = {
         (str(shape), sparsity, tokens)
         for shape in shapes

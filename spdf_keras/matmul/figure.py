@@ -1,11 +1,12 @@
 """Figure 1: speed-up against sparsity, measured beside theoretical."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
-from spdf_keras.report.drawing import COLORS, INK, figure_style
+from spdf_keras.report.drawing import COLORS, INK, UNKNOWN, figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,15 @@ def draw(
     own = [row for row in rows if row.operation == operation and row.speedup]
     shapes = list(dict.fromkeys(row.shape for row in own))
     tokens = sorted({row.tokens for row in own})
-    backends = list(dict.fromkeys(row.backend for row in own))
+    # Of all rows, so that a backend has one colour in both figures.
+    backends = dict(
+        zip(
+            dict.fromkeys(row.backend for row in rows),
+            cycle((*COLORS, UNKNOWN)),
+            strict=False,
+        )
+    )
+    drawn = {row.backend for row in own}
     with figure_style(path.stem):
         size = (2.9 * len(tokens) + 0.6, 2.5 * len(shapes) + 1.3)
         figure = Figure(figsize=size, layout="constrained")
@@ -57,9 +66,10 @@ def draw(
         )
         for line, shape in zip(grid, shapes, strict=True):
             for axes, number in zip(line, tokens, strict=True):
-                for index, backend in enumerate(backends):
-                    curve = points(own, shape, number, operation, backend)
-                    _draw_curve(axes, curve, backend, COLORS[index % len(COLORS)])
+                for backend, color in backends.items():
+                    if backend in drawn:
+                        curve = points(own, shape, number, operation, backend)
+                        _draw_curve(axes, curve, backend, color)
                 _draw_theory(axes, [row.sparsity for row in own])
                 axes.set_title(
                     f"{shape}, {number} token{'s' * (number > 1)}", loc="left"

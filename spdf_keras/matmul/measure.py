@@ -41,6 +41,7 @@ class Row:
         speedup_low: First quartile.
         speedup_high: Third quartile.
         theoretical: `1 / (1 - sparsity)`.
+        rounds: How many there were.
         relative_error: To `tf.matmul`, of the result or the inputs' gradient.
         note: Why it was not measured.
     """
@@ -57,6 +58,7 @@ class Row:
     speedup_low: float | None = None
     speedup_high: float | None = None
     theoretical: float = 1.0
+    rounds: int = 0
     relative_error: float | None = None
     note: str = ""
 
@@ -264,6 +266,7 @@ class _Turns:
             speedup_low=speedup_low,
             speedup_high=speedup_high,
             theoretical=1 / (1 - self._problem.sparsity),
+            rounds=len(times),
             relative_error=timed.error if timed else None,
         )
 

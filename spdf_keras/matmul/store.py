@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
@@ -20,18 +19,17 @@ class Store:
 
     Args:
         folder: The folder; it is made. None: nothing is kept.
-        settings: What all rows must have been measured with.
 
     Attributes:
         rows: All rows, those of earlier runs first.
 
     Raises:
-        InputError: If the folder has rows of other settings or another machine.
+        InputError: If the folder has rows of another machine or other versions.
     """
 
-    def __init__(self, folder: str | None, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str | None) -> None:
         self._folder = Path(folder) if folder else None
-        self._about = {**provenance(), "settings": settings}
+        self._about = provenance()
         self.rows: list[Row] = []
         if self._folder and (self._folder / "matmul.json").is_file():
             self._read(self._folder / "matmul.json")
@@ -40,7 +38,7 @@ class Store:
         try:
             document = json.loads(path.read_text("utf-8"))
             rows = [Row(**record) for record in document["rows"]]
-            parts = ("settings", "hardware", "versions")
+            parts = ("hardware", "versions")
             same = all(document[part] == self._about[part] for part in parts)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
@@ -49,8 +47,8 @@ class Store:
             ) from error
         if not same:
             raise InputError(
-                f"--out must be a new folder, or have rows of this machine, these "
-                f"versions and settings. Received: '{path.parent}' with others."
+                "--out must be a new folder, or have rows of this machine and these "
+                f"versions. Received: '{path.parent}' with others."
             )
         self.rows = rows
 

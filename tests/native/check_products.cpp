@@ -40,8 +40,7 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
   spdf_product(forward, values.data(), x.data(), bias.data(), tokens, y.data(), nullptr,
                nullptr, threads);
   spdf_gradients(forward, transposed, other.data(), x.data(), dy.data(), tokens,
-                 dx.data(), sums.data(), nullptr, nullptr, threads);
-  spdf_scatter(forward, sums.data(), gradient.data(), nullptr, nullptr);
+                 dx.data(), gradient.data(), sums.data(), nullptr, nullptr, threads);
   spdf_structure_free(forward);
   spdf_structure_free(transposed);
   std::vector<double> right_y(y.size()), right_dx(dx.size()), right(gradient.size());

@@ -11,7 +11,7 @@ import pytest
 from spdf_keras.native import build
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-LOOPS = {"portable": ()}
+LOOPS: dict[str, tuple[str, ...]] = {"portable": ()}
 
 pytestmark = pytest.mark.slow
 

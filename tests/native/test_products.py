@@ -108,6 +108,17 @@ def test_each_instruction_set_is_right(instruction_set: str, sparsity: float) ->
         assert_right(drawn(tokens, columns, rows, sparsity))
 
 
+def test_no_tokens_have_no_gradient() -> None:
+    given = {name: tf.constant(value) for name, value in drawn(3, 8, 6, 0.5).items()}
+    x, kernel = given["x"][:0], given["kernel"]
+    with tf.GradientTape() as tape:
+        tape.watch((x, kernel))
+        y = sparse_linear(x, kernel, given["mask"], given["bias"])
+    to_inputs, to_kernel = tape.gradient(y, (x, kernel))
+    assert y.shape == (0, 6) and to_inputs.shape == (0, 8)
+    np.testing.assert_array_equal(to_kernel, np.zeros((8, 6)))
+
+
 def test_a_mask_that_changes_is_seen() -> None:
     given = drawn(4, 8, 8, 0.5)
     mask = tf.Variable(given["mask"])

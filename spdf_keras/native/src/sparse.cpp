@@ -93,6 +93,19 @@ struct Panel {
   }
 };
 
+// Writes a region's values to its place in the weight, zeros between them.
+void scatter_region(const Structure& s, int64_t region, const float* values,
+                    float* weight) {
+  const Panel p(s, region);
+  float* copy = scratch.get(kCopy + 1);
+  std::memset(copy, 0, p.lines * p.copy_stride * sizeof(float));
+  for (uint32_t v = s.value_starts[region]; v < s.value_starts[region + 1]; ++v)
+    copy[s.offsets[v]] = values[v];
+  for (int64_t line = 0; line < p.lines; ++line)
+    std::memcpy(weight + p.start + line * p.stride, copy + line * p.copy_stride,
+                p.length * sizeof(float));
+}
+
 // A window's tile, with room for the rows that its last group lacks.
 int64_t window_floats(int64_t tile) { return (kWindow + 3) * tile; }
 
@@ -144,21 +157,6 @@ void spdf_gather(const spdf_structure* structure, const float* weight, float* va
   });
 }
 
-void spdf_scatter(const spdf_structure* structure, const float* values, float* weight,
-                  spdf_parallel parallel, void* pool) {
-  const Structure& s = structure->view;
-  run(parallel, pool, s.regions(), [&](int64_t i) {
-    const Panel p(s, i);
-    float* copy = scratch.get(kCopy + 1);
-    std::memset(copy, 0, p.lines * p.copy_stride * sizeof(float));
-    for (uint32_t v = s.value_starts[i]; v < s.value_starts[i + 1]; ++v)
-      copy[s.offsets[v]] = values[v];
-    for (int64_t line = 0; line < p.lines; ++line)
-      std::memcpy(weight + p.start + line * p.stride, copy + line * p.copy_stride,
-                  p.length * sizeof(float));
-  });
-}
-
 void spdf_product(const spdf_structure* structure, const float* values, const float* x,
                   const float* bias, int64_t tokens, float* y, spdf_parallel parallel,
                   void* pool, int64_t threads) {
@@ -180,10 +178,14 @@ void spdf_product(const spdf_structure* structure, const float* values, const fl
 
 void spdf_gradients(const spdf_structure* forward, const spdf_structure* transposed,
                     const float* transposed_values, const float* x, const float* dy,
-                    int64_t tokens, float* dx, float* gradient, spdf_parallel parallel,
-                    void* pool, int64_t threads) {
+                    int64_t tokens, float* dx, float* gradient, float* sums,
+                    spdf_parallel parallel, void* pool, int64_t threads) {
   const Structure& f = forward->view;
   const Structure& b = transposed->view;
+  if (tokens == 0) {
+    std::fill_n(gradient, f.rows * f.columns, 0.0f);
+    return;
+  }
   // Not those for one token, which know no gradient.
   const Loops& loops = loops_for(f, std::max<int64_t>(tokens, 2));
   const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
@@ -198,7 +200,6 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
   const int64_t near = std::max<int64_t>(1, kNearBytes / side);
   float* in = shared.get(batch * (f.columns + rows) * tile);
   float* slope = in + batch * f.columns * tile;
-  std::fill_n(gradient, f.values(), 0.0f);
   for (int64_t start = 0; start < tiles; start += batch) {
     const int64_t here = std::min(batch, tiles - start);
     run(parallel, pool, here, [&](int64_t i) {
@@ -219,9 +220,14 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
         for (int64_t n = first; n < last; ++n) {
           const int64_t window = by_window ? n / f.blocks : n % f.windows;
           const int64_t block = by_window ? n % f.blocks : n / f.windows;
+          const int64_t region = window * f.blocks + block;
+          if (start + from == 0)
+            std::fill(sums + f.value_starts[region], sums + f.value_starts[region + 1],
+                      0.0f);
           for (int64_t i = from; i < to; ++i)
-            loops.gradient(f, window * f.blocks + block, in + i * f.columns * tile,
-                           slope + (i * rows + window * kWindow) * tile, gradient);
+            loops.gradient(f, region, in + i * f.columns * tile,
+                           slope + (i * rows + window * kWindow) * tile, sums);
+          if (start + to == tiles) scatter_region(f, region, sums, gradient);
         }
       }
     });

@@ -30,12 +30,9 @@ void spdf_structure_free(spdf_structure* structure);
 // How many values it has: the entries that the mask keeps, and fillers.
 int64_t spdf_structure_size(const spdf_structure* structure);
 
-// Between a dense weight, stored as the mask was, and its kept values in order.
-// `spdf_scatter` sets the other entries to zero.
+// The values of a dense weight, stored as the mask was, in their order; fillers are zero.
 void spdf_gather(const spdf_structure* structure, const float* weight, float* values,
                  spdf_parallel parallel, void* pool);
-void spdf_scatter(const spdf_structure* structure, const float* values, float* weight,
-                  spdf_parallel parallel, void* pool);
 
 // y = x @ weight.T + bias; `bias` may be NULL.
 void spdf_product(const spdf_structure* structure, const float* values, const float* x,
@@ -44,11 +41,12 @@ void spdf_product(const spdf_structure* structure, const float* values, const fl
 
 // Both gradients of spdf_product. `forward` is its structure, `transposed` that of the
 // weight's transpose, with values of its own order. `dx` is (tokens, columns);
-// `gradient` has the order of `forward`'s values.
+// `gradient` is stored as the weight, and zero outside the mask. `sums` is room for the
+// values of `forward`.
 void spdf_gradients(const spdf_structure* forward, const spdf_structure* transposed,
                     const float* transposed_values, const float* x, const float* dy,
-                    int64_t tokens, float* dx, float* gradient, spdf_parallel parallel,
-                    void* pool, int64_t threads);
+                    int64_t tokens, float* dx, float* gradient, float* sums,
+                    spdf_parallel parallel, void* pool, int64_t threads);
 
 // The instruction set in use: avx512, avx2 or portable; `limit` forbids better ones.
 const char* spdf_instruction_set(const char* limit);

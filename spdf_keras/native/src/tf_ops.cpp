@@ -239,9 +239,8 @@ class SparseLinearGradientOp : public SparseOp {
     Buffer values(size(transposed)), sums(size(forward));
     spdf_gather(transposed.get(), data(kernel), values.data(), parallel, pool);
     spdf_gradients(forward.get(), transposed.get(), values.data(), data(x), data(dy),
-                   x.dim_size(0), data(dx), sums.data(), parallel, pool,
+                   x.dim_size(0), data(dx), data(gradient), sums.data(), parallel, pool,
                    pool->NumThreads());
-    spdf_scatter(forward.get(), sums.data(), data(gradient), parallel, pool);
   }
 };
 
