@@ -19,6 +19,7 @@ LEVELS = (
     ("model",),
     ("training", "evaluation", "report"),
     ("export",),
+    ("matmul",),
     ("console",),
     ("quickstart", "study"),
     ("commands",),
