@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,11 @@ def _run(command: list[str]) -> None:
 
 def main() -> None:
     """Compiles the library, or says why sparse products are not to be had."""
-    from spdf_keras.console import load_tensorflow, say
-
-    load_tensorflow()
     try:
-        say(f"Sparse products are in {build_library()}.")
+        told = f"Sparse products are in {build_library()}."
     except NotBuiltError as error:
-        say(f"{error} Until then products are dense.")
+        told = f"{error} Until then products are dense."
+    print(told, file=sys.stderr)
 
 
 if __name__ == "__main__":
