@@ -32,7 +32,7 @@ struct Group {
 // Each step has a value of every row. A row with one value less gets a filler, whose
 // place is 0 and whose value is 0.
 struct Structure {
-  int64_t rows, columns, windows, block, blocks, kept;
+  int64_t rows, columns, windows, block, blocks;
   // How the dense weight is stored; one of the two is 1.
   int64_t row_stride, column_stride;
   // Where each region starts, `(windows * blocks + 1,)`.

@@ -204,7 +204,6 @@ spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
   s.block = best_block(static_cast<double>(kept) / static_cast<double>(rows * columns),
                        spdf::widest_tile());
   s.blocks = (columns + s.block - 1) / s.block;
-  s.kept = kept;
   s.row_stride = row_stride;
   s.column_stride = column_stride;
   std::vector<Region> regions(s.regions());
