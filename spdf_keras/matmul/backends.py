@@ -10,6 +10,7 @@ import tensorflow as tf
 from spdf_keras.errors import ExportError
 from spdf_keras.matmul.problem import Array, Problem
 from spdf_keras.native.build import load_operations
+from spdf_keras.native.products import pack_kernel, packed_linear, sparse_linear
 
 Call = Callable[[], Any]
 
@@ -217,7 +218,6 @@ class Training(Backend):
     name = "ours, training"
 
     def __init__(self, problem: Problem) -> None:
-        self._operations = load_operations()
         self._kernel = tf.constant(problem.kernel)
         self._mask = tf.constant(problem.mask)
         self._bias = tf.zeros(problem.shape.out_features)
@@ -227,11 +227,12 @@ class Training(Backend):
         return 5 * problem.kernel.size + 18 * problem.kept
 
     def forward(self, x: Array) -> Call:
-        run, inputs = self._operations.spdf_sparse_linear, tf.constant(x)
-        return lambda: run(inputs, self._kernel, self._mask, self._bias)
+        inputs = tf.constant(x)
+        return lambda: sparse_linear(inputs, self._kernel, self._mask, self._bias)
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        run = self._operations.spdf_sparse_linear_gradient
+        # Alone: a tape would compute the forward product too.
+        run = load_operations().spdf_sparse_linear_gradient
         inputs, slope = tf.constant(x), tf.constant(dy)
         return lambda: run(inputs, self._kernel, self._mask, slope)
 
@@ -242,9 +243,8 @@ class Inference(Backend):
     name = "ours, packed once"
 
     def __init__(self, problem: Problem) -> None:
-        self._operations = load_operations()
-        mask = tf.constant(problem.mask)
-        self._packed = self._operations.spdf_pack_kernel(problem.kernel, mask)
+        kernel, mask = tf.constant(problem.kernel), tf.constant(problem.mask)
+        self._kernel = pack_kernel(kernel, mask)
         self._bias = tf.zeros(problem.shape.out_features)
 
     @staticmethod
@@ -252,8 +252,8 @@ class Inference(Backend):
         return 5 * problem.kernel.size + 10 * problem.kept
 
     def forward(self, x: Array) -> Call:
-        run, inputs = self._operations.spdf_packed_linear, tf.constant(x)
-        return lambda: run(inputs, self._packed, self._bias)
+        inputs = tf.constant(x)
+        return lambda: packed_linear(inputs, self._kernel, self._bias)
 
 
 BACKENDS: dict[str, type[Backend]] = {
