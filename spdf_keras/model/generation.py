@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.model.block import Cache
+from spdf_keras.native.products import PackedKernel, pack_kernel
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 # By name, per block: tensors, and where zeros are skipped packed kernels.
@@ -25,12 +26,17 @@ def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
     blocks = []
     for layer in model.blocks:
         if isinstance(layer, PruneFixedRandom):
-            packed = layer.packed_kernels() if skip_zeros else {}
-            kernels = layer.masked_kernels(but=packed)
+            kernels = layer.masked_kernels(pack_kernel if skip_zeros else None)
         else:
-            packed, kernels = {}, layer.own_kernels()
-        tensors = {name: tf.cast(k, layer.compute_dtype) for name, k in kernels.items()}
-        blocks.append({**tensors, **packed})
+            kernels = layer.own_kernels()
+        blocks.append(
+            {
+                name: k
+                if isinstance(k, PackedKernel)
+                else tf.cast(k, layer.compute_dtype)
+                for name, k in kernels.items()
+            }
+        )
     return blocks
 
 

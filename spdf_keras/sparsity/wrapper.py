@@ -9,7 +9,7 @@ any optimizer. Nothing is assigned after the weights are built.
 """
 
 import inspect
-from collections.abc import Container, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -167,28 +167,25 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             )
         }
 
-    def masked_kernels(self, but: Container[str] = ()) -> dict[str, tf.Tensor]:
-        """The layer's kernels times their masks, by name; without those of `but`."""
-        return {
-            name: kernel * tf.cast(mask, kernel.dtype)
-            for name, kernel, mask in self._pairs()
-            if name not in but
-        }
+    def masked_kernels(
+        self, skipping: Callable[[tf.Tensor, tf.Tensor], Any] | None = None
+    ) -> dict[str, Any]:
+        """The layer's kernels times their masks, by name.
 
-    def packed_kernels(self) -> dict[str, products.PackedKernel]:
-        """Those whose zeros are skipped, packed for inference."""
-        return {
-            name: products.pack_kernel(kernel, mask)
-            for name, kernel, mask in self._pairs()
-            if name in self.sparse_names
-        }
-
-    def _pairs(self) -> Iterator[tuple[str, tf.Tensor, tf.Tensor]]:
-        """Names, kernels and masks."""
-        for name, (weight, mask, _) in zip(
+        Args:
+            skipping: Makes of a kernel and its mask what stands for one whose zeros
+                are skipped; None multiplies those too.
+        """
+        kernels = {}
+        for name, (weight, variable, _) in zip(
             self.layer.prunable_names, self.pruning_vars, strict=True
         ):
-            yield name, tf.convert_to_tensor(weight), tf.convert_to_tensor(mask)
+            kernel, mask = map(tf.convert_to_tensor, (weight, variable))
+            if skipping and name in self.sparse_names:
+                kernels[name] = skipping(kernel, mask)
+            else:
+                kernels[name] = kernel * tf.cast(mask, kernel.dtype)
+        return kernels
 
     def call(
         self,
@@ -200,14 +197,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = {
-                **self.masked_kernels(but=self.sparse_names),
-                **{
-                    name: products.SparseKernel(kernel, mask)
-                    for name, kernel, mask in self._pairs()
-                    if name in self.sparse_names
-                },
-            }
+            kernels = self.masked_kernels(products.SparseKernel)
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
