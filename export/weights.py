@@ -99,7 +99,7 @@ class WeightSource:
         from spdf_keras.training.checkpoint import open_checkpoint
 
         config = run.config()
-        weights, bits = open_checkpoint(run.checkpoints()[-1])
+        weights, bits = open_checkpoint(run.checkpoint())
         shapes = {
             path: tuple(weights.get_slice(path).get_shape())
             for path in weights.keys()  # noqa: SIM118

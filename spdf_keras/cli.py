@@ -6,9 +6,13 @@ subcommand is a module of `spdf_keras.commands` with `HELP`, `add_arguments` and
 """
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from signal import SIGINT, SIGTERM
 
 from spdf_keras import __version__
 from spdf_keras.errors import ExportError, InputError, StoppedError, TrainingError
@@ -41,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
-        args.run(args)
+        with _termination_as_interrupt():
+            args.run(args)
     except InputError as error:
         print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
         return 2
@@ -51,10 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         print(f"\nspdf-keras {args.command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
-    except KeyboardInterrupt:
-        message = "interrupted; what was finished or checkpointed is kept"
+    except KeyboardInterrupt as interrupt:
+        number = SIGTERM if isinstance(interrupt, _Termination) else SIGINT
+        word = "terminated" if number == SIGTERM else "interrupted"
+        message = f"{word}; what was finished or checkpointed is kept"
         print(f"\nspdf-keras {args.command}: {message}.", file=sys.stderr)
-        return 130
+        return 128 + number
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1
@@ -64,6 +71,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"spdf-keras {args.command}: error: {reason}{place}.", file=sys.stderr)
         return 1
     return 0
+
+
+class _Termination(KeyboardInterrupt):
+    """A SIGTERM, which ends a command as an interrupt does: with its work put away."""
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Raises `_Termination` at the first SIGTERM; a second one ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(SIGTERM, before)
+        raise _Termination
+
+    before = signal.signal(SIGTERM, handle) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(SIGTERM, before)
 
 
 def _joined(words: Sequence[str]) -> list[str]:

@@ -131,6 +131,10 @@ class StepConfig:
         recompute: Compute each block again in the backward pass instead of keeping
             its activations: less memory, for about a third more operations.
         kept_moments: Hold AdamW's moments of kept weights alone; see `AdamW`.
+        checkpoint_every: Steps between checkpoints; 0 is at the end alone. Fine-tuning
+            also writes one after each epoch.
+        keep_checkpoints: How many of the newest checkpoints stay; the one of the
+            lowest validation loss stays too.
     """
 
     batch_size: int = 256
@@ -145,10 +149,14 @@ class StepConfig:
     jit_compile: bool = False
     recompute: bool = False
     kept_moments: bool = False
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "micro_batches", "learning_rate", "epsilon")
+        _check_positive(self, "keep_checkpoints")
         _check_not_negative(self, "weight_decay", "clip_norm", "seed")
+        _check_not_negative(self, "checkpoint_every")
         _check_fraction(self, "beta_1", "beta_2")
         divides = self.batch_size % self.micro_batches == 0
         must = f"a divisor of batch_size={self.batch_size}"
@@ -169,8 +177,6 @@ class TrainConfig(StepConfig):
             zeros, `sparse` skips them (on CPUs, in float32, without `jit_compile`),
             `auto` takes the faster for each shape of kernel.
         validate_every: Steps between validation losses; 0 is at the end alone.
-        checkpoint_every: Steps between checkpoints; 0 is at the end alone.
-        keep_checkpoints: How many of the newest checkpoints stay.
     """
 
     tokens: int = 0
@@ -179,15 +185,10 @@ class TrainConfig(StepConfig):
     precision: str = "float32"
     compute: str = "dense"
     validate_every: int = 500
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "keep_checkpoints")
-        _check_not_negative(
-            self, "tokens", "warmup_tokens", "validate_every", "checkpoint_every"
-        )
+        _check_not_negative(self, "tokens", "warmup_tokens", "validate_every")
         fraction = self.final_learning_rate
         _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
         known = self.precision in PRECISIONS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,21 +20,31 @@ def load_tensorflow(start: bool = True) -> None:
     """
     # Native errors that matter reach us as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from spdf_keras.training.stopping import stop_requests
+
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow as tf
-
-        import spdf_keras.keras2  # noqa: F401
-
-        tf.config.list_physical_devices()
-        if start:
-            tf.constant(0)  # the first use of a device has notes of its own
+        # TensorFlow's import loses exceptions, and so an interrupt that is one.
+        with stop_requests() as request:
+            _start_tensorflow(start)
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+    if request.signal:
+        signal.raise_signal(request.signal)
+
+
+def _start_tensorflow(start: bool) -> None:
+    import tensorflow as tf
+
+    import spdf_keras.keras2  # noqa: F401
+
+    tf.config.list_physical_devices()
+    if start:
+        tf.constant(0)  # the first use of a device has notes of its own
 
 
 def print_table(
@@ -148,16 +159,24 @@ def _progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
         console=console,
         disable=not console.is_terminal,
     )
-    last = monotonic()
+    last, waiting = monotonic(), ""
     with progress:
         task = progress.add_task(label, total=None, text="")
 
         def show(done: int, total: int, text: str) -> None:
-            nonlocal last
+            nonlocal last, waiting
             progress.update(task, completed=done, total=total, text=text)
-            due = monotonic() - last > 30 or done >= total
-            if due and not console.is_terminal:
-                say(f"{label}: {done / max(total, 1):.1%}, {text}")
-                last = monotonic()
+            waiting = f"{label}: {done / max(total, 1):.1%}, {text}"
+            if monotonic() - last > 30:
+                tell()
 
-        yield show
+        def tell() -> None:
+            nonlocal last, waiting
+            if waiting and not console.is_terminal:
+                say(waiting)
+            last, waiting = monotonic(), ""
+
+        try:
+            yield show
+        finally:
+            tell()  # the last line comes once, however many records it has

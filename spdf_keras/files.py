@@ -1,20 +1,58 @@
-"""Files that are there as a whole, or as before."""
+"""Atomic writes: a file is complete or unchanged, whoever else writes it."""
 
+import contextlib
 import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
-# Ending of a file that a kill has kept from getting its name.
+# Suffix of a temporary file that a killed process left.
 UNFINISHED = ".unfinished"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.unfinished")
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Writes UTF-8 text to a file, on the disk before it has its name."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """Opens a temporary file that becomes `path` when the block ends well.
+
+    The temporary file has a name that nobody else has, so that two processes that
+    write the same file do not mix, and no other file is touched. Its content is on
+    the disk before it gets its name. A link is followed.
+
+    Args:
+        path: The file.
+        mode: `w` for UTF-8 text, `wb` for bytes.
+        **options: Further arguments of `open`.
+    """
+    path = Path(os.path.realpath(path))
+    name = f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}"
+    temporary = path.with_name(name)
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
+    try:
+        # "x": the system refuses to open a file that exists.
+        with temporary.open(mode.replace("w", "x"), **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Writes UTF-8 text or bytes to a file; see `replacing`."""
+    with replacing(path, "wb" if isinstance(content, bytes) else "w") as file:
+        file.write(content)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `replacing` gives."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(folder: Path) -> None:
@@ -26,3 +64,12 @@ def sync_folder(folder: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Removes files of a folder by name, then the folder if nothing else is in it."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()
+    with contextlib.suppress(OSError):  # it holds something else, or is not there
+        folder.rmdir()

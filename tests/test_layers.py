@@ -12,7 +12,7 @@ PACKAGE = ROOT / "spdf_keras"
 
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
-    ("errors", "keras2", "files", "provenance"),
+    ("errors", "keras2", "files", "locks", "folders", "provenance"),
     ("native",),
     ("config",),
     ("sparsity", "flops", "metrics", "optimizer", "data"),

@@ -7,7 +7,7 @@ Curation Corpus it is the perplexity. They are recorded in the run, for `report`
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from spdf_keras.commands.arguments import add_json, add_overrides, add_task
+from spdf_keras.commands.arguments import add_json, add_overrides, add_task, open_run
 
 HELP = "decode a task with a run and score it"
 
@@ -32,11 +32,10 @@ def run(args: Namespace) -> None:
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.data.tasks.task import describe
     from spdf_keras.files import replace_file
-    from spdf_keras.training.run import Run
 
     task = get_task(args.task)
     examples = task.read(args.data, args.split)
-    source = Run.open(args.run_folder)
+    source = open_run(args.run_folder)
     config = config_from_tables({}, args.overrides, base=source.config())
     say(f"{args.split}: {describe(examples)}")
     load_tensorflow()

@@ -10,7 +10,7 @@ runtime of StableHLO. The card that is printed is stored with the artefact.
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from spdf_keras.commands.arguments import add_json
+from spdf_keras.commands.arguments import add_json, open_run
 
 HELP = "export a run's model"
 
@@ -128,7 +128,6 @@ def _source(args: Namespace) -> Any:
     """A run, or the name of a preset."""
     from spdf_keras.config import PRESETS
     from spdf_keras.errors import InputError
-    from spdf_keras.training.run import Run
 
     if args.source in PRESETS:
         return args.source
@@ -137,7 +136,7 @@ def _source(args: Namespace) -> Any:
             "`--sparsity` is for presets: a run has the masks that it was trained "
             f"with. Received: --sparsity {args.sparsity} for '{args.source}'."
         )
-    return Run.open(args.source)
+    return open_run(args.source)
 
 
 def _model(source: Any, args: Namespace) -> Any:

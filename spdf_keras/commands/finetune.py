@@ -2,12 +2,26 @@
 
 With --keep-masks it fine-tunes the kept weights alone: the baseline that dense
 fine-tuning is compared with.
+
+Started again with the same settings, data and folder, it goes on after the newest
+checkpoint, to the same bytes as if it had never stopped. SIGTERM and Ctrl-C stop it
+after a step, with a checkpoint. Several machines share a fine-tuning as they share a
+pre-training: see `spdf-keras pretrain --help`.
 """
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from spdf_keras.commands.arguments import add_json, add_overrides, add_task
+from spdf_keras.commands.arguments import (
+    add_devices,
+    add_json,
+    add_overrides,
+    add_resume,
+    add_task,
+    check_resume,
+    open_run,
+    start_devices,
+)
 
 HELP = "fine-tune a run densely on a task"
 
@@ -24,24 +38,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-masks", action="store_true", help="fine-tune sparsely, masks and all"
     )
+    add_resume(parser)
+    add_devices(parser)
     add_overrides(parser)
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
     from spdf_keras.config import config_from_tables, load_config
-    from spdf_keras.console import (
-        load_tensorflow,
-        print_json,
-        print_table,
-        say,
-        step_progress,
-    )
+    from spdf_keras.console import print_json, print_table, say, step_progress
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.data.tasks.task import describe
-    from spdf_keras.training.run import Run
 
-    base = Run.open(args.base)
+    base = open_run(args.base)
+    check_resume(args)
     tables: dict[str, Any] = {}
     if args.config:
         given = load_config(args.config)
@@ -52,7 +62,7 @@ def run(args: Namespace) -> None:
     task = get_task(args.task)
     train, validation = (task.read(args.data, s) for s in ("train", "validation"))
     say(f"train: {describe(train)}; validation: {describe(validation)}")
-    load_tensorflow()
+    cluster = start_devices(args)
     from spdf_keras.training.finetune import finetune
 
     with step_progress("fine-tune") as report:
@@ -66,6 +76,8 @@ def run(args: Namespace) -> None:
             task.cut_context,
             task.name,
             config.decode,
+            cluster,
+            say,
         )
     if result["cut_contexts"]:
         say(f"{result['cut_contexts']} contexts lost their end to fit")

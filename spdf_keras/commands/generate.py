@@ -10,7 +10,7 @@ output. For e2e that is `name[Aromi], area[riverside]`, for webnlg and dart
 
 from argparse import ArgumentParser, Namespace
 
-from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.commands.arguments import add_json, add_overrides, open_run
 from spdf_keras.data.tasks.registry import TASKS
 
 HELP = "continue texts with a run's model"
@@ -34,12 +34,11 @@ def run(args: Namespace) -> None:
     from spdf_keras.data.corpus import open_text
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.errors import InputError
-    from spdf_keras.training.run import Run
 
     texts = args.prompt or open_text(args.input).splitlines()
     if not texts or not all(text.strip() for text in texts):
         raise InputError("Every prompt must be a line of text. Received: an empty one.")
-    source = Run.open(args.run_folder)
+    source = open_run(args.run_folder)
     config = config_from_tables({}, args.overrides, base=source.config())
     task = get_task(args.task) if args.task else None
     contexts = [task.linearise(text) for text in texts] if task else texts

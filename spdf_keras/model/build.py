@@ -105,13 +105,19 @@ def pretraining_optimizer(
     sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
 ) -> AdamW:
     """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`."""
-    schedule = WarmupDecay(
+    return adamw(train, pretraining_schedule(sizes, train, sequence_length))
+
+
+def pretraining_schedule(
+    sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
+) -> WarmupDecay:
+    """The learning rate of each step in appendix A.1; see `compile_for_pretraining`."""
+    return WarmupDecay(
         train.learning_rate,
         train.warmup_steps(sizes, sequence_length),
         train.total_steps(sizes, sequence_length),
         train.final_learning_rate,
     )
-    return adamw(train, schedule)
 
 
 def load_model(path: str | Path) -> GPT:

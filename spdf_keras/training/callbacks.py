@@ -1,7 +1,6 @@
-"""Keras callbacks: the step log with its alarm, validation, checkpoints."""
+"""Keras callbacks that watch a training: the step log with its alarm, validation."""
 
 import math
-import shutil
 import statistics
 import time
 from collections import deque
@@ -12,16 +11,16 @@ import tensorflow as tf
 
 from spdf_keras.errors import TrainingError
 from spdf_keras.keras2 import keras
-from spdf_keras.sparsity.report import mask_reports
-from spdf_keras.training.checkpoint import checkpoint_step, save_checkpoint
+from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.run import Run
-from spdf_keras.training.stopping import StopRequest
 from spdf_keras.training.work import StepWork
 
 Report = Callable[[dict[str, Any]], None]
 
 # Steps whose median duration gives the time left.
 _RECENT = 50
+# Ends the names of our event files, so that those of others are told apart.
+_EVENTS_SUFFIX = ".spdf_keras"
 
 
 class StepLog(keras.callbacks.Callback):
@@ -31,8 +30,9 @@ class StepLog(keras.callbacks.Callback):
         run: Where the records go. What it holds is shown in TensorBoard again, so
             that a resumed run has each step once there too.
         total_steps: Steps of the whole training, for the time left.
+        work: What each step computes.
+        section: Where the learning rate is set, for the advice: `train`, `finetune`.
         report: Also gets each record, as it comes; for a progress display.
-        work: What a step computes; without it, records tell no speed.
         writes: False only looks out for NaN, in workers that do not write.
     """
 
@@ -40,19 +40,23 @@ class StepLog(keras.callbacks.Callback):
         self,
         run: Run,
         total_steps: int,
+        work: StepWork,
+        section: str,
         report: Report | None = None,
-        work: StepWork | None = None,
         writes: bool = True,
     ) -> None:
         super().__init__()
         self._run, self._total, self._report = run, total_steps, report
-        self._work, self._writes = work, writes
+        self._work, self._section, self._writes = work, section, writes
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._begin = 0.0
         if writes:
             folder = run.folder / "tensorboard"
-            shutil.rmtree(folder, ignore_errors=True)
-            self._events = tf.summary.create_file_writer(str(folder))
+            for file in folder.glob(f"events.out.tfevents.*{_EVENTS_SUFFIX}"):
+                file.unlink()
+            self._events = tf.summary.create_file_writer(
+                str(folder), filename_suffix=_EVENTS_SUFFIX
+            )
             for record in run.metrics():
                 self._show(record)
 
@@ -78,15 +82,16 @@ class StepLog(keras.callbacks.Callback):
                 record.pop("gradient_norm")  # no number in JSON; the step was skipped
         self._recent.append(seconds)
         left = (self._total - step) * statistics.median(self._recent)
-        record |= {"seconds": round(seconds, 4), "seconds_left": round(left, 1)}
-        if self._work:
-            work = self._work
-            record |= {
-                "tokens_per_second": round(work.tokens / seconds, 1),
-                "utilization": float(f"{work.flops / seconds / work.peak:.4g}"),
-                "exaflops": step * work.flops / 1e18,
-                "dense_exaflops": step * work.dense_flops / 1e18,
-            }
+        work = self._work
+        total, dense_total = work.total_flops(step)
+        record |= {
+            "seconds": round(seconds, 4),
+            "seconds_left": round(left, 1),
+            "tokens_per_second": round(work.tokens(step) / seconds, 1),
+            "utilization": float(f"{work.flops(step) / seconds / work.peak:.4g}"),
+            "exaflops": total / 1e18,
+            "dense_exaflops": dense_total / 1e18,
+        }
         self.write(record)
 
     def _check(self, record: dict[str, Any]) -> None:
@@ -98,12 +103,14 @@ class StepLog(keras.callbacks.Callback):
         if not bad:
             return
         saved = self._run.checkpoints()
-        kept = f"of step {checkpoint_step(saved[-1])} is kept" if saved else "is none"
+        kept = "it has no checkpoint yet"
+        if saved:
+            kept = f"its checkpoint of step {checkpoint_step(saved[-1])} is kept"
         raise TrainingError(
             f"The {bad[0].replace('_', ' ')} of step {record['step']} is not finite "
-            f"({record[bad[0]]}), so the training stops: its last checkpoint {kept}. "
-            "A lower train.learning_rate or a longer warm-up helps, in a new run; so "
-            "does float32 where another precision was used."
+            f"({record[bad[0]]}), so the training stops; {kept}. A lower "
+            f"{self._section}.learning_rate or a longer warm-up helps, in a new run; "
+            "so does float32 where another precision was used."
         )
 
     def write(self, record: dict[str, Any]) -> None:
@@ -132,11 +139,20 @@ class Validate(keras.callbacks.Callback):
         steps: How many there are.
         every: Steps between measurements; 0 never measures.
         log: Takes the records.
+        is_epoch: Whether `every` steps are an epoch; then records have its number.
     """
 
-    def __init__(self, dataset: Any, steps: int, every: int, log: StepLog) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        steps: int,
+        every: int,
+        log: StepLog,
+        is_epoch: bool = False,
+    ) -> None:
         super().__init__()
         self._dataset, self._steps, self._every, self._log = dataset, steps, every, log
+        self._is_epoch = is_epoch
         self._last: tuple[int, float] = (0, math.nan)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -152,97 +168,9 @@ class Validate(keras.callbacks.Callback):
             self._dataset, steps=self._steps, verbose=0, return_dict=True
         )
         self._last = step, float(results["loss"])
-        self._log.write({"step": step, "validation_loss": self._last[1]})
+        epoch = {"epoch": step // self._every} if self._is_epoch else {}
+        self._log.write({"step": step, **epoch, "validation_loss": self._last[1]})
 
     def at(self, step: int) -> float | None:
         """The loss after `step`, where it was measured there."""
         return self._last[1] if self._last[0] == step else None
-
-
-class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every so many steps, and stops where it is asked to.
-
-    Each comes with a record of every mask's density and violations; it must come
-    after the other callbacks, whose records it makes lasting. That of the last step is
-    left to the caller, who measures the last validation loss before it.
-
-    Args:
-        run: Whose checkpoints they are.
-        total_steps: Steps of the whole training.
-        every: Steps between checkpoints; 0 never saves.
-        keep: How many of the newest to keep.
-        log: Takes the records of the masks.
-        validate: Knows which losses were measured; None where there are none.
-        request: Says whether to stop.
-        stop: The variable by which workers stop after the same step; None alone.
-        writes: False saves nothing, in workers that do not write.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        total_steps: int,
-        every: int,
-        keep: int,
-        log: StepLog,
-        validate: Validate | None,
-        request: StopRequest,
-        stop: tf.Variable | None = None,
-        writes: bool = True,
-    ) -> None:
-        super().__init__()
-        self._run, self._total = run, total_steps
-        self._every, self._keep = every, keep
-        self._log, self._validate, self._writes = log, validate, writes
-        self._request, self._stop = request, stop
-        self._saved = 0
-        self.stopped = False
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        step = int(self.model.optimizer.iterations.numpy())
-        if step >= self._total:
-            return
-        if self._stop is None:
-            self.stopped = bool(self._request.signal)
-        else:
-            self.stopped = logs["stop"] > 0
-            if self._request.signal:
-                self._stop.assign(1.0)  # all workers see it in the next step
-        if self.stopped:
-            self.model.stop_training = True
-        due = bool(self._every) and step % self._every == 0
-        if self.stopped or due:
-            self.save(step, due)
-
-    def save(self, step: int, due: bool = True) -> None:
-        """Saves a checkpoint now, if there was none of this step.
-
-        Args:
-            step: The last step.
-            due: Whether a run that nobody stops saves here too: then it is recorded.
-        """
-        if step == self._saved or not self._writes:
-            return
-        self._log_masks(step, due)
-        self._run.sync_metrics()
-        loss = self._validate.at(step) if self._validate else None
-        save_checkpoint(self.model, self._run.checkpoint_folder, step, self._keep, loss)
-        self._saved = step
-
-    def _log_masks(self, step: int, record: bool) -> None:
-        reports = mask_reports(self.model)
-        leaking = [report.path for report in reports if report.violations]
-        if leaking:
-            raise TrainingError(
-                f"The mask of '{leaking[0]}' does not hold after step {step}: pruned "
-                "weights are not zero. No checkpoint was written of it. Something "
-                "outside the model has changed its weights."
-            )
-        if reports and record:
-            self._log.write(
-                {
-                    "step": step,
-                    "density": {r.path: r.density for r in reports},
-                    "violations": {r.path: r.violations for r in reports},
-                }
-            )

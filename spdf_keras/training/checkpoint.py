@@ -3,14 +3,14 @@
 Files are safetensors, readable without TensorFlow and without running code.
 Masks take one bit per weight, and of masked weights only the kept ones have moments
 in the file. A checkpoint appears under its name only when it is whole and on the
-disk, and older ones go only after that.
+disk, and older ones go only after that. What removes one removes the files that were
+written into it, and no other.
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError, TrainingError
-from spdf_keras.files import sync_folder
+from spdf_keras.files import remove_files, sync_folder
 from spdf_keras.sparsity.masks import pack_mask, unpack_mask
 
 _NAME = re.compile(r"step-(\d{8})")
-_UNFINISHED = ".unfinished-"
+_UNFINISHED = re.compile(r"\.unfinished-\d{8}")
+_STATE = "state.json"
+_PARTS = ("weights", "masks", "optimizer")
+_FILES = (*(f"{part}.safetensors" for part in _PARTS), _STATE)
+# What safetensors calls a file that it has not finished.
+_TEMPORARY = re.compile(r"\.tmp\w{6}")
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -35,7 +40,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(p for p in found if any((p / name).exists() for name in _FILES))
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Removes the files of a checkpoint, and its folder if nothing else is in it.
+
+    Its state goes last, so that a kill leaves what is still known as a checkpoint.
+    """
+    names = os.listdir(checkpoint) if checkpoint.is_dir() else []
+    remove_files(checkpoint, [*filter(_TEMPORARY.fullmatch, names), *_FILES])
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -52,6 +67,7 @@ def save_checkpoint(
     step: int,
     keep: int = 2,
     validation_loss: float | None = None,
+    progress: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the model and its optimizer, then removes the oldest checkpoints.
 
@@ -62,6 +78,7 @@ def save_checkpoint(
         keep: How many of the newest to keep. The one of the lowest validation loss
             stays too.
         validation_loss: The loss after that step, where it was measured.
+        progress: What else the training needs to go on; see `read_progress`.
 
     Returns:
         The folder of the checkpoint.
@@ -73,17 +90,19 @@ def save_checkpoint(
     from safetensors.numpy import save_file
 
     final = folder / f"step-{step:08d}"
-    unfinished = folder / f"{_UNFINISHED}{step:08d}"
-    for path in folder.glob(_UNFINISHED + "*"):  # a kill has left it
-        shutil.rmtree(path)
-    unfinished.mkdir(parents=True)
+    unfinished = folder / f".unfinished-{step:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):  # a killed process left it
+            remove_checkpoint(path)
+    unfinished.mkdir(exist_ok=True)
     try:
         for name, arrays in _contents(model):
             if arrays:
                 save_file(arrays, unfinished / f"{name}.safetensors")
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": _checksum(path)}
-            for path in sorted(unfinished.iterdir())
+            for path in sorted(unfinished.glob("*.safetensors"))
         }
         scaling = getattr(model.optimizer, "scaling_state", {})
         state = {
@@ -92,16 +111,16 @@ def save_checkpoint(
             "sparsity": model.sparsity,
             "validation_loss": validation_loss,
             "loss_scaling": {name: float(v.numpy()) for name, v in scaling.items()},
+            "progress": progress or {},
             "files": files,
         }
-        (unfinished / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+        (unfinished / _STATE).write_text(json.dumps(state, indent=2) + "\n")
         # safetensors lets nobody else read its files, whatever the umask says.
-        mode = (unfinished / "state.json").stat().st_mode & 0o777
+        mode = (unfinished / _STATE).stat().st_mode & 0o777
         for name in files:
             (unfinished / name).chmod(mode)
         sync_folder(unfinished)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(unfinished, final)
+        _replace_folder(unfinished, final)
         sync_folder(folder)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
@@ -109,12 +128,35 @@ def save_checkpoint(
             "Those before it are kept: make room, and start again to go on from there."
         ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove_checkpoint(unfinished)
     best = best_checkpoint(folder)
     for old in list_checkpoints(folder)[:-keep]:
         if old != best:
-            shutil.rmtree(old)
+            remove_checkpoint(old)
     return final
+
+
+def _replace_folder(new: Path, final: Path) -> None:
+    """Gives a checkpoint its name; one of that name that is damaged goes."""
+    remove_checkpoint(final)
+    if not final.exists():
+        os.rename(new, final)
+        return
+    # A person's files are in it. The state comes last: it makes the rest count.
+    for name in _FILES:
+        if (new / name).exists():
+            os.replace(new / name, final / name)
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `progress`; empty in earlier formats."""
+    return dict(_checked_state(checkpoint, sums=False).get("progress", {}))
+
+
+def read_checksums(checkpoint: Path) -> dict[str, str]:
+    """SHA-256 of each file of a checkpoint by its name, as it was written."""
+    files = _checked_state(checkpoint, sums=False)["files"]
+    return {name: str(about["sha256"]) for name, about in files.items()}
 
 
 def best_checkpoint(folder: Path) -> Path | None:
@@ -125,10 +167,11 @@ def best_checkpoint(folder: Path) -> Path | None:
     best, lowest = None, float("inf")
     for path in list_checkpoints(folder):
         try:
-            loss = json.loads((path / "state.json").read_text())["validation_loss"]
+            loss = json.loads((path / _STATE).read_text())["validation_loss"]
+            is_lower = loss is not None and loss < lowest
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged, or of an earlier format
-        if loss is not None and loss < lowest:
+        if is_lower:
             best, lowest = path, loss
     return best
 
@@ -259,10 +302,11 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _checked_state(checkpoint: Path) -> dict[str, Any]:
+def _checked_state(checkpoint: Path, sums: bool = True) -> dict[str, Any]:
+    """The state of a checkpoint, its files compared with their sizes and checksums."""
     try:
-        state = json.loads((checkpoint / "state.json").read_text())
-        for name, expected in state["files"].items():
+        state = json.loads((checkpoint / _STATE).read_text())
+        for name, expected in state["files"].items() if sums else ():
             path = checkpoint / name
             if path.stat().st_size != expected["bytes"]:
                 raise ValueError(f"{name} has the wrong size")

@@ -1,44 +1,40 @@
 """Sparse (or dense) pre-training on token shards, into a run folder."""
 
-import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
-
-import tensorflow as tf
 
 from spdf_keras.config import Config, to_toml
 from spdf_keras.data.shards import Shards
 from spdf_keras.data.tokenizer import Tokenizer
-from spdf_keras.errors import InputError, StoppedError, TrainingError
+from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
-from spdf_keras.model.build import build_gpt, compile_for_pretraining
-from spdf_keras.model.gpt import GPT
-from spdf_keras.training.callbacks import Report, SaveCheckpoints, StepLog, Validate
-from spdf_keras.training.checkpoint import (
-    DamagedError,
-    checkpoint_step,
-    restore_checkpoint,
+from spdf_keras.model.build import (
+    build_gpt,
+    compile_for_pretraining,
+    pretraining_schedule,
 )
+from spdf_keras.model.gpt import GPT
+from spdf_keras.training.callbacks import Report
+from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.cluster import Cluster, single_device
+from spdf_keras.training.loop import Training, check_parts, restore_newest, train
+from spdf_keras.training.resume import (
+    check_kind,
+    check_settings,
+    check_tokenizer,
+    describe_changes,
+)
 from spdf_keras.training.run import Run
-from spdf_keras.training.stopping import StopRequest, stop_requests
-from spdf_keras.training.work import StepWork
+from spdf_keras.training.stopping import stop_requests
 
 # Enough to see a trend, little beside the steps between two validations.
 _VALIDATION_BATCHES = 50
 
-# What TensorFlow says in a worker when another one is no longer there.
-_GONE = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-)
+Tell = Callable[[str], None]
 
 
 def pretrain(
@@ -47,7 +43,7 @@ def pretrain(
     folder: str | Path,
     report: Report | None = None,
     cluster: Cluster | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Trains the model of `config` with the recipe of appendix A.1.
 
@@ -56,14 +52,19 @@ def pretrain(
     data's order is a function of the step. SIGTERM and SIGINT stop it after a step,
     with a checkpoint.
 
+    A run can be extended by more `train.tokens`, also one that is finished, and
+    settings that do not change what a step computes can be changed as it goes on:
+    `checkpoint_every`, `keep_checkpoints`, `validate_every`, `micro_batches`,
+    `recompute`.
+
     Args:
         config: `model`, `sparsity` and `train` are used.
         shards: The corpus.
         folder: The run folder.
         report: Gets a record per step, for a progress display.
         cluster: The devices; the default device if None.
-        tell: Gets sentences: a checkpoint is passed over as damaged, or which
-            products skip zeros.
+        tell: Gets sentences: a checkpoint is passed over as damaged, a setting has
+            changed, or which products skip zeros.
 
     Returns:
         `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None
@@ -71,8 +72,8 @@ def pretrain(
         passes with the zeros skipped.
 
     Raises:
-        InputError: If the corpus does not fit the model, or the folder holds
-            another run.
+        InputError: If the corpus does not fit the model, the folder holds something
+            else or a run of other settings, or another process writes into it.
         TrainingError: If the loss or the gradient is not finite, or a worker has
             gone; the last checkpoint is kept.
         StoppedError: If a signal came.
@@ -80,109 +81,53 @@ def pretrain(
     Reference:
         Appendix A.1 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
-    cluster = cluster or single_device()
+    cluster, tell = cluster or single_device(), tell or (lambda _: None)
     tokenizer, length = shards.tokenizer(), shards.context_length
     _check_corpus(config, shards, tokenizer)
-    _check_parts(config, cluster)
-    with stop_requests() as request, cluster.strategy.scope():
-        run, model, start = _start(
-            config, shards, tokenizer, Path(folder), cluster, tell or (lambda _: None)
-        )
-        _train(config, shards, run, model, start, report, cluster, request)
-    total = config.train.total_steps(config.model, length)
-    losses = {key: r[key] for r in run.metrics() for key in r if "loss" in key}
-    sequences = total * config.train.batch_size
-    per_sequence = training_flops(config.model, length, config.sparsity.sparsity)
-    result = {
-        "steps": total,
-        "tokens": sequences * length,
-        "loss": losses.get("loss"),
-        "validation_loss": losses.get("validation_loss"),
-        "flops": sequences * per_sequence,
-        "tokenizer": tokenizer.fingerprint,
-    }
-    return run.finish(result) if cluster.is_chief else result
+    training = _training(config, shards, cluster)
+    check_parts(training, cluster)
+    run, total = Run(Path(folder)), training.total_steps
+    writing = run.writing() if cluster.is_chief else nullcontext()
+    with stop_requests() as request, writing, cluster.strategy.scope():
+        model, start = _start(training, shards, tokenizer, run, cluster, tell)
+        if start >= total:
+            tell(f"The run '{folder}' has all its {total:,} steps: nothing is left.")
+        train(training, run, model, start, cluster, request, report)
+        losses = {key: r[key] for r in run.metrics() for key in r if "loss" in key}
+        sequences = total * config.train.batch_size
+        per_sequence = training_flops(config.model, length, config.sparsity.sparsity)
+        result = {
+            "steps": total,
+            "tokens": sequences * length,
+            "loss": losses.get("loss"),
+            "validation_loss": losses.get("validation_loss"),
+            "flops": sequences * per_sequence,
+            "tokenizer": tokenizer.fingerprint,
+        }
+        return run.finish(result) if cluster.is_chief else result
 
 
-def _train(
-    config: Config,
-    shards: Shards,
-    run: Run,
-    model: GPT,
-    start: int,
-    report: Report | None,
-    cluster: Cluster,
-    request: StopRequest,
-) -> None:
-    train, length = config.train, shards.context_length
-    total = train.total_steps(config.model, length)
-    if start >= total:
-        return
-    devices = cluster.num_replicas if _has_gpu() else cluster.num_workers
-    work = StepWork.of(config, length, devices)
-    log = StepLog(run, total, report, work, writes=cluster.is_chief)
-    size, steps = shards.validation_batches(
-        train.batch_size // train.micro_batches,
+def _training(config: Config, shards: Shards, cluster: Cluster) -> Training:
+    settings, length = config.train, shards.context_length
+    total = settings.total_steps(config.model, length)
+    size, held_out_steps = shards.validation_batches(
+        settings.batch_size // settings.micro_batches,
         _VALIDATION_BATCHES,
         cluster.num_replicas,
     )
-    validate = None
-    if steps:
-        held_out = cluster.dataset(partial(shards.validation, size, steps))
-        validate = Validate(held_out, steps, train.validate_every, log)
-    save = SaveCheckpoints(
-        run,
-        total,
-        train.checkpoint_every,
-        train.keep_checkpoints,
-        log,
-        validate,
-        request,
-        model.watch_stop() if cluster.num_workers > 1 else None,
-        writes=cluster.is_chief,
+    held_out = partial(shards.validation, size, held_out_steps)
+    return Training(
+        section="train",
+        config=config,
+        total_steps=total,
+        lengths=[length] * total,
+        batches=lambda start: partial(
+            shards.batches, settings.batch_size, settings.seed, start, total
+        ),
+        held_out=held_out if held_out_steps else None,
+        held_out_steps=held_out_steps,
+        validate_every=settings.validate_every,
     )
-    batches = partial(shards.batches, train.batch_size, train.seed, start, total)
-    try:
-        model.fit(
-            cluster.dataset(batches),
-            steps_per_epoch=total - start,
-            verbose=0,
-            callbacks=[log, *([validate] if validate else []), save],
-        )
-        if save.stopped:
-            step = int(model.optimizer.iterations.numpy())
-            raise StoppedError(
-                f"stopped after step {step} of {total}, with a checkpoint; the same "
-                "command goes on from there.",
-                request.signal or SIGTERM,
-            )
-        if validate:
-            validate.measure(total)
-        save.save(total)
-    except _GONE as error:
-        if cluster.num_workers == 1:
-            raise
-        saved = [checkpoint_step(path) for path in run.checkpoints()]
-        raise TrainingError(
-            f"Worker {cluster.worker} has lost another worker, so the training stops: "
-            f"its last checkpoint is {f'of step {saved[-1]}' if saved else 'missing'}. "
-            "Start all workers again with the same commands to go on from there. "
-            f"({type(error).__name__})"
-        ) from error
-
-
-def _has_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
-def _check_parts(config: Config, cluster: Cluster) -> None:
-    parts = cluster.num_replicas * config.train.micro_batches
-    if config.train.batch_size % parts:
-        raise InputError(
-            f"`train.batch_size` must be a multiple of {cluster.num_replicas} replicas "
-            f"times train.micro_batches={config.train.micro_batches}. Received: "
-            f"train.batch_size={config.train.batch_size}."
-        )
 
 
 def _check_corpus(config: Config, shards: Shards, tokenizer: Tokenizer) -> None:
@@ -203,17 +148,17 @@ def _check_corpus(config: Config, shards: Shards, tokenizer: Tokenizer) -> None:
 
 
 def _start(
-    config: Config,
+    training: Training,
     shards: Shards,
     tokenizer: Tokenizer,
-    folder: Path,
+    run: Run,
     cluster: Cluster,
-    tell: Callable[[str], None],
-) -> tuple[Run, GPT, int]:
-    run = Run(folder)
-    checkpoints = run.checkpoints()
+    tell: Tell,
+) -> tuple[GPT, int]:
+    """Makes the model and the run, or restores them; returns also the steps done."""
+    config, checkpoints = training.config, run.checkpoints()
     if checkpoints:
-        _check_same(config, shards, tokenizer, Run.open(folder))
+        _check_same(training, shards, tokenizer, run)
     model = build_gpt(
         config.model,
         config.sparsity.sparsity,
@@ -221,7 +166,9 @@ def _start(
         train=config.train,
     )
     compile_for_pretraining(model, config.train, shards.context_length)
-    start = _restore(model, checkpoints, tell) if checkpoints else 0
+    start = 0
+    if checkpoints:
+        start = checkpoint_step(restore_newest(model, checkpoints, tell))
     skips = config.train.compute != "dense"
     if checkpoints and skips:
         # To the same bytes: measured again, another choice might win.
@@ -236,51 +183,85 @@ def _start(
         }
     )
     if not cluster.is_chief:
-        return run, model, start
+        return model, start
     if checkpoints:
-        run.forget_after(start)
-    else:
-        corpus = {
-            "folder": os.path.basename(os.path.abspath(shards.folder)),
-            "sequences": shards.num_sequences(),
-            "fingerprint": shards.fingerprint,
-        }
-        origin: dict[str, Any] = {"kind": "pretrain", "corpus": corpus}
-        if skips:
-            origin["sparse_kernels"] = model.sparse_kernels
-        run = Run.create(folder, config, tokenizer, origin)
-    return run, model, start
+        _go_on(training, shards, run, start, tell)
+        return model, start
+    corpus = {
+        "folder": os.path.basename(os.path.abspath(shards.folder)),
+        "sequences": shards.num_sequences(),
+        "fingerprint": shards.fingerprint,
+    }
+    origin: dict[str, Any] = {
+        "kind": "pretrain",
+        "corpus": corpus,
+        "total_steps": training.total_steps,
+    }
+    if skips:
+        origin["sparse_kernels"] = model.sparse_kernels
+    run.start(config, tokenizer, origin)
+    return model, start
 
 
-def _restore(
-    model: GPT, checkpoints: Sequence[Path], tell: Callable[[str], None]
-) -> int:
-    """Restores the newest checkpoint that is whole, and returns its step."""
-    for older, checkpoint in reversed(list(enumerate(checkpoints))):
-        try:
-            return restore_checkpoint(model, checkpoint, optimizer=True)
-        except DamagedError as error:
-            if not older:
-                raise
-            tell(f"{error} Going on from '{checkpoints[older - 1].name}'.")
-    raise AssertionError("no checkpoint")
+def _go_on(
+    training: Training, shards: Shards, run: Run, start: int, tell: Tell
+) -> None:
+    """Records what is new in a run that goes on after step `start`, and tells it."""
+    before, origin = run.config(), run.origin()
+    length, total = shards.context_length, training.total_steps
+    changes = describe_changes(run, training.config)
+    old_total = before.train.total_steps(before.model, length)
+    if total != old_total:
+        changes.append(_describe_schedules(before, training.config, length, start))
+    for sentence in changes:
+        tell(sentence)
+    run.forget_after(start)
+    if not changes:
+        return
+    earlier = origin.get("changes", [])
+    origin["changes"] = [*earlier, {"after_step": start, "what": changes}]
+    origin["total_steps"] = total
+    if start < total:
+        run.reopen(origin)
+    run.write_config(training.config)
 
 
-def _check_same(config: Config, shards: Shards, tokenizer: Tokenizer, run: Run) -> None:
-    before, now = dataclasses.asdict(run.config()), dataclasses.asdict(config)
-    for section in ("model", "sparsity", "train"):
-        for key, value in now[section].items():
-            if before[section][key] != value:
-                raise InputError(
-                    f"The run '{run.folder}' was started with {section}.{key}="
-                    f"{before[section][key]}. Received: {section}.{key}={value}. "
-                    "Give the same settings to go on with it, or another folder."
-                )
-    if run.tokenizer().fingerprint != tokenizer.fingerprint:
+def _describe_schedules(before: Config, now: Config, length: int, step: int) -> str:
+    """A sentence that compares the learning rates of a run before and after."""
+    old, new = (
+        pretraining_schedule(config.model, config.train, length)
+        for config in (before, now)
+    )
+    end = new.total_steps
+    warmup = ""
+    if new.warmup_steps != old.warmup_steps:
+        warmup = f", after a warm-up of {new.warmup_steps:,},"
+    return (
+        f"The run goes on from step {step:,} to step {end:,}; it was to end at "
+        f"{old.total_steps:,}. The cosine of the learning rate{warmup} now stretches "
+        f"over {end:,} steps: step {step + 1:,} has {float(new(step)):.3g} (by the "
+        f"old schedule {float(old(step)):.3g}), and the last has "
+        f"{float(new(end - 1)):.3g}. The steps before followed the old schedule, so "
+        "the result is not that of a run which was that long from its start."
+    )
+
+
+def _check_same(
+    training: Training, shards: Shards, tokenizer: Tokenizer, run: Run
+) -> None:
+    check_kind(run, "pretrain")
+    check_settings(run, training.config, "train", ignore=("tokens",))
+    before, length = run.config(), shards.context_length
+    old_total = before.train.total_steps(before.model, length)
+    if training.total_steps < old_total:
         raise InputError(
-            f"The run '{run.folder}' was started with another tokenizer than that of "
-            f"'{shards.folder}'. Give the same corpus, or another folder."
+            f"The run '{run.folder}' was started with train.tokens="
+            f"{before.train.tokens}, which is {old_total} steps. Received: "
+            f"train.tokens={training.config.train.tokens}, {training.total_steps} "
+            "steps. A run can be extended but not shortened: give as many or more, or "
+            "another folder."
         )
+    check_tokenizer(run, tokenizer, shards.folder)
     corpus = run.origin().get("corpus", {})
     if corpus.get("fingerprint", shards.fingerprint) != shards.fingerprint:
         raise InputError(

@@ -1,8 +1,8 @@
 """A run: the folder that holds everything about one training."""
 
+import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +11,19 @@ from typing import TYPE_CHECKING, Any
 from spdf_keras.config import Config, load_config, to_toml
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.files import UNFINISHED, replace_file
+from spdf_keras.files import replace_file
+from spdf_keras.folders import claim
 from spdf_keras.provenance import provenance
-from spdf_keras.training.checkpoint import list_checkpoints, restore_checkpoint
+from spdf_keras.training.checkpoint import (
+    best_checkpoint,
+    checkpoint_step,
+    list_checkpoints,
+    remove_checkpoint,
+    restore_checkpoint,
+)
 
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
-
-_FILES = frozenset(
-    (
-        "config.toml",
-        "tokenizer",
-        "checkpoints",
-        "metrics.jsonl",
-        "tensorboard",
-        "provenance.json",
-        "result.json",
-    )
-)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -55,31 +49,56 @@ class Run:
         tokenizer: Tokenizer,
         origin: dict[str, Any],
     ) -> "Run":
-        """Makes a new run.
+        """Makes a new run, without a checkpoint yet; see `start`.
+
+        Raises:
+            InputError: If the folder holds something else, or a run with checkpoints.
+        """
+        run = cls(Path(folder))
+        with run.writing():
+            if run.checkpoints():
+                raise InputError(
+                    f"The folder '{folder}' is in use: choose another. It holds a run "
+                    "that has checkpoints."
+                )
+            run.start(config, tokenizer, origin)
+        return run
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the folder for one process while the block trains into it.
+
+        Raises:
+            InputError: If it holds something else than a run, or another process
+                writes into it.
+        """
+        with claim(self.folder, "run", known=_is_earlier_run):
+            yield
+
+    def start(
+        self, config: Config, tokenizer: Tokenizer, origin: dict[str, Any]
+    ) -> None:
+        """Writes what a new run has before its first step; call it in `writing`.
+
+        What a run left that was stopped before its first checkpoint is replaced.
 
         Args:
-            folder: Where; its parents are made.
             config: Every setting.
             tokenizer: A copy is saved.
             origin: `kind`, and what else `provenance.json` holds of this kind.
-
-        Raises:
-            InputError: If the folder holds something that is not an unfinished run.
         """
-        run = cls(Path(folder))
-        if run.folder.exists():
-            # A run that was killed before its first checkpoint starts afresh, but
-            # nothing is removed that a run has not written.
-            names = os.listdir(run.folder) if run.folder.is_dir() else [""]
-            ours = _FILES.issuperset(n.removesuffix(UNFINISHED) for n in names)
-            if not ours or run.checkpoints():
-                raise InputError(f"The folder '{folder}' is in use: choose another.")
-            shutil.rmtree(run.folder)
-        run.folder.mkdir(parents=True)
-        tokenizer.save(run.folder / "tokenizer")
-        run._write_json("provenance", {**origin, **provenance()})
-        run._config_file.write_text(to_toml(config), "utf-8")
-        return run
+        for file in (self._metrics_file, self._result_file):
+            file.unlink(missing_ok=True)
+        tokenizer.save(self.folder / "tokenizer")
+        self._write_json("provenance", {**origin, **provenance()})
+        self.write_config(config)
+
+    def write_config(self, config: Config) -> None:
+        """Records the settings, unless they are what the file already says."""
+        with contextlib.suppress(InputError):
+            if self.config() == config:
+                return  # it may be a person's own text, with comments
+        replace_file(self._config_file, to_toml(config))
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -107,6 +126,10 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @property
+    def _result_file(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
     def checkpoint_folder(self) -> Path:
         """Where its checkpoints are."""
         return self.folder / "checkpoints"
@@ -122,8 +145,29 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """What `finish` recorded; None while it is not complete."""
-        file = self.folder / "result.json"
+        file = self._result_file
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+    def reopen(self, origin: dict[str, Any]) -> None:
+        """Makes a finished run unfinished again, as more steps come.
+
+        Args:
+            origin: What `provenance.json` says from now on.
+        """
+        self._write_json("provenance", origin)
+        self._result_file.unlink(missing_ok=True)
+
+    def caution(self) -> str:
+        """A sentence for those who read an unfinished run; empty for a finished one."""
+        if self.result() is not None:
+            return ""
+        total = self.origin().get("total_steps")
+        step = f"{checkpoint_step(self.checkpoint()):,}"
+        return (
+            f"The run '{self.folder}' is not finished: its checkpoint of step {step}"
+            f"{f' of {total:,}' if total else ''} is used. The command that started "
+            "the run goes on with it."
+        )
 
     def origin(self) -> dict[str, Any]:
         """Its `provenance.json`; empty for a run of an earlier version."""
@@ -146,8 +190,30 @@ class Run:
         """Its checkpoints, oldest first."""
         return list_checkpoints(self.checkpoint_folder)
 
+    def checkpoint(self) -> Path:
+        """The checkpoint that stands for the run.
+
+        The newest; of a fine-tuning, that of the best epoch so far.
+
+        Raises:
+            InputError: If there is none yet.
+        """
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            raise InputError(f"The run '{self.folder}' has no checkpoint yet.")
+        best = None
+        if self.origin().get("kind") == "finetune":
+            best = best_checkpoint(self.checkpoint_folder)
+        return best or checkpoints[-1]
+
+    def remove_checkpoints(self, keep: Path | None = None) -> None:
+        """Removes all checkpoints but one."""
+        for checkpoint in self.checkpoints():
+            if checkpoint != keep:
+                remove_checkpoint(checkpoint)
+
     def load_model(self) -> "GPT":
-        """Builds its model with the weights and masks of the newest checkpoint."""
+        """Builds its model with the weights and masks of `checkpoint`."""
         from spdf_keras.model.build import build_gpt
 
         config = self.config()
@@ -157,7 +223,7 @@ class Run:
             mask_seed=config.sparsity.seed,
             train=config.train,
         )
-        restore_checkpoint(model, self.checkpoints()[-1])
+        restore_checkpoint(model, self.checkpoint())
         return model
 
     def log(self, record: dict[str, Any]) -> None:
@@ -185,3 +251,12 @@ class Run:
         """Drops metrics of steps after `step`, which will be done again."""
         kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]
         replace_file(self._metrics_file, "".join(kept))
+
+
+def _is_earlier_run(folder: Path) -> bool:
+    """Whether a folder without a mark is the run of an earlier version."""
+    run = Run(folder)
+    parts = (folder / "tokenizer" / "vocab.json", run._config_file, run._metrics_file)
+    if not all(part.is_file() for part in parts):
+        return False
+    return any((path / "state.json").is_file() for path in run.checkpoints())

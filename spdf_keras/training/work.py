@@ -1,47 +1,59 @@
 """What a training step computes, and what the machine could."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import tensorflow as tf
 
 from spdf_keras.config import Config
 from spdf_keras.flops import training_flops
 
 
-@dataclass(frozen=True)
 class StepWork:
-    """The work of one step.
+    """The work of each step of a training.
+
+    Args:
+        config: `model`, `sparsity` and `train.precision` are used.
+        batch_size: Sequences per step.
+        lengths: Tokens per sequence of each step, in order, padding included.
+        devices: Devices that share a batch, each with a peak of its own.
 
     Attributes:
-        tokens: Tokens of the batch.
-        flops: Operations of forward and backward pass, zeros skipped.
-        dense_flops: Those of the dense model.
         peak: Operations per second of the machine's matrix product, as measured.
     """
 
-    tokens: int
-    flops: float
-    dense_flops: float
-    peak: float
-
-    @classmethod
-    def of(cls, config: Config, length: int, devices: int = 1) -> "StepWork":
-        """That of a pre-training.
-
-        Args:
-            config: `model`, `sparsity` and `train` are used.
-            length: Tokens per sequence.
-            devices: Devices that share a batch, each with a peak of its own.
-        """
-        batch = config.train.batch_size
-        dense, sparse = (
-            batch * training_flops(config.model, length, sparsity)
-            for sparsity in (0.0, config.sparsity.sparsity)
+    def __init__(
+        self, config: Config, batch_size: int, lengths: Sequence[int], devices: int = 1
+    ) -> None:
+        self._tokens = batch_size * np.asarray(lengths, np.int64)
+        sizes, which = np.unique(lengths, return_inverse=True)
+        self._flops, self._dense_flops = (
+            np.array(
+                [
+                    batch_size * training_flops(config.model, int(size), sparsity)
+                    for size in sizes
+                ]
+            )[which]
+            for sparsity in (config.sparsity.sparsity, 0.0)
         )
-        dtype = config.train.precision.removeprefix("mixed_")
-        return cls(batch * length, sparse, dense, devices * _peak(dtype))
+        self._total, self._dense_total = map(
+            np.cumsum, (self._flops, self._dense_flops)
+        )
+        self.peak = devices * _peak(config.train.precision.removeprefix("mixed_"))
+
+    def tokens(self, step: int) -> int:
+        """Tokens of a step; the first is number 1."""
+        return int(self._tokens[step - 1])
+
+    def flops(self, step: int) -> float:
+        """Operations of a step's forward and backward pass, zeros skipped."""
+        return float(self._flops[step - 1])
+
+    def total_flops(self, step: int) -> tuple[float, float]:
+        """Operations of all steps up to one, zeros skipped, and of the dense model."""
+        return float(self._total[step - 1]), float(self._dense_total[step - 1])
 
 
 @cache

@@ -1,6 +1,7 @@
 """From the examples of a fine-tuning task to padded batches of token ids."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,66 +104,134 @@ class EncodedPairs:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def batches(self, batch_size: int, order: str | None = None) -> "tf.data.Dataset":
-        """One pass over all pairs; only targets have weight in the loss.
-
-        Batches hold pairs of similar length, padded to a multiple of 16. The last
-        batch is filled up with rows of weight 0, so that no pair is lost.
-
-        Args:
-            batch_size: Pairs per batch.
-            order: Any text, of which the order of the pass is a function, such as
-                `seed:epoch`; None goes by length.
-
-        Returns:
-            A dataset of `(token_ids, labels, sample_weight)`, each
-            `(batch_size, width)`: int32, int32, float32.
-        """
-        import tensorflow as tf
-
-        def generate() -> Iterator[Any]:
-            for numbers in self._plan(batch_size, order):
-                yield self._pad(numbers, batch_size)
-
-        matrix = (batch_size, None)
-        signature = (
-            tf.TensorSpec(matrix, tf.int32),
-            tf.TensorSpec(matrix, tf.int32),
-            tf.TensorSpec(matrix, tf.float32),
-        )
-        dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
-        count = self.num_batches(batch_size)
-        return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all pairs in order."""
+        digest = hashlib.sha256()
+        for token_ids, length in zip(
+            self.token_ids, self.context_lengths.tolist(), strict=True
+        ):
+            digest.update(np.array([length, len(token_ids)], "<i8").tobytes())
+            digest.update(token_ids.astype("<i4").tobytes())
+        return digest.hexdigest()
 
     def num_batches(self, batch_size: int) -> int:
         """Batches in one pass."""
         return -(-len(self) // batch_size)
 
-    def _plan(self, batch_size: int, key: str | None) -> list[NDArray[np.int64]]:
+    def batches(self, batch_size: int, order: str | None = None) -> "tf.data.Dataset":
+        """One pass over all pairs; see `PairStream`.
+
+        Args:
+            batch_size: Pairs per batch.
+            order: Any text, of which the order of the pass is a function, such as
+                `seed:epoch`; None goes by length.
+        """
+        stream = PairStream(self, batch_size, lambda _: order)
+        return stream.batches(0, self.num_batches(batch_size))
+
+
+class PairStream:
+    """One pass over all pairs after another, each a batch at a time.
+
+    Batches hold pairs of similar length, padded to a multiple of 16. The last batch
+    of a pass is filled up with rows of weight 0, so that no pair is lost. What a
+    batch holds is a function of its number, so that training resumes anywhere.
+
+    Args:
+        pairs: The pairs.
+        batch_size: Pairs per batch, of all workers together.
+        order: Gives a text for each pass, counted from 1, of which the order of the
+            pass is a function; None goes by length.
+    """
+
+    def __init__(
+        self,
+        pairs: EncodedPairs,
+        batch_size: int,
+        order: Callable[[int], str | None] = lambda _: None,
+    ) -> None:
+        self._pairs, self._batch_size, self._order = pairs, batch_size, order
+        self._pass_batches = pairs.num_batches(batch_size)
+        self._lengths = np.array([len(pair) for pair in pairs.token_ids])
+        self._plans: dict[int, list[NDArray[np.int64]]] = {}
+
+    def batches(
+        self,
+        start: int,
+        stop: int,
+        num_workers: int = 1,
+        worker: int = 0,
+        replicas: int = 1,
+    ) -> "tf.data.Dataset":
+        """Batches number `start` to `stop - 1`; only targets have weight in the loss.
+
+        Args:
+            start: The first batch.
+            stop: The batch after the last.
+            num_workers: Workers that share each batch; divides its size.
+            worker: Which of them reads: its part of the batch, in order.
+            replicas: Elements that a worker's part of a batch comes in.
+
+        Returns:
+            A dataset of `(token_ids, labels, sample_weight)`, each `(batch_size /
+            num_workers / replicas, width)`: int32, int32, float32.
+        """
+        import tensorflow as tf
+
+        share = self._batch_size // (num_workers * replicas)
+
+        def read(element: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+            step, replica = divmod(int(element), replicas)
+            first = (worker * replicas + replica) * share
+            return tuple(part[first : first + share] for part in self._batch(step))
+
+        def load(element: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = tf.numpy_function(read, [element], (tf.int32, tf.int32, tf.float32))
+            return tuple(tf.ensure_shape(part, (share, None)) for part in parts)
+
+        elements = tf.data.Dataset.range(start * replicas, stop * replicas)
+        return elements.map(load).prefetch(2)
+
+    def widths(self, stop: int) -> list[int]:
+        """Tokens per row of batches 0 to `stop - 1`, padding included."""
+        return [self._width(self._numbers(step)) for step in range(stop)]
+
+    def _numbers(self, step: int) -> NDArray[np.int64]:
+        """The pairs of a batch."""
+        done, place = divmod(step, self._pass_batches)
+        if done not in self._plans:
+            self._plans.clear()
+            self._plans[done] = self._plan(self._order(done + 1))
+        return self._plans[done][place]
+
+    def _plan(self, key: str | None) -> list[NDArray[np.int64]]:
         """The pairs of each batch: shuffled, then sorted by length in pools."""
-        order = np.arange(len(self)) if key is None else shuffled(len(self), key)
-        lengths = np.array([len(pair) for pair in self.token_ids])
-        pool = _POOL_BATCHES * batch_size
-        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
+        count, size = len(self._pairs), self._batch_size
+        order = np.arange(count) if key is None else shuffled(count, key)
+        pool = _POOL_BATCHES * size
+        pools = [order[start : start + pool] for start in range(0, count, pool)]
         order = np.concatenate(
-            [p[np.argsort(lengths[p], kind="stable")] for p in pools]
+            [p[np.argsort(self._lengths[p], kind="stable")] for p in pools]
         )
-        starts = range(0, len(order), batch_size)
-        batches = [order[start : start + batch_size] for start in starts]
+        batches = [order[start : start + size] for start in range(0, count, size)]
         if key is None:
             return batches
         return [batches[i] for i in shuffled(len(batches), f"{key}:batches")]
 
-    def _pad(self, numbers: NDArray[np.int64], batch_size: int) -> tuple[Any, ...]:
-        longest = max(len(self.token_ids[i]) for i in numbers) - 1
-        width = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
-        token_ids = np.zeros((batch_size, width), np.int32)
-        labels = np.zeros((batch_size, width), np.int32)
-        weights = np.zeros((batch_size, width), np.float32)
+    def _width(self, numbers: NDArray[np.int64]) -> int:
+        longest = int(self._lengths[numbers].max()) - 1
+        return -(-longest // _WIDTH_STEP) * _WIDTH_STEP
+
+    def _batch(self, step: int) -> tuple[NDArray[Any], ...]:
+        numbers = self._numbers(step)
+        shape = (self._batch_size, self._width(numbers))
+        token_ids, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        weights = np.zeros(shape, np.float32)
         for row, number in enumerate(numbers):
-            pair = self.token_ids[number]
+            pair = self._pairs.token_ids[number]
             size = len(pair) - 1
             token_ids[row, :size], labels[row, :size] = pair[:-1], pair[1:]
             # The separator, the last of the context, predicts the first target.
-            weights[row, self.context_lengths[number] - 1 : size] = 1.0
+            weights[row, self._pairs.context_lengths[number] - 1 : size] = 1.0
         return token_ids, labels, weights

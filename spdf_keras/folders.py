@@ -1,0 +1,135 @@
+"""Output folders: a mark says that this software wrote a folder, a lock who writes.
+
+A command writes only into a folder that is new, empty or marked as its own kind, and
+removes only files whose names it has given. What else lies in a folder stays.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from spdf_keras.errors import InputError
+from spdf_keras.files import is_temporary, replace_file
+from spdf_keras.locks import lock
+
+MARK, LOCK = ".spdf_keras.json", ".spdf_keras.lock"
+
+# What file systems, repositories and file managers put into folders that are empty
+# to a person. None of it is ever touched.
+_NOTHING = frozenset(
+    ("lost+found", ".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini")
+)
+
+
+@contextlib.contextmanager
+def claim(
+    folder: str | Path, kind: str, known: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
+    """Holds an output folder while the block writes into it.
+
+    A folder that is missing is made, with its parents. If the block ends without a
+    file in it, nothing is left of what was made.
+
+    Args:
+        folder: The folder.
+        kind: What it holds, such as `run`; it is written into the mark.
+        known: Tells whether a folder without a mark is of this kind all the same, as
+            one of an earlier version is.
+
+    Yields:
+        The folder.
+
+    Raises:
+        InputError: If it is a file or holds files that this software has not written
+            as this kind, before anything is written; or if another process holds it.
+    """
+    folder = Path(folder)
+    _check(folder, kind, known)
+    made = _make(folder)
+    try:
+        with lock(folder / LOCK, f"The folder '{folder}'"):
+            _check(folder, kind, known)  # the owner before us may have written it
+            mark = folder / MARK
+            if not mark.exists():
+                about = {"written_by": "spdf_keras", "kind": kind}
+                replace_file(mark, json.dumps(about) + "\n")
+            _tidy(folder)
+            try:
+                yield folder
+            finally:
+                if set(os.listdir(folder)) <= {MARK, LOCK} | _NOTHING:
+                    mark.unlink(missing_ok=True)
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
+
+
+def kind_of(folder: Path) -> str | None:
+    """The kind in a folder's mark; None without one that can be read."""
+    try:
+        mark = json.loads((folder / MARK).read_text("utf-8"))
+        return str(mark["kind"]) if mark["written_by"] == "spdf_keras" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing of a person's."""
+    return not _foreign(folder)
+
+
+def _foreign(folder: Path) -> list[str]:
+    names = sorted(os.listdir(folder))
+    return [n for n in names if n not in {LOCK, *_NOTHING} and not is_temporary(n)]
+
+
+def _check(folder: Path, kind: str, known: Callable[[Path], bool]) -> None:
+    if not folder.exists():
+        if folder.is_symlink():
+            raise InputError(
+                f"The folder '{folder}' is a link to a place that does not exist. Make "
+                "that place, or choose another folder."
+            )
+        return
+    if not folder.is_dir():
+        raise InputError(
+            f"The output must go to a folder. Received: '{folder}', which is a file. "
+            "Choose another name."
+        )
+    found = kind_of(folder)
+    if found == kind:
+        return
+    names = _foreign(folder)
+    if found is not None:
+        raise InputError(
+            f"The folder '{folder}' is in use: choose another. It holds a {found}, "
+            f"and this command writes a {kind}."
+        )
+    if names and not known(folder):
+        raise InputError(
+            f"The folder '{folder}' is in use: choose another. It holds '{names[0]}', "
+            f"which spdf-keras has not written as part of a {kind}."
+        )
+
+
+def _make(folder: Path) -> list[Path]:
+    """Makes a folder and its parents; returns what was made, the innermost first."""
+    missing = [folder, *folder.parents]
+    missing = [path for path in missing if not path.exists()]
+    made = []
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            path.mkdir()
+            made.append(path)
+    return made[::-1]
+
+
+def _tidy(folder: Path) -> None:
+    """Removes temporary files of a process that was killed."""
+    for name in os.listdir(folder):
+        if is_temporary(name):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()

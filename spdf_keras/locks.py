@@ -1,0 +1,191 @@
+"""A lock file: one process at a time writes to a place, also over a shared disk.
+
+The system's own lock (`flock`) tells at once when the process that held it has
+died, even by SIGKILL. Some shared disks keep such locks for each machine apart, so
+the file also names its process, and that process touches the file while it lives:
+a lock of another machine that has not been touched for a while is stale.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: the owner's number is all there is
+    fcntl = None  # type: ignore[assignment]
+
+_TOUCH_SECONDS = 15.0
+_STALE_SECONDS = 180.0
+
+
+@contextlib.contextmanager
+def lock(path: Path, place: str) -> Iterator[None]:
+    """Holds a lock file while the block runs.
+
+    Args:
+        path: The lock file; its folder must exist. It is removed at the end.
+        place: What is being written, for the error, such as `The folder 'runs/a'`.
+
+    Raises:
+        InputError: If another process holds it; the message names that process.
+    """
+    descriptor = _acquire(path, place)
+    ended = threading.Event()
+    keeper = threading.Thread(
+        target=_keep_fresh, args=(descriptor, ended), name="lock", daemon=True
+    )
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        if _is_at(descriptor, path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
+
+
+def _acquire(path: Path, place: str) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # The owner that was first to go may have removed what we opened.
+            if not _flock(descriptor):
+                raise _taken(path, place)
+            if not _is_at(descriptor, path):
+                os.close(descriptor)
+                continue
+            if _is_alive(path, descriptor):
+                raise _taken(path, place)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+            os.fsync(descriptor)
+            return descriptor
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+            raise
+
+
+def _flock(descriptor: int) -> bool:
+    """Whether the system's lock was free; True where the disk has no such locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # not supported here
+        return True
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(descriptor)
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _is_alive(path: Path, descriptor: int) -> bool:
+    """Whether the process in the file lives, though the system's lock was free."""
+    owner = _owner(path)
+    if not owner:
+        return False
+    mine = _myself()
+    if owner.get("machine") == mine["machine"]:
+        if fcntl is not None:
+            return False  # on one machine, the system's lock is the truth
+        return owner.get("process") != mine["process"] and _runs(owner.get("process"))
+    return _age(path, descriptor) < _STALE_SECONDS
+
+
+def _age(path: Path, descriptor: int) -> float:
+    """Seconds since the owner touched the file, by the clock of the disk."""
+    touched = os.fstat(descriptor).st_mtime
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime - touched
+    finally:
+        probe.unlink()
+
+
+def _runs(process: Any) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (OSError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _keep_fresh(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(_TOUCH_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _myself() -> dict[str, Any]:
+    command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
+    return {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "command": command.replace("__main__.py", "spdf-keras"),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _machine() -> str:
+    """The running system: the same in all its containers, another after a restart."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _taken(path: Path, place: str) -> InputError:
+    owner = _owner(path)
+    # The owner writes its name right after it has taken the lock.
+    deadline = time.monotonic() + 1.0
+    while not owner and time.monotonic() < deadline:
+        time.sleep(0.01)
+        owner = _owner(path)
+    who, advice = "another process", ""
+    if owner:
+        who += (
+            f": `{owner.get('command')}`, process {owner.get('process')} on "
+            f"{owner.get('host')}, since {owner.get('since')}"
+        )
+        if owner.get("machine") != _machine():
+            advice = (
+                f" If that machine has died, start again in {_STALE_SECONDS:.0f} "
+                "seconds."
+            )
+    return InputError(
+        f"{place} is being written by {who}. Wait until it ends or stop it, or choose "
+        f"another place.{advice}"
+    )
