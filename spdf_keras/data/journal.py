@@ -8,12 +8,14 @@ from typing import Any
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 
+JOURNAL = "journal.json"
+
 
 class Journal:
     """`journal.json`: what was done of which work."""
 
     def __init__(self, work: Path, settings: dict[str, Any]) -> None:
-        self.path, self._settings = work / "journal.json", settings
+        self.path, self._settings = work / JOURNAL, settings
 
     def read(self) -> dict[str, Any]:
         """The last state, or nothing where there is none.

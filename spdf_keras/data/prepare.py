@@ -4,19 +4,20 @@ One thread reads, two hand chunks of text to the tokenizer, which uses every cor
 and what comes back is packed in the order of reading. So the result depends on the
 corpus alone, not on timing.
 
-While it works, `OUT.unfinished` holds the shards and `journal.json`: a place
-between two documents in the corpus, and how much of the shards belongs to what is
-before it. A run that was killed goes on from there, to the same bytes.
+While it works, the folder also holds `journal.json`: a place between two documents
+in the corpus, and how much of the shards belongs to what is before it. A preparation
+that was killed goes on from there, to the same bytes. `index.json` comes last: without
+it, the folder is no corpus.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.data.corpus import CorpusReader, Piece, find_inputs
-from spdf_keras.data.journal import Journal, find_finished, fingerprint_files
+from spdf_keras.data.journal import (
+    JOURNAL,
+    Journal,
+    find_finished,
+    fingerprint_files,
+)
 from spdf_keras.data.pieces import cut
 from spdf_keras.data.tokenizer import Tokenizer
-from spdf_keras.data.writer import ShardWriter
+from spdf_keras.data.writer import SHARD_NAME, ShardWriter
 from spdf_keras.errors import InputError
-from spdf_keras.files import replace_file
+from spdf_keras.files import remove_files, replace_file, sync_folder
+from spdf_keras.folders import claim
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -59,8 +66,8 @@ def prepare(
             trained on the first documents of each file, an equal share of
             `TRAINING_BYTES` each.
         context_length: Tokens that a model will see at once.
-        folder: Where the shards go; must not exist or be empty, or come from the
-            same inputs and settings.
+        folder: Where the shards go; must not exist or be empty, or be the work of
+            an earlier call with the same inputs and settings.
         validation_fraction: Share of documents to validate on, in `[0, 1)`.
         on_error: `stop` or `skip`.
         report: Gets the counts after each chunk, for a progress display.
@@ -70,12 +77,12 @@ def prepare(
 
     Raises:
         InputError: If an argument is out of range, the folder holds something
-            else, the corpus cannot be read or has less than one sequence.
+            else or another process writes into it, the corpus cannot be read or has
+            less than one sequence.
     """
     _check(context_length, validation_fraction)
     folder = Path(folder)
-    work = _unfinished(folder)
-    files = find_inputs(inputs, leave_out=[folder, work])
+    files = find_inputs(inputs, leave_out=[folder])
     settings = {
         "inputs": fingerprint_files(files),
         "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer.fingerprint,
@@ -85,25 +92,40 @@ def prepare(
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     done = find_finished(folder, fingerprint)
     if done:
-        shutil.rmtree(work, ignore_errors=True)
         return done
-    _check_empty(folder)
-    journal = Journal(work, settings)
+    with _writing(folder):
+        return _prepare(
+            files, tokenizer, folder, settings, fingerprint, on_error, report
+        )
+
+
+def _prepare(
+    files: Sequence[Path],
+    tokenizer: Tokenizer | int,
+    folder: Path,
+    settings: dict[str, Any],
+    fingerprint: str,
+    on_error: str,
+    report: Report | None,
+) -> dict[str, Any]:
+    journal = Journal(folder, settings)
     state = journal.read()
     reader = CorpusReader(files, on_error, state.get("reader"))
-    shards = work / "shards"
+    context_length = settings["context_length"]
     if state:
-        tokenizer = Tokenizer.load(shards / "tokenizer")
+        tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
-        shutil.rmtree(work, ignore_errors=True)
         if isinstance(tokenizer, int):
             sample = training_sample(files, TRAINING_BYTES, on_error)
             tokenizer = Tokenizer.train(sample, tokenizer)
-        shards.mkdir(parents=True)
-        tokenizer.save(shards / "tokenizer")
+        tokenizer.save(folder / "tokenizer")
     assert isinstance(tokenizer, Tokenizer)
     writer = _writer(
-        shards, tokenizer, context_length, validation_fraction, state.get("writer")
+        folder,
+        tokenizer,
+        context_length,
+        settings["validation_fraction"],
+        state.get("writer"),
     )
 
     def save(mark: dict[str, Any]) -> None:
@@ -129,7 +151,7 @@ def prepare(
     except InputError:
         writer.close()
         if not journal.path.exists():
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(folder)
         raise
     finally:
         writer.close()
@@ -160,21 +182,22 @@ def write_shards(
     """
     _check(context_length, validation_fraction)
     folder = Path(folder)
-    _check_empty(folder)
-    work = _unfinished(folder)
-    shutil.rmtree(work, ignore_errors=True)
-    shards = work / "shards"
-    shards.mkdir(parents=True)
-    tokenizer.save(shards / "tokenizer")
-    writer = _writer(shards, tokenizer, context_length, validation_fraction, None)
-    try:
-        _pack(_pieces(documents), dict, tokenizer, writer, lambda mark: None)
-        corpus = {"bytes": writer.bytes}
-        return _finish(writer, tokenizer, context_length, folder, corpus)
-    except BaseException:
-        writer.close()
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with _writing(folder):
+        if (folder / JOURNAL).exists():
+            raise InputError(
+                f"The folder '{folder}' holds a preparation that is not finished: "
+                "choose another folder."
+            )
+        tokenizer.save(folder / "tokenizer")
+        writer = _writer(folder, tokenizer, context_length, validation_fraction, None)
+        try:
+            _pack(_pieces(documents), dict, tokenizer, writer, lambda mark: None)
+            corpus = {"bytes": writer.bytes}
+            return _finish(writer, tokenizer, context_length, folder, corpus)
+        except BaseException:
+            writer.close()
+            _remove(folder)
+            raise
 
 
 def training_sample(
@@ -286,10 +309,9 @@ def _finish(
     corpus: dict[str, Any],
     **more: Any,
 ) -> dict[str, Any]:
-    work = _unfinished(folder)
     splits = writer.finish()
     if not splits["train"]["sequences"]:
-        shutil.rmtree(work)
+        _remove(folder)
         raise InputError(
             f"The corpus is too short: {splits['train']['tokens']} "
             f"tokens do not fill one sequence of {context_length + 1}. "
@@ -304,13 +326,30 @@ def _finish(
         "splits": splits,
         **more,
     }
-    replace_file(work / "shards" / "index.json", json.dumps(index, indent=2) + "\n")
-    if folder.exists():
-        folder.rmdir()
-    # Only now is it there under its name, and whole.
-    os.rename(work / "shards", folder)
-    shutil.rmtree(work)
+    sync_folder(folder)
+    replace_file(folder / "index.json", json.dumps(index, indent=2) + "\n")
+    (folder / JOURNAL).unlink(missing_ok=True)
     return index
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Holds a folder for a new or unfinished corpus."""
+    with claim(folder, "corpus"):
+        if (folder / "index.json").exists():
+            raise InputError(
+                f"The folder '{folder}' is not empty: choose another. It holds another "
+                "corpus."
+            )
+        yield
+
+
+def _remove(folder: Path) -> None:
+    """Removes what a preparation has written, and nothing else."""
+    remove_files(folder / "tokenizer", ["vocab.json", "merges.txt"])
+    names = [n for n in os.listdir(folder) if SHARD_NAME.fullmatch(n) or n == JOURNAL]
+    for name in names:
+        (folder / name).unlink()
 
 
 def _check(context_length: int, validation_fraction: float) -> None:
@@ -324,12 +363,3 @@ def _check(context_length: int, validation_fraction: float) -> None:
             "`validation_fraction` must be in [0, 1). Received: "
             f"validation_fraction={validation_fraction}."
         )
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"The folder '{folder}' is not empty: choose another.")
-
-
-def _unfinished(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".unfinished")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spdf_keras.data.journal import JOURNAL
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.data.writer import SPLITS
 from spdf_keras.errors import InputError
@@ -51,6 +52,11 @@ class Shards:
             index = json.loads((folder / "index.json").read_text("utf-8"))
             shards = [s for split in SPLITS for s in index["splits"][split]["shards"]]
         except OSError as error:
+            if (folder / JOURNAL).is_file():
+                raise InputError(
+                    f"The corpus in '{folder}' is not finished. Give the command that "
+                    "prepared it again to go on with it."
+                ) from error
             raise InputError(
                 f"No token shards in '{folder}': there is no index.json. Make them "
                 "with `spdf-keras prepare`."

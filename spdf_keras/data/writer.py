@@ -9,6 +9,7 @@ gives the same bytes as never having stopped.
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from spdf_keras.data.corpus import Piece
 from spdf_keras.errors import InputError
 
 SPLITS = ("train", "validation")
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.npy")
 _SEQUENCES_PER_SHARD = 65_536
 # Enough to tell documents apart, and known before the rest of a long one is.
 _HASHED_CHARACTERS = 2**16
@@ -198,8 +200,11 @@ class _SplitWriter:
     def _cut_back(self) -> None:
         """Takes back what was written after the state."""
         kept = {shard["file"] for shard in self._shards}
-        for path in self._folder.glob(f"{self._split}-*.npy"):
-            if path.name not in kept and not (self._rows and path == self._path()):
+        for path in self._folder.iterdir():
+            match = SHARD_NAME.fullmatch(path.name)
+            if not match or match[1] != self._split or path.name in kept:
+                continue
+            if not (self._rows and path == self._path()):
                 path.unlink()
         if not self._rows:
             return

@@ -25,6 +25,7 @@ from spdf_keras.training.checkpoint import (
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
 
+
 @dataclass(frozen=True)
 class Run:
     """A run folder.

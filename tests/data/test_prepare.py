@@ -100,12 +100,12 @@ def check_kills(corpus: Path, tokenizer: str, folder: Path, kills: int) -> None:
         # Some hundred calls pass until a start has something to save.
         if run(corpus, tokenizer, out, rng.randint(1, 2 * calls // kills + 1500)):
             break
-        journal = folder / "out.unfinished" / "journal.json"
+        journal = folder / "out" / "journal.json"
         states.add(journal.read_bytes() if journal.exists() else b"")
     run(corpus, tokenizer, out, 0)
     assert len(states) > kills // 3
     assert content_of(out) == expected
-    assert not (folder / "out.unfinished").exists()
+    assert not (folder / "out" / "journal.json").exists()
 
 
 def test_a_killed_preparation_goes_on_to_the_same_bytes(
@@ -151,7 +151,7 @@ def test_ten_kills_at_random_moments_lead_to_the_same_bytes(tmp_path: Path) -> N
         time.sleep(rng.random() * seconds)
         process.kill()
         process.wait()
-        resumed += (tmp_path / f"out{kill}.unfinished" / "journal.json").exists()
+        resumed += (tmp_path / f"out{kill}" / "journal.json").exists()
         assert start(f"out{kill}").wait() == 0
         assert content_of(tmp_path / f"out{kill}") == expected
     assert resumed >= 4
@@ -214,7 +214,7 @@ def test_unfinished_work_goes_on_with_the_same_settings_only(
 
     with pytest.raises(InputError, match="b.jsonl', line 5: it has no `text`"):
         attempt("out", "stop")
-    journal = tmp_path / "out.unfinished" / "journal.json"
+    journal = tmp_path / "out" / "journal.json"
     assert json.loads(journal.read_text())["reader"]["place"][0] == 1
     with pytest.raises(InputError, match="was begun with other context length"):
         attempt("out", "stop", 32)
@@ -226,7 +226,7 @@ def test_unfinished_work_goes_on_with_the_same_settings_only(
     (corpus / "b.jsonl").write_text(json.dumps({"text": "repaired"}))
     with pytest.raises(InputError, match="other inputs. .* delete that folder"):
         attempt("again", "skip")
-    (tmp_path / "again.unfinished" / "journal.json").write_text("{")
+    (tmp_path / "again" / "journal.json").write_text("{")
     with pytest.raises(InputError, match="journal.json' is damaged"):
         attempt("again", "skip")
 

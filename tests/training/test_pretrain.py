@@ -151,7 +151,9 @@ def test_a_folder_with_something_else_is_not_touched(
 ) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     (tmp_path / "config.toml").write_text("mine too")
-    with pytest.raises(InputError, match="is in use: choose another. It holds .config.toml"):
+    with pytest.raises(
+        InputError, match="is in use: choose another. It holds .config.toml"
+    ):
         pretrain(config, shards, tmp_path)
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
