@@ -6,9 +6,10 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ import numpy as np
 from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export.card import card_path
 from spdf_keras.export.files import size_bytes
+from spdf_keras.files import replace_file, replacing
+from spdf_keras.folders import share
 from spdf_keras.provenance import provenance
 
 
@@ -252,17 +255,41 @@ def _card(path: Path) -> dict[str, Any]:
 
 def save(rows: Sequence[Row], folder: str | Path) -> None:
     """Writes `benchmark.json`, `benchmark.csv` and `benchmark.png` to a folder."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with saving(folder) as write:
+        write(rows)
+
+
+@contextmanager
+def saving(folder: str | Path) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Holds a folder as `save` does, from before a measurement, and gives its writer.
+
+    Raises:
+        InputError: If a file of a name that `save` writes is somebody else's.
+    """
+    names = [f"benchmark.{kind}" for kind in ("json", "csv", "png")]
+    with share(folder, names, _is_ours) as out:
+        yield partial(_write, out)
+
+
+def _write(folder: Path, rows: Sequence[Row]) -> None:
     records = [asdict(row) for row in rows]
     document = {**provenance(), "artefacts": records}
-    (folder / "benchmark.json").write_text(json.dumps(document, indent=2) + "\n")
-    with (folder / "benchmark.csv").open("w", encoding="utf-8", newline="") as file:
+    replace_file(folder / "benchmark.json", json.dumps(document, indent=2) + "\n")
+    with replacing(folder / "benchmark.csv", newline="") as file:
         writer = csv.writer(file)
         flat = [_flat(record) for record in records]
         writer.writerow(flat[0])
         writer.writerows(line.values() for line in flat)
     _draw(rows, folder / "benchmark.png")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the JSON file beside a file, or itself, is one that `save` wrote."""
+    try:
+        document = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        return "spdf_keras" in document["versions"] and "artefacts" in document
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -304,4 +331,5 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
         axis.set_title(title)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
-    figure.savefig(path, dpi=120)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -1,69 +1,149 @@
-"""Files that appear whole, or not at all."""
+"""Artefacts that appear whole, or not at all, and in place of nothing else."""
 
 import contextlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from spdf_keras.errors import InputError
+from spdf_keras.folders import LOCK, is_nothing, make_folder
+from spdf_keras.locks import lock
+
+# What the exporters write into a folder; nothing else is removed when one is replaced.
+_WRITTEN = re.compile(
+    r"(saved_model|keras_metadata|fingerprint)\.pb|variables|assets|card\.json"
+    r"|artefact\.json|(weights|check)\.safetensors|\w+\.stablehlo"
+)
+_STAGE = re.compile(r"\.spdf_keras-\w+\.unfinished")
 
 
 @contextlib.contextmanager
 def staged(
-    path: str | Path, overwrite: bool, folder_with: str | None = None
+    path: str | Path,
+    overwrite: bool,
+    folder_with: str | None = None,
+    beside: Path | None = None,
 ) -> Iterator[Path]:
     """Gives a path to write to, which becomes `path` when the block ends well.
 
-    It lies in a new folder beside `path`, which goes at the end in any case and
-    has room for intermediate files. Missing parent folders are made.
+    It lies in a new folder on the same disk, which goes at the end in any case and
+    has room for intermediate files. Missing parent folders are made. One process at a
+    time writes to a path; a folder that exists is filled, not replaced, so that a
+    link, the working folder or a mounted disk serves.
 
     Args:
         path: Where the file or folder is to appear.
         overwrite: Whether it may replace what is there.
         folder_with: For a folder, the file by which one of its kind is known:
-            nothing else is ever replaced.
+            nothing else is ever replaced. It appears last.
+        beside: For a file, another one that the caller will write beside it.
 
     Yields:
         A path that does not exist yet, with the name of `path`.
 
     Raises:
-        InputError: If something is at `path` that must stay, or no file can be
-            written there.
+        InputError: If something is at `path` that must stay, another process writes
+            there, or no file can be written there.
     """
     path = Path(path)
-    _check_target(path, overwrite, folder_with)
+    _check_target(path, overwrite, folder_with, beside)
+    target = Path(os.path.realpath(path))
+    holder = target if folder_with else target.parent
+    locked = holder / (LOCK if folder_with else f".{target.name}{LOCK}")
+    made: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stage = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
+        made = make_folder(holder)
+        with lock(locked, f"'{path}'"):
+            _check_target(path, overwrite, folder_with, beside)
+            if folder_with:
+                _tidy(holder)
+            with _stage(holder) as stage:
+                new = stage / target.name
+                yield new
+                if folder_with:
+                    _fill(target, new, stage / "replaced", last=folder_with)
+                else:
+                    os.replace(new, target)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise InputError(f"Cannot write to '{path}': {error.strerror}.") from error
-    with stage as folder:
-        new = Path(folder) / path.name
-        yield new
-        if folder_with and path.exists():
-            os.rename(path, Path(folder) / f"{path.name}.replaced")
-        os.replace(new, path)
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
-def _check_target(path: Path, overwrite: bool, folder_with: str | None) -> None:
+@contextlib.contextmanager
+def _stage(holder: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(
+        prefix=".spdf_keras-", suffix=".unfinished", dir=holder
+    ) as folder:
+        yield Path(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Removes the stage of a process that was killed."""
+    for path in folder.iterdir():
+        if _STAGE.fullmatch(path.name):
+            shutil.rmtree(path)
+
+
+def _fill(target: Path, new: Path, replaced: Path, last: str) -> None:
+    """Moves the content of `new` into `target`, and what it replaces away."""
+    replaced.mkdir()
+    # Without the file by which it is known, a folder is no artefact.
+    order = sorted(os.listdir(target), key=lambda name: name != last)
+    for name in filter(_WRITTEN.fullmatch, order):
+        os.replace(target / name, replaced / name)
+    for name in sorted(os.listdir(new), key=lambda name: name == last):
+        os.replace(new / name, target / name)
+
+
+def _check_target(
+    path: Path, overwrite: bool, folder_with: str | None, beside: Path | None
+) -> None:
     kind, other = ("folder", "file") if folder_with else ("file", "folder")
     if path.exists() and path.is_dir() != bool(folder_with):
         raise InputError(
             f"`path` must name a {kind}. Received: '{path}', which is a {other}."
         )
-    if not path.exists() or size_bytes(path) == 0:
+    names = _content(path) if folder_with else []
+    taken = next(
+        (p for p in (path, beside) if p and not folder_with and _full(p)), None
+    )
+    if not names and taken is None:
         return
     if not overwrite:
         raise InputError(
-            f"`path` must be new. Received: '{path}', which exists. Choose another, "
-            "or replace it with overwrite=True."
+            f"`path` must be new. Received: '{taken or path}', which exists. Choose "
+            "another, or replace it with overwrite=True."
         )
-    if folder_with and not (path / folder_with).is_file():
+    if not folder_with:
+        return
+    if not (path / folder_with).is_file():
         raise InputError(
             f"A folder is only replaced if it holds '{folder_with}'. Received: "
             f"'{path}', which does not. Choose another path."
         )
+    foreign = [name for name in names if not _WRITTEN.fullmatch(name)]
+    if foreign:
+        raise InputError(
+            f"A folder is only replaced if it holds what an export has written. "
+            f"Received: '{path}', with '{foreign[0]}'. Move that away, or choose "
+            "another path."
+        )
+
+
+def _content(path: Path) -> list[str]:
+    names = sorted(os.listdir(path)) if path.exists() else []
+    return [n for n in names if not is_nothing(n) and not _STAGE.fullmatch(n)]
+
+
+def _full(path: Path) -> bool:
+    """Whether there is a file with content, as `tempfile` makes none."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def size_bytes(path: str | Path) -> int:

@@ -110,7 +110,7 @@ def to_tflite(
     model, notes = float32_model(model)
     context = model.embedding.max_sequence_length
     prompt_length, cache_length = checked_lengths(context, prompt_length, cache_length)
-    with staged(path, overwrite) as stage:
+    with staged(path, overwrite, beside=card_path(path)) as stage:
         dense, kernels = _convert(model, (prompt_length, cache_length), quantize, stage)
         dense_size_bytes, report = len(dense), None
         if sparse:

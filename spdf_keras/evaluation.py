@@ -232,9 +232,12 @@ def evaluate_run(
         The record, which is also in `evaluation/<task>_<split>.json`, beside the
         outputs in `.txt`.
     """
+    from spdf_keras.training.checkpoint import checkpoint_step
+
     start = time.perf_counter()
     config = config or run.config()
     origin = provenance()
+    checkpoint, finished = run.checkpoint(), run.result() is not None
     found = evaluate(run.load_model(), run.tokenizer(), examples, config, task, report)
     samples = [
         {
@@ -254,6 +257,8 @@ def evaluate_run(
         "errors": found.scores.errors,
         "parts": {name: part.values for name, part in found.scores.parts.items()},
         "cut_contexts": found.cut_contexts,
+        "step": checkpoint_step(checkpoint),
+        "finished": finished,
         "samples": samples,
         "seconds": round(time.perf_counter() - start, 1),
         **origin,

@@ -7,7 +7,7 @@ removes only files whose names it has given. What else lies in a folder stays.
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from spdf_keras.errors import InputError
@@ -47,7 +47,7 @@ def claim(
     """
     folder = Path(folder)
     _check(folder, kind, known)
-    made = _make(folder)
+    made = make_folder(folder)
     try:
         with lock(folder / LOCK, f"The folder '{folder}'"):
             _check(folder, kind, known)  # the owner before us may have written it
@@ -67,6 +67,35 @@ def claim(
                 path.rmdir()
 
 
+@contextlib.contextmanager
+def share(
+    folder: str | Path, names: Iterable[str], is_ours: Callable[[Path], bool]
+) -> Iterator[Path]:
+    """Holds a folder that may hold a person's files, to write some beside them.
+
+    Args:
+        folder: The folder; it is made.
+        names: Files that will be written.
+        is_ours: Tells whether a file of one of these names came from an earlier call.
+
+    Raises:
+        InputError: If a file of such a name is somebody else's, before anything is
+            written; or if another process holds the folder.
+    """
+    folder = Path(folder)
+    check_is_folder(folder)
+    for name in names:
+        path = folder / name
+        if os.path.lexists(path) and not is_ours(path):
+            raise InputError(
+                f"'{path}' is in the way: spdf-keras writes a file of this name, and "
+                "has not written this one. Move it away, or choose another folder."
+            )
+    make_folder(folder)
+    with lock(folder / LOCK, f"The folder '{folder}'"):
+        yield folder
+
+
 def kind_of(folder: Path) -> str | None:
     """The kind in a folder's mark; None without one that can be read."""
     try:
@@ -81,9 +110,13 @@ def is_empty(folder: Path) -> bool:
     return not _foreign(folder)
 
 
+def is_nothing(name: str) -> bool:
+    """Whether a file of this name leaves a folder empty to a person."""
+    return name in {LOCK, *_NOTHING} or is_temporary(name)
+
+
 def _foreign(folder: Path) -> list[str]:
-    names = sorted(os.listdir(folder))
-    return [n for n in names if n not in {LOCK, *_NOTHING} and not is_temporary(n)]
+    return [name for name in sorted(os.listdir(folder)) if not is_nothing(name)]
 
 
 def _check(folder: Path, kind: str, known: Callable[[Path], bool]) -> None:
@@ -94,11 +127,7 @@ def _check(folder: Path, kind: str, known: Callable[[Path], bool]) -> None:
                 "that place, or choose another folder."
             )
         return
-    if not folder.is_dir():
-        raise InputError(
-            f"The output must go to a folder. Received: '{folder}', which is a file. "
-            "Choose another name."
-        )
+    check_is_folder(folder)
     found = kind_of(folder)
     if found == kind:
         return
@@ -115,7 +144,20 @@ def _check(folder: Path, kind: str, known: Callable[[Path], bool]) -> None:
         )
 
 
-def _make(folder: Path) -> list[Path]:
+def check_is_folder(path: Path) -> None:
+    """Refuses a file where an output folder was meant.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(
+            f"`out` must name a folder. Received: '{path}', which is a file. Choose "
+            "another name."
+        )
+
+
+def make_folder(folder: Path) -> list[Path]:
     """Makes a folder and its parents; returns what was made, the innermost first."""
     missing = [folder, *folder.parents]
     missing = [path for path in missing if not path.exists()]

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import generate_texts, write_lines
 from spdf_keras.export import to_saved_model, to_tflite
-from spdf_keras.files import replace_file
+from spdf_keras.files import replace_file, replacing
 from spdf_keras.flops import training_flops
 from spdf_keras.metrics.bleu import corpus_bleu
 from spdf_keras.training.finetune import finetune
@@ -43,7 +42,7 @@ class Quickstart:
     """Runs the stages of each sparsity and remembers what is done.
 
     Args:
-        folder: Where everything goes.
+        folder: Where everything goes; the caller holds it (see `claim`).
         config: All settings; the sparsity comes with each call.
         corpora: The data.
         say: Gets a sentence per stage.
@@ -69,13 +68,13 @@ class Quickstart:
         )
         settings = f"# {corpora.title}\n{to_toml(config)}"
         file = folder / "config.toml"
-        if file.is_file() and file.read_text("utf-8") != settings:
+        if not file.is_file():
+            replace_file(file, settings)
+        elif file.read_text("utf-8") != settings:
             raise InputError(
                 f"The folder '{folder}' holds a quickstart with other settings or "
                 "data. Give the same ones to go on with it, or another folder."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(settings, "utf-8")
 
     def run(self, sparsity: float) -> Result:
         """Runs, or finishes, all stages at one sparsity.
@@ -110,7 +109,7 @@ class Quickstart:
 
     def _shards(self) -> Shards:
         folder = self._folder / "shards"
-        if not folder.exists():
+        if not (folder / "index.json").is_file():
             texts = [*read_documents([self._corpora.text]), *_task_text(self._train)]
             tokenizer = Tokenizer.train(texts, self._config.model.vocabulary_size)
             write_shards(
@@ -137,8 +136,6 @@ class Quickstart:
         }
 
     def _finetune(self, folder: Path, config: Config) -> Result:
-        # Without its JSON file the stage was stopped: it starts again.
-        shutil.rmtree(folder / "finetune", ignore_errors=True)
         base = Run.open(folder / "pretrain")
         with self._progress("fine-tune") as report:
             done = finetune(
@@ -170,15 +167,18 @@ class Quickstart:
 
     def _export(self, folder: Path, config: Config) -> Result:
         target = folder / "export"
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
         pretrained = Run.open(folder / "pretrain").load_model()
         finetuned = Run.open(folder / "finetune").load_model()
         cards = {
-            "saved_model": to_saved_model(finetuned, target / "finetuned"),
-            "tflite": to_tflite(finetuned, target / "finetuned.tflite"),
+            "saved_model": to_saved_model(
+                finetuned, target / "finetuned", overwrite=True
+            ),
+            "tflite": to_tflite(finetuned, target / "finetuned.tflite", overwrite=True),
             "tflite_pretrained_sparse": to_tflite(
-                pretrained, target / "pretrained_sparse.tflite", sparse=True
+                pretrained,
+                target / "pretrained_sparse.tflite",
+                sparse=True,
+                overwrite=True,
             ),
         }
         return {f"{name}_bytes": card.size_bytes for name, card in cards.items()}
@@ -263,7 +263,7 @@ def write_report(
         "",
     ]
     path = folder / "report.md"
-    path.write_text("\n".join(lines), "utf-8")
+    replace_file(path, "\n".join(lines))
     return path
 
 
@@ -297,7 +297,8 @@ def _plot_losses(path: Path, results: Sequence[Result]) -> None:
         axis.set(title=title, xlabel="step", ylabel="loss, nats per token")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:

@@ -27,21 +27,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
+    from contextlib import nullcontext
     from dataclasses import asdict
 
     from spdf_keras.console import print_json, print_table, say
-    from spdf_keras.export.benchmark import Row, compare_artefacts, save
+    from spdf_keras.export.benchmark import Row, compare_artefacts, saving
 
-    rows = compare_artefacts(
-        args.artefacts,
-        args.rounds,
-        args.prompt_tokens,
-        args.new_tokens,
-        report=lambda done, total: say(f"round {done} of {total}"),
-    )
+    with saving(args.out) if args.out else nullcontext() as write:
+        rows = compare_artefacts(
+            args.artefacts,
+            args.rounds,
+            args.prompt_tokens,
+            args.new_tokens,
+            report=lambda done, total: say(f"round {done} of {total}"),
+        )
+        if write:
+            write(rows)
     title = f"{args.prompt_tokens} tokens of prompt, {args.new_tokens} new ones"
     print_table(title, Row.columns, [row.cells() for row in rows])
-    if args.out:
-        save(rows, args.out)
     if args.json:
         print_json([asdict(row) for row in rows])

@@ -109,20 +109,23 @@ def run(args: Namespace) -> None:
         for tokens in args.tokens
     }
     done = len(wanted & store.cells)
-    for cell, rows in measure(
-        shapes,
-        sparsities,
-        sorted(set(args.tokens)),
-        backends,
-        args.rounds,
-        args.most_seconds,
-        store.cells,
-    ):
-        store.add(rows)
-        done += 1
-        say(
-            f"{done} of {len(wanted)}: {cell[0]}, {cell[1]:.1%} zeros, {cell[2]} tokens"
-        )
+    with store.writing():
+        for cell, rows in measure(
+            shapes,
+            sparsities,
+            sorted(set(args.tokens)),
+            backends,
+            args.rounds,
+            args.most_seconds,
+            store.cells,
+        ):
+            store.add(rows)
+            done += 1
+            say(
+                f"{done} of {len(wanted)}: {cell[0]}, {cell[1]:.1%} zeros, {cell[2]} "
+                "tokens"
+            )
+        written = store.finish()
     rows = [
         row for row in store.rows if (row.shape, row.sparsity, row.tokens) in wanted
     ]
@@ -130,7 +133,7 @@ def run(args: Namespace) -> None:
         print_table(*table)
     for note in notes(rows):
         say(note)
-    for path in store.finish():
+    for path in written:
         say(f"Wrote {path}.")
     if args.json:
         print_json([asdict(row) for row in rows])

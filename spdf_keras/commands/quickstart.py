@@ -50,6 +50,7 @@ def run(args: Namespace) -> None:
         check_sparsity(sparsity)
     load_tensorflow()
     from spdf_keras.data.corpora import Corpora
+    from spdf_keras.folders import claim
     from spdf_keras.quickstart import (
         COLUMNS,
         Quickstart,
@@ -58,10 +59,11 @@ def run(args: Namespace) -> None:
     )
 
     out = Path(args.out)
-    corpora = Corpora.find(args.data) if args.data else Corpora.write(out / "data")
-    quickstart = Quickstart(out, config, corpora, say, step_progress)
-    results = [quickstart.run(sparsity) for sparsity in args.sparsity]
-    report = write_report(out, config, corpora, results)
+    with claim(out, "quickstart"):
+        corpora = Corpora.find(args.data) if args.data else Corpora.write(out / "data")
+        quickstart = Quickstart(out, config, corpora, say, step_progress)
+        results = [quickstart.run(sparsity) for sparsity in args.sparsity]
+        report = write_report(out, config, corpora, results)
     rows = [result_row(result) for result in results]
     print_table(f"{out}: {corpora.title}", COLUMNS, rows)
     print(f"BLEU of the fine-tuned model, validation set: {results[0]['signature']}")

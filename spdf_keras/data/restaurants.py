@@ -28,6 +28,7 @@ from random import Random
 from typing import NamedTuple, TypeVar
 
 from spdf_keras.errors import InputError
+from spdf_keras.files import replacing
 
 T = TypeVar("T")
 
@@ -283,14 +284,11 @@ def write_csv(restaurants: Iterable[Restaurant], path: str | os.PathLike[str]) -
 
     The file appears under its name only when it is complete.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replacing(Path(path), newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("mr", "ref"))
         for mr, references in restaurants:
             writer.writerows((mr, reference) for reference in references)
-    os.replace(partial, path)
 
 
 def pretraining_text(num_documents: int, seed: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spdf_keras.files import replacing
 from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
 from spdf_keras.matmul.problem import Shape
 from spdf_keras.report.drawing import COLORS, INK, UNKNOWN, figure_style
@@ -90,7 +91,8 @@ def draw(
         title = f"{_TITLES[operation]} over the fastest dense one"
         machine = f"{hardware['processor']}, {hardware['cores']} cores, float32"
         figure.suptitle(f"{title}\n{machine}", x=0.01, ha="left", fontsize=10)
-        figure.savefig(path, dpi=130, metadata={"Software": None})
+        with replacing(path, "wb") as file:
+            figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
 
 
 def _draw_curve(

@@ -3,15 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
+from spdf_keras.folders import share
 from spdf_keras.matmul.figure import draw
 from spdf_keras.matmul.measure import FORWARD, TRAINING, Cell, Row
 from spdf_keras.provenance import provenance
+
+_FIGURES = {FORWARD: "matmul_forward", TRAINING: "matmul_training"}
 
 
 class Store:
@@ -33,6 +37,22 @@ class Store:
         self.rows: list[Row] = []
         if self._folder and (self._folder / "matmul.json").is_file():
             self._read(self._folder / "matmul.json")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the folder while rows are added.
+
+        Raises:
+            InputError: If another process measures into it, or it has files of these
+                names and no `matmul.json`.
+        """
+        if not self._folder:
+            yield
+            return
+        names = ["matmul.json", "matmul.csv", *(f"{n}.png" for n in _FIGURES.values())]
+        has_rows = (self._folder / "matmul.json").is_file()
+        with share(self._folder, names, lambda _: has_rows):
+            yield
 
     def _read(self, path: Path) -> None:
         try:
@@ -77,8 +97,8 @@ class Store:
         table = self._folder / "matmul.csv"
         replace_file(table, text.getvalue())
         made = [table]
-        for operation, name in ((FORWARD, "forward"), (TRAINING, "training")):
+        for operation, name in _FIGURES.items():
             if any(row.operation == operation and row.speedup for row in self.rows):
-                made.append(self._folder / f"matmul_{name}.png")
+                made.append(self._folder / f"{name}.png")
                 draw(self.rows, operation, self._about["hardware"], made[-1])
         return made

@@ -140,7 +140,7 @@ def _read(folder: Path, name: str) -> RunRecord:
     training, validation, has_epochs = _curves(run)
     kind = recorded.text("kind") or ("finetune" if has_epochs else "pretrain")
     checkpoints = run.checkpoints()
-    checkpoint = checkpoints[-1] if checkpoints else None
+    checkpoint = run.checkpoint() if checkpoints else None
     steps = max(
         checkpoint_step(checkpoint) if checkpoint else 0,
         *(curve.steps[-1] if curve.steps else 0 for curve in (training, validation)),
@@ -175,6 +175,7 @@ def _read(folder: Path, name: str) -> RunRecord:
         conditions=recorded.conditions(Conditions),
         started=recorded.text("started"),
         length=length,
+        planned_steps=_whole(recorded.number("total_steps")),
     )
     if kind == "pretrain":
         origin = Origin(
@@ -246,12 +247,11 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
 
 def _evaluation(file: Path) -> Evaluation:
     fields = Fields(read_json(file), file)
-    inputs = fields.number("inputs")
     return Evaluation(
         task=fields.text("task", needed=True),
         split=fields.text("split", needed=True),
         protocol=fields.text("protocol"),
-        inputs=None if inputs is None else int(inputs),
+        inputs=_whole(fields.number("inputs")),
         decode=fields.fields("decode").values,
         scores=fields.fields("scores", needed=True).numbers(),
         errors=fields.fields("errors").texts(),
@@ -266,4 +266,10 @@ def _evaluation(file: Path) -> Evaluation:
             for s in fields.list_of_fields("samples")
         ),
         conditions=fields.conditions(Conditions),
+        step=_whole(fields.number("step")),
+        finished=fields.values.get("finished") is not False,
     )
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)

@@ -43,6 +43,9 @@ _STYLE = {
 }
 SIZE = (4.9, 3.3)
 
+# What pictures say of their origin.
+SOFTWARE = "spdf-keras"
+
 Draw = Callable[["Axes"], None]
 
 
@@ -58,7 +61,7 @@ def draw_picture(
         draw(axes)
         axes.set_title(title, loc="left", fontsize=10)
         png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": SOFTWARE})
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
     return Picture(name, title, inline_svg(svg.getvalue(), name, title), png.getvalue())

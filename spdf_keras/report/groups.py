@@ -21,7 +21,7 @@ from spdf_keras.report.records import Evaluation, RunRecord
 # They change where or how fast something is computed, not what. Seeds are apart.
 # Masks are kept or not by `Group.tuning`.
 _NO_CONDITION = frozenset(
-    ("seed", "micro_batches", "jit_compile", "keep_checkpoints")
+    ("seed", "micro_batches", "recompute", "jit_compile", "keep_checkpoints")
     + ("checkpoint_every", "validate_every", "keep_masks")
 )
 
@@ -95,7 +95,15 @@ def tuning_of(run: RunRecord) -> str:
 def pretraining_groups(runs: Sequence[RunRecord]) -> list[Group]:
     """The pre-trainings."""
     chosen = [(run, None) for run in runs if run.kind == "pretrain"]
-    return _groups(chosen, lambda run, _: {**_recipe(run), "length": run.length})
+    return _groups(
+        chosen, lambda run, _: {**_recipe(run), "length": run.length, **_place(run)}
+    )
+
+
+def _place(run: RunRecord) -> dict[str, Any]:
+    """The step that an unfinished pre-training is at: no mean with finished ones."""
+    total = run.steps_in_all
+    return {"step": run.steps} if total and run.steps < total else {}
 
 
 def finetuning_groups(runs: Sequence[RunRecord]) -> list[Group]:
@@ -115,7 +123,8 @@ def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
             if name != "batch_size"  # how many at a time
         }
         fixed = {"protocol": evaluation.protocol, "inputs": evaluation.inputs}
-        return {**_recipe(run), **fixed, **decode}
+        early = {} if evaluation.finished else {"step": evaluation.step}
+        return {**_recipe(run), **fixed, **decode, **early}
 
     chosen = [(run, evaluation) for run in runs for evaluation in run.evaluations]
     groups = _groups(chosen, conditions)
@@ -206,10 +215,8 @@ def _variants(
         seeds = [s for _, inner in tuned for s in {run.seed for run, _ in inner}]
         is_grid = len(seeds) > len(set(seeds))
         parts += tuned if is_grid else [(settings, part)]
-    values: dict[str, set[str]] = defaultdict(set)
-    for settings, _ in parts:
-        for name, value in settings.items():
-            values[name].add(repr(value))
+    names = {name for settings, _ in parts for name in settings}
+    values = {n: {repr(settings.get(n)) for settings, _ in parts} for n in names}
     return [
         (", ".join(f"{k}={v}" for k, v in settings.items() if len(values[k]) > 1), part)
         for settings, part in parts

@@ -64,6 +64,8 @@ class Evaluation:
         parts: The same of a part of the inputs, such as `seen`.
         samples: A few inputs with outputs.
         conditions: What made it.
+        step: The step of the checkpoint that was scored; None is not recorded.
+        finished: Whether the run was finished then.
     """
 
     task: str
@@ -76,6 +78,8 @@ class Evaluation:
     parts: dict[str, dict[str, float | None]]
     samples: tuple[Sample, ...]
     conditions: Conditions
+    step: int | None = None
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,14 @@ class RunRecord:
             steps times the batch size: the last batch of an epoch may be smaller.
         training: Loss of every step.
         validation: Validation loss where it was measured.
-        checkpoint: The newest checkpoint.
+        checkpoint: The checkpoint that stands for it: the newest, of a fine-tuning
+            that of the best epoch.
         evaluations: Its evaluations.
         conditions: What made it.
         started: When.
         length: Tokens in a sequence; in fine-tuning, in the longest that it allows.
         number: Its number in the report, from 1.
+        planned_steps: Steps that it is to do, where it has recorded them.
     """
 
     folder: Path
@@ -136,11 +142,19 @@ class RunRecord:
     started: str
     length: int
     number: int = field(default=0, compare=False)
+    planned_steps: int | None = None
 
     @property
     def seed(self) -> tuple[int | None, int | None]:
         """What tells pre-trainings of equal settings apart: data and mask seed."""
         return self.origin.seed, self.origin.mask_seed
+
+    @property
+    def steps_in_all(self) -> int | None:
+        """Steps from its beginning to its end; None where that is not known."""
+        if self.kind == "pretrain":
+            return self.config.train.total_steps(self.config.model, self.length)
+        return self.planned_steps
 
     @property
     def forward_flops(self) -> float:

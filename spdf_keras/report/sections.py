@@ -146,16 +146,23 @@ def _missing(
         # Of a search's losers the weights are removed.
         if run.checkpoint is None and not run.evaluations:
             note("there is no checkpoint", run)
-        total = run.config.train.total_steps(run.config.model, run.length)
-        if run.kind == "pretrain" and 0 < run.steps < total:
+        total = run.steps_in_all
+        if run.kind == "pretrain" and total and 0 < run.steps < total:
             note(f"pre-training is at step {run.steps} of {total}", run)
         if run.kind != "pretrain" and run.started and not run.finished:
-            note("fine-tuning is not finished", run)
+            where = f": it is at step {run.steps} of {total}" if total else ""
+            note(f"fine-tuning is not finished{where}", run)
         if run.origin.sparsity is None:
             note("the sparsity of its pre-training is not recorded", run)
         if run.kind != "pretrain" and not run.evaluations:
             note("it has not been evaluated: use `spdf-keras evaluate`", run)
         for evaluation in run.evaluations:
+            if not evaluation.finished:
+                note(
+                    f"{evaluation.task}, {evaluation.split}, was scored after step "
+                    f"{evaluation.step}, before the run was finished",
+                    run,
+                )
             for score, reason in evaluation.errors.items():
                 where = f"{evaluation.task}, {evaluation.split}"
                 note(f"no {plain(score)} on {where}: {plain(reason)}", run)

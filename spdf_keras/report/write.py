@@ -1,6 +1,6 @@
 """Writes the report of some runs."""
 
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras import __version__
-from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
+from spdf_keras.folders import check_is_folder, share
 from spdf_keras.report.collect import collect
 from spdf_keras.report.density import read_density
 from spdf_keras.report.document import Document
+from spdf_keras.report.drawing import SOFTWARE
 from spdf_keras.report.groups import Group, evaluation_groups, model_labels
 from spdf_keras.report.html import to_html
 from spdf_keras.report.markdown import to_markdown
@@ -20,6 +21,9 @@ from spdf_keras.report.records import RunRecord
 from spdf_keras.report.sections import build_sections
 
 TITLE = "Sparse pre-training, dense fine-tuning"
+
+# What every report says of itself; see `write_report`.
+_MADE = re.compile(rb"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC by spdf-keras")
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,11 @@ def write_report(
         Where the files are.
 
     Raises:
-        InputError: If a folder has no run, or a file of a run is damaged.
+        InputError: If a folder has no run, a file of a run is damaged, or a file in
+            `out` is in the way.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"`out` must name a folder. Received: '{out}', a file.")
+    check_is_folder(out)
     runs = collect(folders)
     densities = [found for run in runs if (found := read_density(run))]
     time = (made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
@@ -94,14 +98,26 @@ def write_report(
         build_sections(runs, densities),
     )
     markdown, page = to_markdown(document), to_html(document)
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    for picture in document.pictures:
-        pictures.append(out / f"{picture.name}.png")
-        _replace_bytes(pictures[-1], picture.png)
-    replace_file(out / "report.md", markdown)
-    replace_file(out / "report.html", page)
-    return Report(out / "report.html", out / "report.md", tuple(pictures), tuple(runs))
+    content: dict[str, str | bytes] = {
+        **{f"{picture.name}.png": picture.png for picture in document.pictures},
+        "report.md": markdown,
+        "report.html": page,
+    }
+    with share(out, content, _is_ours):
+        for name, text in content.items():
+            replace_file(out / name, text)
+    pictures = tuple(out / name for name in content if name.endswith(".png"))
+    return Report(out / "report.html", out / "report.md", pictures, tuple(runs))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a page, or the page beside a picture, is an earlier report."""
+    pages = [path.parent / "report.html", path.parent / "report.md"]
+    if path in pages:
+        return _MADE.search(path.read_bytes()) is not None
+    if path.is_file() and SOFTWARE.encode() in path.read_bytes():
+        return True
+    return any(page.is_file() and _is_ours(page) for page in pages)
 
 
 _GROUP = ("task", "split", "sparsity", "tuning", "variant")
@@ -110,9 +126,3 @@ _GROUP = ("task", "split", "sparsity", "tuning", "variant")
 def _scores(group: Group, part: str) -> dict[str, Any]:
     found = {name: group.score(name, part) for name in group.score_names}
     return {name: asdict(summary) for name, summary in found.items() if summary}
-
-
-def _replace_bytes(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

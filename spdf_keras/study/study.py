@@ -3,14 +3,13 @@
 import dataclasses
 import gc
 import json
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.config import Config, StudyConfig, to_toml
+from spdf_keras.config import Config, StudyConfig, load_config, to_toml
 from spdf_keras.data.corpus import read_documents
 from spdf_keras.data.prepare import write_shards
 from spdf_keras.data.shards import Shards
@@ -21,6 +20,7 @@ from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import PERPLEXITY, evaluate_run, protocol_of
 from spdf_keras.files import replace_file
+from spdf_keras.folders import claim
 from spdf_keras.keras2 import keras
 from spdf_keras.study.plan import (
     KEPT,
@@ -82,16 +82,36 @@ class Study:
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
         self._done = 0
-        _claim(self._folder, config)
+        with self._writing():
+            pass
 
     def run(self) -> None:
-        """Runs, or finishes, every stage."""
-        shards = self._shards()
-        self._done = 0
-        for cell in cells(self._settings):
-            self._pretrain(cell, shards)
-            for masks in modes(self._settings, cell):
-                self._test(cell, masks, self._search(cell, masks))
+        """Runs, or finishes, every stage.
+
+        Raises:
+            InputError: If another process runs the study.
+        """
+        with self._writing():
+            shards = self._shards()
+            self._done = 0
+            for cell in cells(self._settings):
+                self._pretrain(cell, shards)
+                for masks in modes(self._settings, cell):
+                    self._test(cell, masks, self._search(cell, masks))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Holds the folder, whose settings are written into it or found there."""
+        with claim(self._folder, "study"):
+            file, settings = self._folder / "config.toml", to_toml(self._config)
+            if not file.is_file():
+                replace_file(file, settings)
+            elif load_config(file) != self._config:
+                raise InputError(
+                    f"The folder '{self._folder}' holds a study with other settings. "
+                    "Give the same ones to go on with it, or another folder."
+                )
+            yield
 
     def _find(self, name: str) -> Path:
         path = find_file(self._data, [], [name])
@@ -106,7 +126,7 @@ class Study:
         if self._given_shards is not None:
             return Shards.open(self._given_shards)
         folder, model = self._folder / "shards", self._config.model
-        if not folder.exists():
+        if not (folder / "index.json").is_file():
             self._say("preparing the corpus")
             tokenizer = Tokenizer.train(self._documents(), model.vocabulary_size)
             length = model.max_sequence_length
@@ -171,8 +191,6 @@ class Study:
         label = f"{cell}: fine-tune, masks {masks}, {trial.name}"
         if self._stage(label, record.is_file()):
             if run.result() is None:
-                # A fine-tuning that was stopped starts again.
-                shutil.rmtree(folder, ignore_errors=True)
                 settings = dataclasses.replace(
                     self._config.finetune,
                     batch_size=trial.batch_size,
@@ -190,6 +208,9 @@ class Study:
                         report,
                         task.cut_context,
                         task.name,
+                        None,
+                        None,
+                        self._say,
                     )
             decode = dataclasses.replace(
                 run.config().decode, num_beams=self._settings.search_beams
@@ -207,29 +228,13 @@ class Study:
         if self._stage(f"{cell}: test, masks {masks}", record.is_file()):
             evaluate_run(run, self._task, "test", self._examples["test"])
         # What tells of the others stays; their weights would fill a disk.
-        for other in folder.iterdir():
-            if other.is_dir() and other.name != best.name:
-                shutil.rmtree(other / "checkpoints", ignore_errors=True)
+        for trial in grid(self._settings):
+            if trial != best:
+                Run(folder / trial.name).remove_checkpoints()
 
 
 def _best(file: Path) -> Trial:
     return Trial(**json.loads(file.read_text("utf-8"))["best"])
-
-
-def _claim(folder: Path, config: Config) -> None:
-    """Writes the settings into the folder, or finds them there."""
-    file, settings = folder / "config.toml", to_toml(config)
-    if file.is_file():
-        if file.read_text("utf-8") != settings:
-            raise InputError(
-                f"The folder '{folder}' holds a study with other settings. Give the "
-                "same ones to go on with it, or another folder."
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"The folder '{folder}' is in use: choose another.")
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(file, settings)
 
 
 def _spread(examples: Sequence[Example], count: int) -> Sequence[Example]:

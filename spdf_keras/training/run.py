@@ -212,6 +212,8 @@ class Run:
         for checkpoint in self.checkpoints():
             if checkpoint != keep:
                 remove_checkpoint(checkpoint)
+        with contextlib.suppress(OSError):  # it holds something, or is not there
+            self.checkpoint_folder.rmdir()
 
     def load_model(self) -> "GPT":
         """Builds its model with the weights and masks of `checkpoint`."""

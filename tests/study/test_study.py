@@ -46,7 +46,9 @@ class FakeTraining:
 
     def pretrain(self, config: Config, shards: Any, folder: Path, report: Any) -> None:
         assert config.train.seed == config.sparsity.seed
-        (folder / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoints" / "step-00000001"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / "state.json").touch()
         (folder / "config.toml").write_text("")
         self._call(f"pretrain s{config.sparsity.sparsity} seed{config.train.seed}")
         Run(folder).finish({})
@@ -54,8 +56,10 @@ class FakeTraining:
     def finetune(
         self, base: Run, train: Any, held_out: Any, settings: Any, folder: Path, *_: Any
     ) -> None:
-        assert not folder.exists() and base.result() is not None
-        (folder / "checkpoints" / "step-00000001").mkdir(parents=True)
+        assert base.result() is not None
+        checkpoint = folder / "checkpoints" / "step-00000001"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / "state.json").touch()
         (folder / "config.toml").write_text(
             f"[finetune]\nlearning_rate = {settings.learning_rate}\n"
             f"keep_masks = {str(settings.keep_masks).lower()}\n"
@@ -172,8 +176,8 @@ def test_a_folder_of_other_settings_or_of_something_else_is_refused(
     make(tmp_path, data, [])
     with pytest.raises(InputError, match="holds a study with other settings"):
         make(tmp_path, data, [], seeds=[1])
-    (tmp_path / "study" / "config.toml").rename(tmp_path / "study" / "mine.txt")
-    with pytest.raises(InputError, match="is in use: choose another"):
+    (tmp_path / "study" / ".spdf_keras.json").unlink()  # as if it were a person's
+    with pytest.raises(InputError, match="is in use: choose another. It holds 'confi"):
         make(tmp_path, data, [])
 
 

@@ -1,6 +1,5 @@
 """The command `pretrain`, killed, stopped, hurt and resumed, in processes."""
 
-import json
 import os
 import random
 import re
@@ -13,16 +12,21 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from processes import (
+    assert_same,
+    checkpoints,
+    finish,
+    num_lines,
+    reaches,
+    records,
+    wait_for,
+)
 
 from spdf_keras.config import Config, config_from_tables, to_toml
 from spdf_keras.data.shards import Shards
-
-# What a machine's speed decides.
-TIMES = {"seconds", "seconds_left", "tokens_per_second", "utilization"}
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -70,45 +74,6 @@ def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     finish(start(folder))
     return folder
-
-
-def finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    """Waits for a process, and returns its standard error stream."""
-    error = process.communicate(timeout=300)[1]
-    assert process.returncode == code, error
-    assert "Traceback" not in error
-    return error
-
-
-def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline
-    assert process.poll() is None, process.communicate()[1]
-
-
-def checkpoints(folder: Path) -> dict[str, bytes]:
-    """Every file of every checkpoint, by its place."""
-    place = folder / "checkpoints"
-    files = sorted(path for path in place.rglob("*") if path.is_file())
-    return {str(file.relative_to(place)): file.read_bytes() for file in files}
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {key: value for key, value in json.loads(line).items() if key not in TIMES}
-        for line in lines
-    ]
-
-
-def assert_same(resumed: Path, undisturbed: Path) -> None:
-    assert checkpoints(resumed) == checkpoints(undisturbed)
-    assert records(resumed) == records(undisturbed)
-    results = [
-        (folder / "result.json").read_text() for folder in (resumed, undisturbed)
-    ]
-    assert results[0] == results[1]
 
 
 def tensorboard_steps(folder: Path) -> list[int]:
@@ -184,17 +149,6 @@ def test_killed_five_times_a_run_ends_as_if_undisturbed(
     finish(start(folder))
     assert_same(folder, undisturbed)
     assert not list(folder.glob("checkpoints/.unfinished-*"))
-
-
-def num_lines(folder: Path) -> int:
-    try:
-        return (folder / "metrics.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:  # not yet, or a run without checkpoint starts afresh
-        return 0
-
-
-def reaches(folder: Path, lines: int) -> bool:
-    return num_lines(folder) >= lines
 
 
 def start_workers(
