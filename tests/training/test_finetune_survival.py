@@ -31,7 +31,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 # Fifteen steps of ten epochs, the last few of which do not improve on the best.
 SETTINGS = [
-    *("batch_size=2", "epochs=10", "patience=4", "learning_rate=6e-3"),
+    *("batch_size=2", "epochs=10", "patience=3", "learning_rate=2e-2"),
     *("warmup_steps=2", "checkpoint_every=4"),
 ]
 
@@ -111,7 +111,7 @@ def test_a_finetuning_that_is_stopped_says_so_and_goes_on_to_the_same_bytes(
     assert_same(folder, undisturbed)
     assert len(checkpoints(folder)) == 3  # of the best epoch alone
     best = json.loads((folder / "result.json").read_text())
-    assert best["epochs"] == best["best_epoch"] + 4 < 10
+    assert best["epochs"] == best["best_epoch"] + 3 < 10
     told = finish(start(folder))
     assert "is finished: nothing is left to do" in told
     assert_same(folder, undisturbed)
