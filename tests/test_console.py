@@ -1,6 +1,10 @@
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from spdf_keras.console import corpus_progress
+from spdf_keras.console import corpus_progress, step_progress
 
 
 def test_a_corpus_is_shown_in_plain_lines_where_there_is_no_terminal(
@@ -21,3 +25,60 @@ def test_a_corpus_is_shown_in_plain_lines_where_there_is_no_terminal(
             )
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "prepare: 52.5%, 400,000 tokens  5.0 MB/s  10,000 tokens/s"
+
+
+def test_the_last_step_is_one_line_with_all_that_it_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with step_progress("pre-train") as report:
+        for step in (1, 2):
+            report({"step": step, "total_steps": 2, "loss": 4.0 - step})
+        report({"step": 2, "total_steps": 2, "validation_loss": 2.5})
+        report({"step": 2, "total_steps": 2, "density": {"a": 0.5}})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "pre-train: 100.0%, step 2 of 2  loss 2.000  validation 2.500"
+
+
+# The import of TensorFlow loses exceptions: here it is one that loses them all.
+IMPORT = """
+import signal, sys, time
+from spdf_keras import cli, console
+from types import SimpleNamespace
+def start(_):
+    print("importing", flush=True)
+    try:
+        for _ in range(3000):
+            time.sleep(0.01)
+            if console_request(): break
+    except BaseException:
+        pass
+def console_request():
+    return signal.getsignal(signal.SIGINT) is before
+before = signal.getsignal(signal.SIGINT)
+console._start_tensorflow = start
+parser = SimpleNamespace(parse_args=lambda _: SimpleNamespace(
+    command="generate", run=lambda _: (console.load_tensorflow(), print("lost"))))
+cli.build_parser = lambda: parser
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
+)
+def test_a_signal_during_the_import_of_tensorflow_is_not_lost(
+    number: signal.Signals, word: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    out, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and out == ""
+    kept = "what was finished or checkpointed is kept"
+    assert told == f"\nspdf-keras generate: {word}; {kept}.\n"

@@ -1,6 +1,7 @@
 """Commands in processes of their own, and what their runs hold."""
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -59,3 +60,19 @@ def num_lines(folder: Path) -> int:
 
 def reaches(folder: Path, lines: int) -> bool:
     return num_lines(folder) >= lines
+
+
+def start_workers(
+    start: Callable[..., "subprocess.Popen[str]"], folder: Path, *arguments: str
+) -> "list[subprocess.Popen[str]]":
+    """Two workers on this machine."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return [
+        start(folder, "--workers", addresses, "--worker", str(index), *arguments)
+        for index in range(2)
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from processes import (
     assert_same,
@@ -20,6 +21,7 @@ from processes import (
     num_lines,
     reaches,
     records,
+    start_workers,
     wait_for,
 )
 
@@ -138,3 +140,20 @@ def test_killed_five_times_a_finetuning_ends_as_if_undisturbed(
     finish(start(folder))
     assert_same(folder, undisturbed)
     assert not list(folder.glob("checkpoints/.unfinished-*"))
+
+
+@pytest.mark.slow
+def test_replicas_and_workers_give_the_losses_of_one_device(
+    start: Start, undisturbed: Path, tmp_path: Path
+) -> None:
+    finish(start(tmp_path / "mirrored", "--strategy", "mirrored", "--replicas", "2"))
+    for process in start_workers(start, tmp_path / "workers"):
+        finish(process)
+    whole = records(undisturbed)
+    for name in ("mirrored", "workers"):
+        mine = records(tmp_path / name)
+        for key in ("loss", "validation_loss"):
+            losses = [[r[key] for r in lines if key in r] for lines in (mine, whole)]
+            # Another order of sums, which Adam at a high rate amplifies.
+            first = 12 if key == "loss" else 2
+            np.testing.assert_allclose(losses[0][:first], losses[1][:first], rtol=1e-3)

@@ -5,7 +5,6 @@ import random
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from processes import (
     num_lines,
     reaches,
     records,
+    start_workers,
     wait_for,
 )
 
@@ -149,22 +149,6 @@ def test_killed_five_times_a_run_ends_as_if_undisturbed(
     finish(start(folder))
     assert_same(folder, undisturbed)
     assert not list(folder.glob("checkpoints/.unfinished-*"))
-
-
-def start_workers(
-    start: Start, folder: Path, *arguments: str
-) -> "list[subprocess.Popen[str]]":
-    """Two workers on this machine."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
-    return [
-        start(folder, "--workers", addresses, "--worker", str(index), *arguments)
-        for index in range(2)
-    ]
 
 
 @pytest.mark.slow
