@@ -1,8 +1,11 @@
 """Documents out of a corpus: JSON lines or plain text, packed or not.
 
-In `.jsonl` (or `.ndjson`), the Pile's layout, each line is an object whose `text`
-is a document. In every other file, documents are the blocks between blank lines,
-their lines without the spaces around them. Both may be packed, as `.gz` or `.zst`.
+In JSON lines (`.jsonl`, `.ndjson`, `.jsonlines`, `.jl`), the Pile's layout, each line
+is an object whose `text` is a document. In plain text, documents are the blocks
+between blank lines, their lines without the spaces around them. Endings count
+without case. A file with another ending, or none, is what its content says; where
+name and content contradict each other, it is refused. Both forms may be packed with
+gzip, bzip2, xz or zstd, which is told by the content too.
 """
 
 import glob
@@ -10,6 +13,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spdf_keras.data.folders import LeftOut, files_under
+from spdf_keras.data.forms import (
+    HEAD_BYTES,
+    JSON_LINES,
+    STRUCTURED,
+    TEXTS,
+    ending,
+    form_of_head,
+    head_of,
+    why_not_text,
+)
 from spdf_keras.data.pieces import (
     MAX_RUN_CHARACTERS,
     PIECE_CHARACTERS,
@@ -19,7 +33,6 @@ from spdf_keras.data.pieces import (
 )
 from spdf_keras.data.streams import (
     MAX_LINE_BYTES,
-    PACKED_SUFFIXES,
     DamageError,
     Line,
     Stream,
@@ -29,75 +42,141 @@ from spdf_keras.errors import InputError
 
 ON_ERROR = ("stop", "skip")
 
-_JSON_LINES = (".jsonl", ".ndjson")
-_IN_FOLDERS = (*_JSON_LINES, ".txt")
+_IN_FOLDERS = (*JSON_LINES, *TEXTS)
 # Longer JSON lines are never one string in memory.
 _LONG_LINE_BYTES = 2**22
 
 
-def find_inputs(
-    names: Iterable[str | Path], leave_out: Sequence[Path] = ()
-) -> list[Path]:
+class Inputs(list[Path]):
+    """The files of a corpus, and what was found beside them.
+
+    Attributes:
+        left_out: How many files of folders and patterns are not read, by the
+            reason, and the first of them: `{"hidden": {"count": 2, "first": ...}}`.
+    """
+
+    def __init__(self, files: Iterable[Path], left_out: LeftOut) -> None:
+        super().__init__(files)
+        self.left_out = left_out
+
+
+def find_inputs(names: Iterable[str | Path], leave_out: Sequence[Path] = ()) -> Inputs:
     """The files that names stand for, in the order in which they are read.
 
     Args:
-        names: Files; folders, for the `.jsonl`, `.ndjson` and `.txt` files under
-            them, packed or not, sorted by path; patterns such as `data/**/*.zst`.
+        names: Files; folders, for the JSON lines and `.txt` files under them, packed
+            or not, sorted by path; patterns such as `data/**/*.zst`. Under a folder,
+            files with another ending are read if their content is JSON lines with a
+            `text`. What is hidden is read where a name asks for it.
         leave_out: Folders whose files are no input, such as the output.
 
     Raises:
-        InputError: If a name stands for no file, a file is given twice, or is
-            `.json`, of which there is no telling what a document is.
+        InputError: If a name stands for no file, a file is given twice, or is of a
+            form of which there is no telling what a document is.
     """
     outside = [folder.absolute() for folder in leave_out]
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
+    left_out = LeftOut()
+
+    def is_outside(path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in outside)
+
     for name in names:
         files = [
             file
-            for file in _files(Path(name))
-            if not any(file.is_relative_to(folder) for folder in outside)
+            for file in _files(Path(name), left_out, is_outside)
+            if not is_outside(file)
         ]
         if not files:
             raise InputError(
                 f"Cannot read '{name}': there is no such file, or no file in it ends "
-                f"in {', '.join(_IN_FOLDERS)}, alone or before .gz or .zst."
+                f"in {', '.join(_IN_FOLDERS)}, alone or before .gz, .bz2, .xz or .zst."
             )
         for file in files:
-            if file in found:
+            _check_input(file)
+            if found.setdefault(file.resolve(), file) is not file:
                 raise InputError(f"The file '{file}' is given twice.")
-            if _kind(file) == ".json":
-                raise InputError(
-                    f"Cannot read '{file}': a corpus is JSON lines (.jsonl) or text."
-                )
-            found[file] = None
-    return list(found)
+    return Inputs(found.values(), left_out)
 
 
-def _files(name: Path) -> list[Path]:
+def _check_input(file: Path) -> None:
+    if not file.is_file():
+        raise InputError(
+            f"Cannot read '{file}': it is neither a file nor a folder, and a corpus "
+            "is read more than once."
+        )
+    name = STRUCTURED.get(ending(file))
+    if name and ending(file) not in JSON_LINES and not _holds_documents(file):
+        raise InputError(
+            f"Cannot read '{file}': a corpus is JSON lines (.jsonl) or text (.txt), "
+            f"and its name says {name}. Turn it into one of them, or give it the name "
+            "of what it is."
+        )
+
+
+def _files(name: Path, left_out: LeftOut, is_outside: Any) -> list[Path]:
     name = name.absolute()
     if name.is_dir():
-        inside = sorted(path for path in name.rglob("*") if path.is_file())
-        return [path for path in inside if _kind(path) in _IN_FOLDERS]
+        files = []
+        for path in files_under(name, left_out, is_outside):
+            if ending(path) in _IN_FOLDERS or _holds_documents(path):
+                files.append(path)
+            else:
+                left_out.add("other endings", path)
+        return files
     if not name.exists() and glob.has_magic(str(name)):
-        matches = sorted(map(Path, glob.glob(str(name), recursive=True)))
-        return [path for path in matches if path.is_file()]
+        paths = set(glob.glob(str(name), recursive=True))
+        hidden = set(glob.glob(str(name), recursive=True, include_hidden=True)) - paths
+        for path in map(Path, sorted(hidden)):
+            if path.is_file() and not is_outside(path):
+                left_out.add("hidden", path)
+        return [path for path in map(Path, sorted(paths)) if path.is_file()]
     return [name] if name.exists() else []
 
 
-def _kind(path: Path) -> str:
-    packed = path.suffix in PACKED_SUFFIXES
-    return (path.with_suffix("") if packed else path).suffix
+def _holds_documents(path: Path) -> bool:
+    """Whether a file of any name is JSON lines, the first of them with a `text`."""
+    head = head_of(path)
+    if why_not_text(head) or form_of_head(head) != "json lines":
+        return False
+    return b'"text"' in head
+
+
+def _form_in_corpus(path: Path) -> str:
+    """How a file is read: `json lines` or `text`.
+
+    Raises:
+        ValueError: If its content is neither, or contradicts its name; it says why.
+    """
+    head = head_of(path)
+    binary, form = why_not_text(head), form_of_head(head)
+    if binary:
+        raise ValueError(f"it is {binary}")
+    if form in ("json array", "json"):
+        what = "one JSON array" if form == "json array" else "one JSON object"
+        raise ValueError(f"it is {what} and not JSON lines, an object on each line")
+    if ending(path) in JSON_LINES:
+        return "json lines"
+    if form == "json lines" and ending(path) in TEXTS:
+        raise ValueError(
+            "its name says text and its first line is JSON; name it .jsonl to read "
+            "the `text` of each line"
+        )
+    return "json lines" if form == "json lines" else "text"
 
 
 def open_text(path: str | Path) -> str:
-    """Reads a UTF-8 file, unpacked where its name ends in `.gz` or `.zst`.
+    """Reads a UTF-8 file, unpacked where it is packed.
 
     Raises:
         InputError: If it is missing, cut, broken, or not UTF-8.
     """
     try:
         with Stream(path) as stream:
-            return b"".join(iter(stream.read, b"")).decode("utf-8-sig")
+            content = b"".join(iter(stream.read, b""))
+        if (binary := why_not_text(content[:HEAD_BYTES])) is not None:
+            raise InputError(f"'{path}' is not UTF-8 text: it is {binary}.")
+        return content.decode("utf-8-sig")
     except DamageError as error:
         raise InputError(f"'{path}' {error}.") from error
     except UnicodeDecodeError as error:
@@ -122,10 +201,14 @@ class CorpusReader:
 
     A line that cannot be used is refused, or left out and counted. It is one that
     is not UTF-8, is longer than 256 MiB, or holds a million characters without a
-    place to cut; in JSON lines also one that is no object with a string `text`;
-    and the last one of a packed file that is cut or broken, with which the file
-    ends. In plain text the document goes on without the line. What comes out of a
-    broken gzip stream before its end may be wrong: its only checksum is there.
+    place to cut; in JSON lines also one that is no object with a string `text`.
+    In plain text the document goes on without the line.
+
+    A file that cannot be used is refused too, before anything is read, or left out
+    and counted as a file: one that is neither text nor JSON lines, or not what its
+    name says. So is the rest of a packed file from where it is cut or broken; what
+    comes out of a broken gzip stream before its end may be wrong, as its only
+    checksum is there.
 
     Documents of spaces alone, or of nothing, are left out and counted.
 
@@ -133,6 +216,10 @@ class CorpusReader:
         files: As from `find_inputs`.
         on_error: `stop` refuses what cannot be used, `skip` leaves it out.
         mark: Where to go on: an earlier result of `mark`.
+
+    Raises:
+        InputError: If a file cannot be read, or is in a form that cannot be used
+            and is not to be skipped.
     """
 
     def __init__(
@@ -153,7 +240,9 @@ class CorpusReader:
         self._skipped: dict[str, dict[str, Any]] = {
             reason: dict(found) for reason, found in mark.get("skipped", {}).items()
         }
-        self._left_out: list[tuple[str, str]] = []  # after the mark
+        self._left_out: list[tuple[str, str, str]] = []  # after the mark
+        # How each file is read, or why it is not.
+        self._forms = [self._form(file) for file in self._files]
         self.file_bytes = sum(self._sizes[: self._place[0]])
 
     def mark(self) -> dict[str, Any]:
@@ -177,12 +266,30 @@ class CorpusReader:
         first, offset, line = self._place
         for index in range(first, len(self._files)):
             path = self._files[index]
-            read = self._read_json if _kind(path) in _JSON_LINES else self._read_text
-            with Stream(path, offset) as stream:
-                yield from read(index, self._lines(index, stream, line, offset))
+            form, reason = self._forms[index]
+            if reason:
+                self._left_out.append(("other form", f"'{path}': {reason}", "files"))
+            else:
+                is_json = form == "json lines"
+                read = self._read_json if is_json else self._read_text
+                with Stream(path, offset) as stream:
+                    yield from read(index, self._lines(index, stream, line, offset))
             self._advance(index + 1, 0, 0)
             offset = line = 0
             self.file_bytes = sum(self._sizes[: index + 1])
+
+    def _form(self, file: Path) -> tuple[str, str]:
+        try:
+            return _form_in_corpus(file), ""
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            if not self._skip:
+                raise InputError(
+                    f"Cannot read '{file}': {error}. With `--on-error skip`, such "
+                    "files are left out and counted."
+                ) from error
+            return "", str(error)
 
     def _lines(
         self, index: int, stream: Stream, number: int, offset: int
@@ -198,7 +305,8 @@ class CorpusReader:
                 else:
                     yield line
         except DamageError as error:
-            self._leave_out(index, number + 1, "broken file", f"the file {error}")
+            reason = f"the file {error}"
+            self._leave_out(index, number + 1, "broken file", reason, "files")
 
     def _read_json(self, index: int, lines: Iterator[Line]) -> Iterator[Piece]:
         for number, end, content in lines:
@@ -258,20 +366,23 @@ class CorpusReader:
             self._advance(index + 1, 0, 0)
             yield Piece("\n".join(block), last=True)
 
-    def _leave_out(self, index: int, number: int, kind: str, reason: str) -> None:
+    def _leave_out(
+        self, index: int, number: int, kind: str, reason: str, unit: str = "lines"
+    ) -> None:
         place = f"'{self._files[index]}', line {number}"
         if not self._skip:
             raise InputError(
-                f"{place}: {reason}. With `--on-error skip`, such lines are left out "
+                f"{place}: {reason}. With `--on-error skip`, such {unit} are left out "
                 "and counted."
             )
-        self._left_out.append((kind, f"{place}: {reason}"))
+        self._left_out.append((kind, f"{place}: {reason}", unit))
 
     def _advance(self, *place: int) -> None:
         """Moves the mark, and counts what was left out on the way to it."""
         self._place = place
-        for kind, first in self._left_out:
-            found = self._skipped.setdefault(kind, {"count": 0, "first": first})
+        for kind, first, unit in self._left_out:
+            new = {"count": 0, "unit": unit, "first": first}
+            found = self._skipped.setdefault(kind, new)
             found["count"] += 1
         self._left_out.clear()
 

@@ -122,6 +122,7 @@ def prepare(
         # Finishing does nothing that going on from here would not do again.
         save(mark)
         corpus = {"files": len(files), "bytes": writer.bytes, **mark}
+        corpus["files_left_out"] = files.left_out
         del corpus["place"]
         return _finish(
             writer, tokenizer, context_length, folder, corpus, prepared_from=fingerprint

@@ -28,11 +28,12 @@ def write(folder: Path, *contents: str) -> list[Path]:
         ("a\nb\n", ["a", "b"]),
         ("a\n\n", ["a", ""]),
         ("a\r\n\r\nb\r\n", ["a", "", "b"]),
-        ("a\u2028b\x0bc\x85d\x1ce\rf\n", ["a\u2028b\x0bc\x85d\x1ce\rf"]),
+        ("a\u2028b\x0bc\x85d\x1ce\x0cf\n", ["a\u2028b\x0bc\x85d\x1ce\x0cf"]),
+        ("a\r\r\n\r\r\nb\rc", ["a", "", "b", "c"]),
         ("\ufeffa\n", ["a"]),
     ],
 )
-def test_a_line_ends_at_a_line_feed_alone(
+def test_a_line_ends_as_it_does_in_a_corpus(
     tmp_path: Path, content: str, lines: list[str]
 ) -> None:
     (path,) = write(tmp_path, content)
