@@ -101,7 +101,7 @@ def check_kills(corpus: Path, tokenizer: str, folder: Path, kills: int) -> None:
     """Kills one preparation again and again, at calls spread over all of it."""
     undisturbed, out = folder / "undisturbed", folder / "out"
     (corpus / "h.jsonl").write_text('[\n{"text": "an array is no JSON lines"}\n]')
-    long = {zstd.CompressionParameter.window_log: 31}
+    long: dict[int, int] = {zstd.CompressionParameter.window_log: 31}
     pack = zstd.ZstdCompressor(options=long)
     content = "\n\n".join(TEXTS[:50]).encode()
     (corpus / "i.txt.zst").write_bytes(pack.compress(content) + pack.flush())

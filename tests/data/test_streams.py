@@ -211,7 +211,10 @@ def test_zeros_between_streams_of_xz_lose_nothing(tmp_path: Path) -> None:
 
 def test_zstd_with_a_window_of_two_gigabytes_is_read(tmp_path: Path) -> None:
     parameters = zstd.CompressionParameter
-    long = {parameters.window_log: 31, parameters.enable_long_distance_matching: 1}
+    long: dict[int, int] = {
+        parameters.window_log: 31,
+        parameters.enable_long_distance_matching: 1,
+    }
     pack = zstd.ZstdCompressor(options=long)
     content = pack.compress(BIG) + pack.flush()
     with pytest.raises(zstd.ZstdError, match="too much memory"):

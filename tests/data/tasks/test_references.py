@@ -7,6 +7,7 @@ from spdf_keras.data.tasks.references import (
     read_hypotheses,
     read_lines,
     read_parts,
+    read_prompts,
     read_references,
 )
 from spdf_keras.errors import InputError
@@ -126,3 +127,31 @@ def test_parts_that_do_not_fit_are_refused(
     (path,) = write(tmp_path, content)
     with pytest.raises(InputError, match=sentence):
         read_parts(path, 2)
+
+
+@pytest.mark.parametrize("mark", "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r"])
+def test_a_prompt_is_a_line_whatever_is_in_it(
+    tmp_path: Path, mark: str, end: str
+) -> None:
+    prompts = [f"name[A{mark}B], area[C]", f"{mark}two"]
+    for after in ("", end, 3 * end):
+        (path,) = write(tmp_path, "\ufeff" + end.join(prompts) + after)
+        assert read_prompts(path) == prompts
+
+
+def test_prompts_that_are_none_are_refused(tmp_path: Path) -> None:
+    for content, sentence in (
+        ("", "must hold a prompt per line, and it is empty"),
+        ("\n \n", "must hold a prompt per line, and it is empty"),
+        ("a\n\nb\n", "', line 2: every prompt must be a line of text"),
+        ('{"prompt": "a"}\n', "must hold plain text.* Received: JSON lines"),
+        ('mr,ref\n"name[A]",x\n', "Received: a table"),
+    ):
+        (path,) = write(tmp_path, content)
+        with pytest.raises(InputError, match=sentence):
+            read_prompts(path)
+    path = tmp_path / "testset.csv"
+    path.write_text('MR\n"name[A]"\n')
+    with pytest.raises(InputError, match="Received: a csv by its name"):
+        read_prompts(path)
