@@ -79,7 +79,14 @@ def find_inputs(names: Iterable[str | Path], leave_out: Sequence[Path] = ()) -> 
     left_out = LeftOut()
 
     def is_outside(path: Path) -> bool:
-        return any(path.is_relative_to(folder) for folder in outside)
+        # Also the hidden files that writing the output may put beside it.
+        return any(
+            path.is_relative_to(folder)
+            or (
+                path.parent == folder.parent and path.name.startswith(f".{folder.name}")
+            )
+            for folder in outside
+        )
 
     for name in names:
         files = [
@@ -125,12 +132,17 @@ def _files(name: Path, left_out: LeftOut, is_outside: Any) -> list[Path]:
                 left_out.add("other endings", path)
         return files
     if not name.exists() and glob.has_magic(str(name)):
-        paths = set(glob.glob(str(name), recursive=True))
-        hidden = set(glob.glob(str(name), recursive=True, include_hidden=True)) - paths
+        found = set(glob.glob(str(name), recursive=True))
+        hidden = set(glob.glob(str(name), recursive=True, include_hidden=True)) - found
         for path in map(Path, sorted(hidden)):
             if path.is_file() and not is_outside(path):
                 left_out.add("hidden", path)
-        return [path for path in map(Path, sorted(paths)) if path.is_file()]
+        paths = [path for path in map(Path, sorted(found)) if not is_outside(path)]
+        files = [path for path in paths if path.is_file()]
+        for path in paths:
+            if path.is_dir() and not any(file.is_relative_to(path) for file in files):
+                left_out.add("folders that a pattern matches", path)
+        return files
     return [name] if name.exists() else []
 
 

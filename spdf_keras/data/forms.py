@@ -147,9 +147,14 @@ def form_of(text: str) -> str:
     first, *more = [line.strip() for line in split_lines(text) if line.strip()]
     if not is_object:
         return "json lines" if more and _is_json(first) else "json array"
-    # A first line that only the next one completes; a damaged one has an end.
-    goes_on = first.endswith(("{", "[", ",", ":")) and not _is_json(first)
-    return "json" if more and goes_on else "json lines"
+    if not more:
+        return "json lines"
+    if not _is_json(first):
+        # A first line that only the next one completes; a damaged one has an end.
+        return "json" if first.endswith(("{", "[", ",", ":")) else "json lines"
+    # A text may quote an object in its first line.
+    is_lines = '"text"' in first or _OBJECT.match(more[0])
+    return "json lines" if is_lines else "text"
 
 
 def _is_json(line: str) -> bool:

@@ -256,3 +256,40 @@ def test_forms_and_endings() -> None:
     assert why_not_text(b"") is None and why_not_text("ünï".encode()) is None
     # A character that the end of the head has cut is no fault.
     assert why_not_text(("\x1f" + "ü" * 2**15).encode()[: 2**16]) is None
+
+
+def test_a_text_that_quotes_an_object_is_text(tmp_path: Path) -> None:
+    text = '{"a": 1}\nis an object of JSON.'
+    for name in ("a.txt", "a", "a.md"):
+        (tmp_path / name).write_text(text)
+        assert list(read_documents([tmp_path / name])) == [text]
+
+
+def test_folders_that_a_pattern_matches_are_counted(tmp_path: Path) -> None:
+    for name in ("a.txt", "b/c.txt", "d/e.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = find_inputs([f"{tmp_path}/*"])
+    assert [path.name for path in found] == ["a.txt"]
+    assert found.left_out["folders that a pattern matches"]["count"] == 2
+    found = find_inputs([f"{tmp_path}/**"])
+    assert len(found) == 3 and not found.left_out
+
+
+def test_a_number_of_any_length_does_not_lose_a_document(tmp_path: Path) -> None:
+    number = "9" * 5000
+    (tmp_path / "a.jsonl").write_text(f'{{"id": {number}, "text": "one"}}\n')
+    assert list(read_documents([tmp_path / "a.jsonl"])) == ["one"]
+    long = "word " * 900_000
+    (tmp_path / "a.jsonl").write_text(f'{{"id": -{number}, "text": "{long}"}}\n')
+    assert list(read_documents([tmp_path / "a.jsonl"])) == [long]
+
+
+def test_files_beside_the_output_are_no_input(tmp_path: Path) -> None:
+    for name in ("a.txt", ".out.lock", "out.unfinished/x.txt", "out/y.txt", ".other"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    outside = [tmp_path / "out", tmp_path / "out.unfinished"]
+    found = find_inputs([tmp_path], leave_out=outside)
+    assert [path.name for path in found] == ["a.txt"]
+    assert found.left_out == {"hidden": {"count": 1, "first": str(tmp_path / ".other")}}

@@ -129,6 +129,8 @@ def parse_json(path: str | Path, text: str) -> Any:
         ) from error
     except RecursionError as error:
         raise InputError(f"'{path}' is not usable: it is nested too deep.") from error
+    except ValueError as error:  # an integer of more than 4,300 digits
+        raise InputError(f"'{path}' is not usable: {error}.") from error
 
 
 def checked(value: Any, kind: type, what: str, where: str) -> Any:
