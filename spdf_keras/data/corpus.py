@@ -113,7 +113,7 @@ def _check_input(file: Path) -> None:
             "is read more than once."
         )
     name = STRUCTURED.get(ending(file))
-    if name and ending(file) not in JSON_LINES and not _holds_documents(file):
+    if name and ending(file) not in JSON_LINES and not _is_json(file):
         raise InputError(
             f"Cannot read '{file}': a corpus is JSON lines (.jsonl) or text (.txt), "
             f"and its name says {name}. Turn it into one of them, or give it the name "
@@ -144,6 +144,10 @@ def _files(name: Path, left_out: LeftOut, is_outside: Any) -> list[Path]:
                 left_out.add("folders that a pattern matches", path)
         return files
     return [name] if name.exists() else []
+
+
+def _is_json(path: Path) -> bool:
+    return form_of_head(head_of(path)).startswith("json")
 
 
 def _holds_documents(path: Path) -> bool:

@@ -294,7 +294,7 @@ def _finish(
         raise InputError(
             f"The corpus is too short: {splits['train']['tokens']} "
             f"tokens do not fill one sequence of {context_length + 1}. "
-            "Give more text or a shorter context length."
+            f"Give more text or a shorter context length.{_left_out(corpus)}"
         )
     index = {
         "format": 1,
@@ -312,6 +312,14 @@ def _finish(
     os.rename(work / "shards", folder)
     shutil.rmtree(work)
     return index
+
+
+def _left_out(corpus: dict[str, Any]) -> str:
+    return "".join(
+        f" Left out: {found['count']} {found.get('unit', 'lines')} ({kind}), the first of them "
+        f"{found['first']}."
+        for kind, found in corpus.get("skipped", {}).items()
+    )
 
 
 def _check(context_length: int, validation_fraction: float) -> None:

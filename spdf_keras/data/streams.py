@@ -212,7 +212,7 @@ class Line(NamedTuple):
 
 
 def read_lines(stream: Stream, number: int = 0, end: int = 0) -> Iterator[Line]:
-    """Yields the lines of a stream; a byte order mark is taken away.
+    """Yields the lines of a stream; byte order marks are taken away.
 
     Args:
         stream: Opened at offset `end`.
@@ -229,9 +229,8 @@ def read_lines(stream: Stream, number: int = 0, end: int = 0) -> Iterator[Line]:
         nonlocal number, end, dropped
         for line in lines:
             number, end = number + 1, end + dropped + len(line)
-            content = line.rstrip(b"\r\n")
-            if number == 1:
-                content = content.removeprefix(_BYTE_ORDER_MARK)
+            # Files that were put together have a mark at the start of each.
+            content = line.rstrip(b"\r\n").removeprefix(_BYTE_ORDER_MARK)
             yield Line(number, end, None if dropped else content)
             dropped = 0
 

@@ -293,3 +293,31 @@ def test_files_beside_the_output_are_no_input(tmp_path: Path) -> None:
     found = find_inputs([tmp_path], leave_out=outside)
     assert [path.name for path in found] == ["a.txt"]
     assert found.left_out == {"hidden": {"count": 1, "first": str(tmp_path / ".other")}}
+
+
+def test_a_json_file_is_refused_by_what_it_holds(tmp_path: Path) -> None:
+    good = tmp_path / "good.json"
+    good.write_bytes(LINES)
+    for content, sentence in (
+        (ARRAY, "bad.json': it is one JSON array"),
+        (OBJECT, "bad.json': it is one JSON object"),
+        (b'{"a": 1}\n', "bad.json', line 1: it has no `text`"),
+    ):
+        (tmp_path / "bad.json").write_bytes(content)
+        files = find_inputs([good, tmp_path / "bad.json"])
+        with pytest.raises(InputError, match=sentence):
+            list(read_documents(files))
+        reader = CorpusReader(files, "skip")
+        assert [p.text for p in reader.pieces()] == DOCUMENTS
+        assert len(reader.mark()["skipped"]) == 1
+    for content in (b"", b"text\n"):
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(InputError, match="its name says JSON"):
+            find_inputs([tmp_path / "bad.json"])
+
+
+def test_marks_of_files_that_were_put_together_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(2 * (b"\xef\xbb\xbf" + LINES))
+    assert list(read_documents([tmp_path / "a.jsonl"])) == 2 * DOCUMENTS
+    (tmp_path / "a.txt").write_bytes(2 * b"\xef\xbb\xbfone\n\n")
+    assert list(read_documents([tmp_path / "a.txt"])) == ["one", "one"]

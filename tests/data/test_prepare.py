@@ -257,6 +257,10 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     refused: list[tuple[Callable[[], Any], str]] = [
         (lambda: prepare([short], TOKENIZER, 99, tmp_path / "out"), "is too short"),
         (lambda: prepare([bad], TOKENIZER, 9, tmp_path / "out"), "line 1: it has no"),
+        (
+            lambda: prepare([bad], TOKENIZER, 9, tmp_path / "out", on_error="skip"),
+            r"is too short: .* Left out: 1 lines \(no document\), the first of them",
+        ),
         (lambda: prepare([bad], 300, 9, tmp_path / "out"), "line 1: it has no"),
         (lambda: prepare([short], 256, 9, tmp_path / "out"), "at least 257"),
         (lambda: prepare([short], 300, 0, tmp_path / "out"), "must be positive"),
