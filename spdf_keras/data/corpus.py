@@ -37,6 +37,7 @@ from spdf_keras.data.streams import (
     Line,
     Stream,
     read_lines,
+    split_lines,
 )
 from spdf_keras.errors import InputError
 
@@ -172,6 +173,10 @@ def _form_in_corpus(path: Path) -> str:
         what = "one JSON array" if form == "json array" else "one JSON object"
         raise ValueError(f"it is {what} and not JSON lines, an object on each line")
     if ending(path) in JSON_LINES:
+        text = head.decode("utf-8", "replace")
+        lines = [line.lstrip("\ufeff \t") for line in split_lines(text)]
+        if any(lines) and not any(line.startswith("{") for line in lines):
+            raise ValueError("its name says JSON lines and none of its lines is one")
         return "json lines"
     if form == "json lines" and ending(path) in TEXTS:
         raise ValueError(

@@ -316,8 +316,8 @@ def _finish(
 
 def _left_out(corpus: dict[str, Any]) -> str:
     return "".join(
-        f" Left out: {found['count']} {found.get('unit', 'lines')} ({kind}), the first of them "
-        f"{found['first']}."
+        f" Left out: {found['count']} {found.get('unit', 'lines')} ({kind}), the "
+        f"first of them {found['first']}."
         for kind, found in corpus.get("skipped", {}).items()
     )
 

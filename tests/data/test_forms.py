@@ -104,6 +104,8 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("a.txt", OBJECT, "it is one JSON object"),
     ("a.txt", LINES, "its name says text and its first line is JSON; name it .jsonl"),
     ("a.txt.xz", lzma.compress(LINES), "its name says text and its first line is JSON"),
+    ("a.jsonl", b"text,label\nhello,1\n\n", "its name says JSON lines and none"),
+    ("a.jl.gz", gzip.compress(b"<!DOCTYPE html>\n<html>"), "its name says JSON lines"),
     ("a.txt", "text".encode("utf-16"), "it is UTF-16 text; turn it into UTF-8"),
     ("a.jsonl", LINES.decode().encode("utf-16"), "it is UTF-16 text"),
     ("a.txt", "text".encode("utf-32"), "it is UTF-32 text"),

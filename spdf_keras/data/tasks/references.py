@@ -43,12 +43,12 @@ def read_plain(path: str | Path) -> Lines:
         if form != "text":
             name = {"json lines": "JSON lines", "markup": "xml"}.get(form, "JSON")
         elif lines and _is_header(lines[0]):
-            name = "a table, which is to be named .csv or .tsv,"
+            name = "a table"
     if name:
         raise InputError(
             f"'{path}' must hold plain text, a line each. Received: {name} by its "
             f"{'name' if ending(path) in STRUCTURED else 'first line'}. Put each text "
-            "on a line of a .txt file."
+            "on a line of a .txt file, or name a table .csv or .tsv."
         )
     return lines
 
