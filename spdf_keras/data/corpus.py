@@ -175,7 +175,8 @@ def _form_in_corpus(path: Path) -> str:
     if ending(path) in JSON_LINES:
         text = head.decode("utf-8", "replace")
         lines = [line.lstrip("\ufeff \t") for line in split_lines(text)]
-        if any(lines) and not any(line.startswith("{") for line in lines):
+        is_known = len(head) < HEAD_BYTES or len(lines) > 1
+        if is_known and any(lines) and not any(line[:1] == "{" for line in lines):
             raise ValueError("its name says JSON lines and none of its lines is one")
         return "json lines"
     if form == "json lines" and ending(path) in TEXTS:
