@@ -69,7 +69,7 @@ def corpus(tmp_path: Path) -> Path:
     lines[3:3] = ['{"text": ""}', "{}", "broken"]
     (folder / "b.jsonl").write_text("\r\n".join(lines), newline="")
     text = "\n\n".join(parts[2]).encode() + b"\n\nlost " * 300
-    (folder / "c.txt.gz").write_bytes(gzip.compress(text)[:-3])
+    (folder / "z.txt.gz").write_bytes(gzip.compress(text)[:-3])
     (folder / "d.txt").write_text("\n\n".join(parts[3]))
     # Endings in capitals, packed data under another name, and no ending.
     lines = [json.dumps({"text": text}) for text in parts[4]]
