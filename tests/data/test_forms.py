@@ -260,6 +260,16 @@ def test_forms_and_endings() -> None:
     assert why_not_text(("\x1f" + "ü" * 2**15).encode()[: 2**16]) is None
 
 
+def test_a_vocabulary_in_a_folder_is_no_corpus(tmp_path: Path) -> None:
+    words = {**{f"w{i}": i for i in range(9)}, "text": 9}
+    for content in (words, {f"w{i}": i for i in range(20_000)} | words):
+        (tmp_path / "encoder.json").write_text(json.dumps(content))
+        (tmp_path / "a.jsonl").write_bytes(LINES)
+        found = find_inputs([tmp_path])
+        assert [path.name for path in found] == ["a.jsonl"]
+        assert found.left_out["other endings"]["count"] == 1
+
+
 def test_a_text_that_quotes_an_object_is_text(tmp_path: Path) -> None:
     text = '{"a": 1}\nis an object of JSON.'
     for name in ("a.txt", "a", "a.md"):

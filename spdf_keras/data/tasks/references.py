@@ -12,20 +12,17 @@ from pathlib import Path
 from spdf_keras.data.corpus import open_text
 from spdf_keras.data.forms import STRUCTURED, ending, form_of
 from spdf_keras.data.streams import split_lines
+from spdf_keras.data.tasks.columns import (
+    OUTPUTS,
+    REFERENCES,
+    TABLES,
+    is_header,
+    read_columns,
+)
 from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
 
 Lines = list[str]
-
-_TABLES = (".csv", ".tsv")
-# Names of columns that e2e-metrics knows, without an `s` at their end.
-_SOURCES = re.compile(
-    "mr|src|source|meaning(?: rep(?:resentation)?)?|da|dial(?:ogue)? act"
-)
-_OUTPUTS = re.compile(
-    "out(?:put)?|ref(?:erence)?|sys(?:tem)?(?: (?:out(?:put)?|ref(?:erence)?))?"
-)
-_REFERENCES = re.compile("trg|tgt|target|ref(?:erence)?|human(?: ref(?:erence)?)?")
 
 
 def read_plain(path: str | Path) -> Lines:
@@ -42,7 +39,7 @@ def read_plain(path: str | Path) -> Lines:
         form = form_of(start)
         if form != "text":
             name = {"json lines": "JSON lines", "markup": "xml"}.get(form, "JSON")
-        elif lines and _is_header(lines[0]):
+        elif lines and is_header(lines[0]):
             name = "a table"
     if name:
         raise InputError(
@@ -70,8 +67,8 @@ def read_hypotheses(path: str | Path) -> Lines:
     Raises:
         InputError: If the file cannot be read, is empty, or is in another form.
     """
-    if ending(path) in _TABLES:
-        lines = [text for _, text in _read_columns(path, _OUTPUTS, "output")]
+    if ending(path) in TABLES:
+        lines = [text for _, text in read_columns(path, OUTPUTS)]
     else:
         lines = read_plain(path)
     if not lines:
@@ -110,11 +107,11 @@ def check_order(hypotheses: str | Path, references: Sequence[str | Path]) -> Non
         InputError: If outputs would be scored against the references of others.
     """
     if len(references) != 1 or not {ending(hypotheses), ending(references[0])} <= {
-        *_TABLES
+        *TABLES
     }:
         return
-    sources = [source for source, _ in _read_columns(hypotheses, _OUTPUTS, "output")]
-    rows = _read_columns(references[0], _REFERENCES, "ref")
+    sources = [source for source, _ in read_columns(hypotheses, OUTPUTS)]
+    rows = read_columns(references[0], REFERENCES)
     others = [source for source, _ in groupby(source for source, _ in rows)]
     if sources != others and sorted(sources) == sorted(others):
         place = next(i for i, s in enumerate(sources) if s != others[i])
@@ -123,67 +120,6 @@ def check_order(hypotheses: str | Path, references: Sequence[str | Path]) -> Non
             f"order. Received: '{sources[place]}' and '{others[place]}' at item "
             f"{place + 1}."
         )
-
-
-def _read_columns(
-    path: str | Path, wanted: re.Pattern[str], example: str
-) -> list[tuple[str, str]]:
-    """The input, empty where there is no such column, and the text of each row."""
-    table = read_table(path, lambda header: bool(_column(header, wanted, path)))
-    column = _column(table.header, wanted, path)
-    if column is None:
-        raise InputError(
-            f"'{path}' must start with a header that names its columns, such as "
-            f"`MR,{example}`; name a file of plain lines .txt. Received: "
-            f"{','.join(table.header)!r}."
-        )
-    source, text = column
-    found = []
-    for line, row in table.rows:
-        if len(row) != len(table.header):
-            raise InputError(
-                f"'{path}', line {line}: a row must have {len(table.header)} fields as "
-                f"the header has. Received: {len(row)}."
-            )
-        words = " ".join(split_lines(row[text]))  # a line break inside is a blank
-        found.append((row[source].strip() if source is not None else "", words))
-    if source is None and example == "ref":
-        raise InputError(
-            f"'{path}' must have a column `MR`, by which references of one item are "
-            f"told. Received: {','.join(table.header)!r}."
-        )
-    return found
-
-
-def _column(
-    header: Sequence[str], wanted: re.Pattern[str], path: str | Path
-) -> tuple[int | None, int] | None:
-    """The columns of inputs and of texts, or None if there is no text."""
-    names = [re.sub(r"[\s_.-]+", " ", name.lower()).strip() for name in header]
-    texts = [i for i, name in enumerate(names) if _is_called(name, wanted)]
-    sources = [i for i, name in enumerate(names) if _is_called(name, _SOURCES)]
-    if len(texts) > 1 or len(sources) > 1:
-        raise InputError(
-            f"'{path}' must have one column of inputs and one of texts. Received: "
-            f"{','.join(header)!r}."
-        )
-    return (sources[0] if sources else None, texts[0]) if texts else None
-
-
-def _is_called(name: str, wanted: re.Pattern[str]) -> bool:
-    return bool(wanted.fullmatch(name) or wanted.fullmatch(name.removesuffix("s")))
-
-
-def _is_header(line: str) -> bool:
-    """Whether a line names a column of inputs and one of texts."""
-    for delimiter in ",;\t":
-        names = [name.strip("\"' ").lower() for name in line.split(delimiter)]
-        has_text = any(
-            _is_called(n, _OUTPUTS) or _is_called(n, _REFERENCES) for n in names
-        )
-        if has_text and any(_is_called(name, _SOURCES) for name in names):
-            return True
-    return False
 
 
 def read_references(
@@ -205,14 +141,14 @@ def read_references(
             numbers of lines or items differ.
     """
     names = " ".join(f"'{path}'" for path in paths)
-    is_table = any(ending(path) in _TABLES for path in paths)
+    is_table = any(ending(path) in TABLES for path in paths)
     if is_table and len(paths) > 1:
         raise InputError(
             f"A table of references must be given alone. Received: {names}."
         )
     files = [] if is_table else [read_plain(path) for path in paths]
     if is_table:
-        rows = groupby(_read_columns(paths[0], _REFERENCES, "ref"), lambda row: row[0])
+        rows = groupby(read_columns(paths[0], REFERENCES), lambda row: row[0])
         found = [[text for _, text in item if text.strip()] for _, item in rows]
     elif len(files) == 1:
         found = _blocks(files[0], items)
@@ -285,7 +221,7 @@ def read_parts(path: str | Path, items: int) -> Lines:
     if "\t" in first:
         header, *rows = [line.split("\t") for line in lines]
         parts = _part_column(path, header, rows)
-    elif ending(path) in _TABLES or "part" in _names(first):
+    elif ending(path) in TABLES or "part" in _names(first):
         table = read_table(path, lambda names: "part" in names)
         parts = _part_column(path, table.header, [row for _, row in table.rows])
     else:
