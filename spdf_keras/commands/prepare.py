@@ -48,6 +48,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="share of documents to validate on (default: 0.01)",
     )
     parser.add_argument(
+        "--text-key",
+        default="text",
+        metavar="KEY",
+        help="the key of a document in JSON lines (default: text)",
+    )
+    parser.add_argument(
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
@@ -72,6 +78,7 @@ def run(args: Namespace) -> None:
             args.validation_fraction,
             args.on_error,
             report,
+            args.text_key,
         )
     counts = ("documents", "tokens", "sequences", "tokens_left_out")
     print_table(

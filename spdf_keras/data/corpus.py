@@ -88,6 +88,7 @@ class CorpusReader:
         files: As from `find_inputs`.
         on_error: `stop` refuses what cannot be used, `skip` leaves it out.
         mark: Where to go on: an earlier result of `mark`.
+        text_key: The key of a document in JSON lines.
 
     Raises:
         InputError: If a file cannot be read, or is in a form that cannot be used
@@ -99,11 +100,13 @@ class CorpusReader:
         files: Sequence[str | Path],
         on_error: str = "stop",
         mark: dict[str, Any] | None = None,
+        text_key: str = "text",
     ) -> None:
         if on_error not in ON_ERROR:
             known = ", ".join(ON_ERROR)
             raise InputError(f"`on_error` must be one of {known}. Received: {on_error}")
         self._files, self._skip = [Path(file) for file in files], on_error == "skip"
+        self._text_key = text_key
         mark = mark or {}
         self._sizes = [file.stat().st_size for file in self._files]
         # Of the next document: its file, its offset there, lines before it.
@@ -188,12 +191,11 @@ class CorpusReader:
             try:
                 if len(content) > _LONG_LINE_BYTES:
                     # Read through once before a piece is given away.
-                    blank = 0 == sum(
-                        not _is_blank(p) for p in json_text_pieces(content)
-                    )
-                    pieces: Iterable[str] = json_text_pieces(content)
+                    found = json_text_pieces(content, self._text_key)
+                    blank = 0 == sum(not _is_blank(piece) for piece in found)
+                    pieces: Iterable[str] = json_text_pieces(content, self._text_key)
                 else:
-                    text = _text_of(content)
+                    text = _text_of(content, self._text_key)
                     blank = _is_blank(text)
                     pieces = cut(text)
             except ValueError as error:
@@ -259,20 +261,21 @@ class CorpusReader:
         self._left_out.clear()
 
 
-def _text_of(content: bytes) -> str:
+def _text_of(content: bytes, key: str) -> str:
     record = parse_json(content)
-    if not isinstance(record, dict) or "text" not in record:
-        raise ValueError("it has no `text`")
-    if not isinstance(record["text"], str):
-        raise ValueError("its `text` is not a string")
-    return record["text"]
+    if not isinstance(record, dict) or key not in record:
+        raise ValueError(f"it has no `{key}`")
+    text = record[key]
+    if not isinstance(text, str):
+        raise ValueError(f"its `{key}` is not a string")
+    return text
 
 
 def _is_blank(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError("its `text` has half a surrogate pair") from error
+        raise ValueError("its text has half a surrogate pair") from error
     return not text or text.isspace()
 
 

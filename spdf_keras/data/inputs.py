@@ -1,6 +1,7 @@
 """The files of a corpus: which ones names stand for, and how each is read."""
 
 import glob
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from spdf_keras.data.streams import split_lines
 from spdf_keras.errors import InputError
 
 _IN_FOLDERS = (*JSON_LINES, *TEXTS)
-_TEXT = re.compile(rb'"text"\s*:\s*"')
 
 
 class Inputs(list[Path]):
@@ -36,15 +36,20 @@ class Inputs(list[Path]):
         self.left_out = left_out
 
 
-def find_inputs(names: Iterable[str | Path], leave_out: Sequence[Path] = ()) -> Inputs:
+def find_inputs(
+    names: Iterable[str | Path],
+    leave_out: Sequence[Path] = (),
+    text_key: str = "text",
+) -> Inputs:
     """The files that names stand for, in the order in which they are read.
 
     Args:
         names: Files; folders, for the JSON lines and `.txt` files under them, packed
             or not, sorted by path; patterns such as `data/**/*.zst`. Under a folder,
             files with another ending are read if their content is JSON lines with a
-            `text`. What is hidden is read where a name asks for it.
+            text. What is hidden is read where a name asks for it.
         leave_out: Folders whose files are no input, such as the output.
+        text_key: The key of a document in JSON lines.
 
     Raises:
         InputError: If a name stands for no file, a file is given twice, or is of a
@@ -67,7 +72,7 @@ def find_inputs(names: Iterable[str | Path], leave_out: Sequence[Path] = ()) -> 
     for name in names:
         files = [
             file
-            for file in _files(Path(name), left_out, is_outside)
+            for file in _files(Path(name), left_out, is_outside, text_key)
             if not is_outside(file)
         ]
         if not files:
@@ -98,13 +103,16 @@ def _check_input(file: Path) -> None:
 
 
 def _files(
-    name: Path, left_out: LeftOut, is_outside: Callable[[Path], bool]
+    name: Path,
+    left_out: LeftOut,
+    is_outside: Callable[[Path], bool],
+    text_key: str,
 ) -> list[Path]:
     name = name.absolute()
     if name.is_dir():
         files = []
         for path in files_under(name, left_out, is_outside):
-            if ending(path) in _IN_FOLDERS or _holds_documents(path):
+            if ending(path) in _IN_FOLDERS or _holds_documents(path, text_key):
                 files.append(path)
             else:
                 left_out.add("other endings", path)
@@ -128,13 +136,14 @@ def _is_json(path: Path) -> bool:
     return form_of_head(head_of(path)).startswith("json")
 
 
-def _holds_documents(path: Path) -> bool:
-    """Whether a file of any name is JSON lines, the first of them with a `text`."""
+def _holds_documents(path: Path, text_key: str) -> bool:
+    """Whether a file of any name is JSON lines, the first of them with a text."""
     head = head_of(path)
     if why_not_text(head) or form_of_head(head) != "json lines":
         return False
     # Not any key: a vocabulary is an object too, with a number for each word.
-    return bool(_TEXT.search(head.lstrip().splitlines()[0]))
+    text = re.escape(json.dumps(text_key, ensure_ascii=False).encode()) + rb'\s*:\s*"'
+    return bool(re.search(text, head.lstrip().splitlines()[0]))
 
 
 def corpus_form(path: Path) -> str:

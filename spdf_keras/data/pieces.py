@@ -68,12 +68,16 @@ def cut(text: str, max_run: int = MAX_RUN_CHARACTERS) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def json_text_pieces(line: bytes) -> Iterator[str]:
-    """Yields the `text` of a long JSON line as pieces, in little more memory.
+def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
+    """Yields the text of a long JSON line as pieces, in little more memory.
+
+    Args:
+        line: The line.
+        text_key: The key of the text.
 
     Raises:
         ValueError: As `cut`, or if the line is no JSON object with a string
-            `text`; it says what is wrong. Pieces may have come before that.
+            under the key; it says what is wrong. Pieces may have come before that.
     """
     spans: list[tuple[int, int]] = []
 
@@ -89,12 +93,13 @@ def json_text_pieces(line: bytes) -> Iterator[str]:
     place = None
     for key, value in record.items() if isinstance(record, dict) else ():
         start, stop = spans[int(key)]
-        if stop - start < 64 and read(start + 1, stop - 1) == "text":
+        is_short = stop - start < 64 + 6 * len(text_key)
+        if is_short and read(start + 1, stop - 1) == text_key:
             place = value
     if place is None:
-        raise ValueError("it has no `text`")
+        raise ValueError(f"it has no `{text_key}`")
     if not isinstance(place, str):
-        raise ValueError("its `text` is not a string")
+        raise ValueError(f"its `{text_key}` is not a string")
     start, end = spans[int(place)]
     start, end = start + 1, end - 1
     rest = ""

@@ -47,6 +47,7 @@ def prepare(
     validation_fraction: float = 0.01,
     on_error: str = "stop",
     report: Report | None = None,
+    text_key: str = "text",
 ) -> dict[str, Any]:
     """Tokenises a corpus, packs it and writes it as shards.
 
@@ -64,6 +65,7 @@ def prepare(
         validation_fraction: Share of documents to validate on, in `[0, 1)`.
         on_error: `stop` or `skip`.
         report: Gets the counts after each chunk, for a progress display.
+        text_key: The key of a document in JSON lines.
 
     Returns:
         The index: counts, checksums, context length, tokenizer fingerprint.
@@ -75,12 +77,13 @@ def prepare(
     _check(context_length, validation_fraction)
     folder = Path(folder)
     work = _unfinished(folder)
-    files = find_inputs(inputs, leave_out=[folder, work])
+    files = find_inputs(inputs, [folder, work], text_key)
     settings = {
         "inputs": fingerprint_files(files),
         "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer.fingerprint,
         "context_length": context_length,
         "validation_fraction": validation_fraction,
+        **({} if text_key == "text" else {"text_key": text_key}),
     }
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     done = find_finished(folder, fingerprint)
@@ -90,14 +93,14 @@ def prepare(
     _check_empty(folder)
     journal = Journal(work, settings)
     state = journal.read()
-    reader = CorpusReader(files, on_error, state.get("reader"))
+    reader = CorpusReader(files, on_error, state.get("reader"), text_key)
     shards = work / "shards"
     if state:
         tokenizer = Tokenizer.load(shards / "tokenizer")
     else:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(tokenizer, int):
-            sample = training_sample(files, TRAINING_BYTES, on_error)
+            sample = training_sample(files, TRAINING_BYTES, on_error, text_key)
             tokenizer = Tokenizer.train(sample, tokenizer)
         shards.mkdir(parents=True)
         tokenizer.save(shards / "tokenizer")
@@ -179,7 +182,10 @@ def write_shards(
 
 
 def training_sample(
-    files: Sequence[Path], limit_bytes: int, on_error: str = "stop"
+    files: Sequence[Path],
+    limit_bytes: int,
+    on_error: str = "stop",
+    text_key: str = "text",
 ) -> Iterator[str]:
     """Yields the first documents of each file, the same bytes of each.
 
@@ -187,7 +193,7 @@ def training_sample(
     """
     for index, file in enumerate(files):
         share = limit_bytes // (len(files) - index)
-        for piece in CorpusReader([file], on_error).pieces():
+        for piece in CorpusReader([file], on_error, text_key=text_key).pieces():
             if share <= 0:
                 break
             yield piece.text

@@ -338,3 +338,23 @@ def test_memory_stays_below_a_gigabyte(tmp_path: Path, name: str, kind: str) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     print(name, kind, done.stdout)
     assert int(done.stdout) < 10**9 / 1024
+
+
+def test_the_text_may_have_another_key(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": 7, "inhált": text}) for text in TEXTS[:99]]
+    # One is beyond what is parsed at once, and one is no document.
+    lines[5:5] = [json.dumps({"inhált": "word " * 900_000}), '{"text": "a"}']
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text(
+        "\n".join(json.dumps(json.loads(x), ensure_ascii=False) for x in lines)
+    )
+    (tmp_path / "in" / "b.json").write_text("\n".join(lines[:4]))
+    inputs, out = [tmp_path / "in" / "a"], tmp_path / "out"
+    with pytest.raises(InputError, match="line 7: it has no `inhált`"):
+        prepare(inputs, TOKENIZER, 16, out, 0, text_key="inhált")
+    with pytest.raises(InputError, match="was begun with other text key"):
+        prepare(inputs, TOKENIZER, 16, out, 0, "skip")
+    index = prepare(inputs, TOKENIZER, 16, out, 0, "skip", text_key="inhált")
+    assert index["splits"]["train"]["documents"] == 100
+    with pytest.raises(InputError, match="is not empty: choose another"):
+        prepare(inputs, TOKENIZER, 16, out, 0, "skip")
