@@ -93,13 +93,10 @@ def _check_input(file: Path) -> None:
             f"Cannot read '{file}': it is neither a file nor a folder, and a corpus "
             "is read more than once."
         )
-    name = STRUCTURED.get(ending(file))
-    if name and ending(file) not in JSON_LINES and not _is_json(file):
-        raise InputError(
-            f"Cannot read '{file}': a corpus is JSON lines (.jsonl) or text (.txt), "
-            f"and its name says {name}. Turn it into one of them, or give it the name "
-            "of what it is."
-        )
+    if ending(file) in STRUCTURED and ending(file) not in JSON_LINES:
+        reason = _why_not_by_name(file, form_of_head(head_of(file)))
+        if reason:
+            raise InputError(f"Cannot read '{file}': {reason}.")
 
 
 def _files(
@@ -132,8 +129,15 @@ def _files(
     return [name] if name.exists() else []
 
 
-def _is_json(path: Path) -> bool:
-    return form_of_head(head_of(path)).startswith("json")
+def _why_not_by_name(path: Path, form: str) -> str | None:
+    """Why a name is not that of a corpus, unless its content is JSON."""
+    name = STRUCTURED.get(ending(path))
+    if name is None or ending(path) in JSON_LINES or form.startswith("json"):
+        return None
+    return (
+        f"a corpus is JSON lines (.jsonl) or text (.txt), and its name says {name}; "
+        "turn it into one of them, or give it the name of what it is"
+    )
 
 
 def _holds_documents(path: Path, text_key: str) -> bool:
@@ -156,6 +160,8 @@ def corpus_form(path: Path) -> str:
     binary, form = why_not_text(head), form_of_head(head)
     if binary:
         raise ValueError(f"it is {binary}")
+    if by_name := _why_not_by_name(path, form):
+        raise ValueError(by_name)
     if form in ("json array", "json"):
         what = "one JSON array" if form == "json array" else "one JSON object"
         raise ValueError(f"it is {what} and not JSON lines, an object on each line")

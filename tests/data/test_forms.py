@@ -150,6 +150,8 @@ def test_a_name_that_says_another_form_is_refused(tmp_path: Path, name: str) -> 
     (tmp_path / name).write_bytes(packed)
     with pytest.raises(InputError, match=r"a corpus is JSON lines \(.jsonl\) or text"):
         find_inputs([tmp_path / name])
+    with pytest.raises(InputError, match=r"a corpus is JSON lines \(.jsonl\) or text"):
+        list(read_documents([tmp_path / name]))  # as `study.corpus` is read
     (tmp_path / "b.txt").write_text("text")
     found = find_inputs([tmp_path])
     assert [path.name for path in found] == ["b.txt"]

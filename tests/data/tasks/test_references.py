@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from spdf_keras.cli import main
 from spdf_keras.data.tasks.references import (
     read_hypotheses,
     read_lines,
@@ -155,3 +156,15 @@ def test_prompts_that_are_none_are_refused(tmp_path: Path) -> None:
     path.write_text('MR\n"name[A]"\n')
     with pytest.raises(InputError, match="Received: a csv by its name"):
         read_prompts(path)
+
+
+def test_the_command_names_the_line_that_is_no_prompt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = write(tmp_path, "a\u2028b\n\nc\n")
+    assert main(["generate", str(tmp_path), "--input", str(path)]) == 2
+    assert "file0', line 2: every prompt must be" in capsys.readouterr().err
+    # Two prompts are two, and then it is the run that is not there.
+    (path,) = write(tmp_path, "a\u2028b\nc\x85\n\n")
+    assert main(["generate", str(tmp_path / "none"), "--input", str(path)]) == 2
+    assert "No run in" in capsys.readouterr().err
