@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from spdf_keras.errors import InputError
+
 
 class LeftOut(dict[str, dict[str, Any]]):
     """For each reason, how many files were left out and which was the first."""
@@ -13,6 +15,18 @@ class LeftOut(dict[str, dict[str, Any]]):
         """Counts a file or folder."""
         found = self.setdefault(reason, {"count": 0, "first": str(path)})
         found["count"] += 1
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """What is in a folder, sorted.
+
+    Raises:
+        InputError: If the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"Cannot read '{folder}': {error.strerror}.") from error
 
 
 def files_under(
@@ -31,13 +45,16 @@ def files_under(
         left_out: Counts what is left out.
         is_outside: Says of a file or folder that it is none of the input, without
             counting it.
+
+    Raises:
+        InputError: If a folder cannot be read.
     """
     found: list[Path] = []
     links: list[Path] = []
     seen = {os.path.realpath(folder)}
 
     def visit(inner: Path) -> None:
-        for path in sorted(inner.iterdir()):
+        for path in entries_of(inner):
             if is_outside(path):
                 continue
             if path.name.startswith("."):

@@ -8,7 +8,7 @@ import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -230,6 +230,23 @@ def test_links_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
         find_inputs([corpus / "in" / "a.txt", corpus / "again.txt"])
     with pytest.raises(InputError, match="a.txt' is given twice"):
         find_inputs([corpus / "in" / "a.txt", f"{corpus}/in/../in/a.txt"])
+
+
+def test_a_folder_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "locked").mkdir()
+    whole = Path.iterdir
+
+    def guarded(folder: Path) -> Iterator[Path]:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return whole(folder)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    with pytest.raises(InputError, match="Cannot read '.*locked': Permission denied"):
+        find_inputs([tmp_path])
 
 
 def test_what_cannot_be_read_twice_is_no_corpus(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spdf_keras.data.corpus import open_text
+from spdf_keras.data.folders import entries_of
 from spdf_keras.data.streams import PACKED_SUFFIXES, split_lines
 from spdf_keras.errors import InputError
 
@@ -52,8 +53,9 @@ def find_file(
 def _in_any_case(path: Path) -> Path | None:
     if path.is_file() or not path.parent.is_dir():
         return path if path.is_file() else None
-    others = [p for p in path.parent.iterdir() if p.name.lower() == path.name.lower()]
-    return next((other for other in sorted(others) if other.is_file()), None)
+    name = path.name.lower()
+    others = (p for p in entries_of(path.parent) if p.name.lower() == name)
+    return next((other for other in others if other.is_file()), None)
 
 
 class Table(NamedTuple):
