@@ -74,7 +74,10 @@ _NOTICE = re.compile(
     | (?:register|sign\ (?:in|up)|log\ ?in)\b.*
       \bto\ (?:read|view|access|continue\ reading)
     | (?:sign\ in|log\ in|register|subscribe)\ to\ continue$
-    | (?:subscribers|members)[-\ ]only
+    | (?:subscribers|members)[-\ ]only | (?:your|of)\ (?:\w+\ )?free\ (?:article|stor)
+    | this\ (?:content|article|story|page)\ is\ (?:only\ )?(?:for|available|reserved)
+    | become\ a\ (?:member|subscriber)\ | create\ (?:a\ free|an)\ account
+    | start\ your\ (?:free\ )?trial | unlock\ (?:this|unlimited|full) | paywall
     | (?:only\ )?(?:available|for)\ (?:to\ )?subscribers
     | (?:enable|turn\ on|requires?)\ (?:javascript|cookies)
     | javascript\ (?:is|and)\b

@@ -163,7 +163,7 @@ def test_decoding_leaves_the_room_that_fine_tuning_had() -> None:
         )
 
 
-PAGE = "To keep on, choose a plan.\n\nYou have read your free articles this month."
+PAGE = "To keep on, choose a plan.\n\nYou have read all that you may this month."
 ARTICLES = [
     f"The council of town {n} opened a bridge.\n\nIt is long." for n in range(9)
 ]
@@ -233,6 +233,8 @@ def test_nothing_but_errors_is_refused_with_the_reason(tmp_path: Path) -> None:
         "To continue reading this article, please register.",
         "Please enable JavaScript and cookies to continue",
         "You don't have permission to access this page on this server.",
+        "You have reached your limit of free articles.",
+        "This content is for our paying members.",
         "Are you a robot?",
     ],
 )
