@@ -31,6 +31,8 @@ _PLACE = re.compile(
     r"|(?<=[A-Za-z\u0430-\u044f\u3041-\u3096\u4e00-\u9fa5\uac00-\ud7a3])"
     r"[!-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]"
 )
+# Python refuses integers of more than 4,300 digits, and nobody asks for them here.
+_DECODER = json.JSONDecoder(parse_int=float)
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 # Before these bytes no escape, surrogate pair or character of UTF-8 is cut.
 _JSON_PLACE = re.compile(rb"[ \xc2-\xf4]")
@@ -120,8 +122,7 @@ def parse_json(content: bytes) -> object:
         ValueError: If it is neither; it says which.
     """
     try:
-        # Python refuses integers of more than 4,300 digits; nobody asks for them here.
-        return json.loads(content.decode("utf-8"), parse_int=float)
+        return _DECODER.decode(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8: {error.reason} at byte {error.start}"
         raise ValueError(reason) from error

@@ -76,7 +76,7 @@ _NOTICE = re.compile(
     | (?:sign\ in|log\ in|register|subscribe)\ to\ continue$
     | (?:subscribers|members)[-\ ]only | (?:your|of)\ (?:\w+\ )?free\ (?:article|stor)
     | this\ (?:content|article|story|page)\ is\ (?:only\ )?(?:for|available|reserved)
-    | become\ a\ (?:member|subscriber)\ | create\ (?:a\ free|an)\ account
+    | become\ a\ (?:member|subscriber)(?:\ to\b|$) | create\ (?:a\ free|an)\ account
     | start\ your\ (?:free\ )?trial | unlock\ (?:this|unlimited|full) | paywall
     | (?:only\ )?(?:available|for)\ (?:to\ )?subscribers
     | (?:enable|turn\ on|requires?)\ (?:javascript|cookies)
