@@ -136,6 +136,8 @@ INPUTS = ["name[A], area[riverside]", "food[yes]", 'name["Eagle"]']
         ("a.csv", {}),
         ("a.CSV", {"quoting": csv.QUOTE_ALL, "lineterminator": "\r\r\n"}),
         ("a.tsv", {"delimiter": "\t"}),
+        ("a.tsv", {"delimiter": "\t", "quoting": csv.QUOTE_ALL}),
+        ("a.csv", {"delimiter": ";", "quoting": csv.QUOTE_ALL}),
         ("a.csv", {"delimiter": ";", "lineterminator": "\n\n"}),
         ("a.csv.bz2", {"delimiter": "\t"}),
     ],

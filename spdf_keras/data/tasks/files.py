@@ -84,11 +84,17 @@ def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Tabl
     """
     lines = split_lines(open_text(path), keep_ends=True)
     for delimiter in _DELIMITERS:
-        rows = _rows(path, lines, delimiter)
-        header = [name.strip() for name in next(rows, (0, []))[1]]
-        if is_header([name.lower() for name in header]):
-            return Table(header, rows)
-    rows = _rows(path, lines, _DELIMITERS[0])
+        try:
+            table = _table(path, lines, delimiter)
+        except InputError:  # names in quotes, with another character between them
+            continue
+        if is_header([name.lower() for name in table.header]):
+            return table
+    return _table(path, lines, _DELIMITERS[0])
+
+
+def _table(path: str | Path, lines: list[str], delimiter: str) -> Table:
+    rows = _rows(path, lines, delimiter)
     return Table([name.strip() for name in next(rows, (0, []))[1]], rows)
 
 

@@ -263,6 +263,7 @@ BLANKS = [
     "\n\narticle,summary\r\n  \r\nNews 1,Sum 1\r\n,\r\nNews 2,Sum 2\r\n\r\n\r\n",
     "\ufeffarticle,summary\r\r\nNews 1,Sum 1\r\r\nNews 2,Sum 2\r\r\n",
     "article;summary\nNews 1;Sum 1\n;\nNews 2;Sum 2",
+    '"article";"summary"\n"News 1";"Sum 1"\n"News 2";"Sum 2"\n',
     "summary\tid\tArticle\nSum 1\t1\tNews 1\nSum 2\t2\tNews 2\n",
     '"article","summary"\r"News 1","Sum 1"\r"News 2","Sum 2"\r',
 ]
