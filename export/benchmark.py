@@ -155,7 +155,7 @@ def artefact_kind(path: str | Path) -> str:
         InputError: If it is none that can be measured.
     """
     path = Path(path)
-    if path.is_file() and path.suffix == ".tflite":
+    if path.is_file() and path.suffix.lower() == ".tflite":
         return "tflite"
     if (path / "artefact.json").is_file():
         programs = json.loads((path / "artefact.json").read_text())["programs"]

@@ -439,7 +439,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             of a wrong type or out of range.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
         tables = tomllib.loads(text)
     except OSError as error:
         message = f"Cannot read the config file '{path}': {error.strerror}."

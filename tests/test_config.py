@@ -94,6 +94,16 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "bad.toml")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
+def test_a_byte_order_mark_and_other_line_ends_change_nothing(
+    tmp_path: Path, end: str
+) -> None:
+    lines = ["[train]", "learning_rate = 0.5", "", "[model]", 'preset = "gpt_nano"']
+    (tmp_path / "a.toml").write_bytes(("\ufeff" + end.join(lines)).encode())
+    config = load_config(tmp_path / "a.toml")
+    assert config.train.learning_rate == 0.5 and config.model.hidden_dim == 128
+
+
 def test_20_tokens_per_parameter_are_the_default() -> None:
     model = GPTConfig(1, 1, 8, vocabulary_size=10, max_sequence_length=4)
     train = TrainConfig(batch_size=2, warmup_tokens=17)

@@ -31,11 +31,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from spdf_keras.config import config_from_tables
     from spdf_keras.console import load_tensorflow, print_json
-    from spdf_keras.data.corpus import open_text
+    from spdf_keras.data.tasks.references import read_prompts
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.errors import InputError
 
-    texts = args.prompt or open_text(args.input).splitlines()
+    texts = args.prompt or read_prompts(args.input)
     if not texts or not all(text.strip() for text in texts):
         raise InputError("Every prompt must be a line of text. Received: an empty one.")
     source = open_run(args.run_folder)

@@ -1,9 +1,10 @@
 """Turns a corpus into packed token shards for pre-training.
 
 JSON lines (.jsonl, the Pile's layout: each line an object with `text`) or plain
-text (documents are blocks between blank lines), packed as .gz or .zst or not, in
-files, folders or patterns. A tokenizer is read from a folder (vocab.json and
-merges.txt, or encoder.json and vocab.bpe) or trained on the corpus itself.
+text (documents are blocks between blank lines), packed with gzip, bzip2, xz or zstd
+or not, in files, folders or patterns. Hidden files are left out and counted. A
+tokenizer is read from a folder (vocab.json and merges.txt, or encoder.json and
+vocab.bpe) or trained on the corpus itself.
 
 Started again after it was stopped, it goes on where it was.
 """
@@ -20,7 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="a file, folder or pattern of .jsonl or .txt, alone or with .gz or .zst",
+        help="a file, folder or pattern of .jsonl or .txt, alone or with .gz, .bz2, "
+        ".xz or .zst",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -46,11 +48,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="share of documents to validate on (default: 0.01)",
     )
     parser.add_argument(
+        "--text-key",
+        default="text",
+        metavar="KEY",
+        help="the key of a document in JSON lines (default: text)",
+    )
+    parser.add_argument(
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
-        help="a line that cannot be used: name it and stop, or leave it out and "
-        "count it (default: stop)",
+        help="a line or file that cannot be used: name it and stop, or leave it out "
+        "and count it (default: stop)",
     )
     add_json(parser)
 
@@ -70,6 +78,7 @@ def run(args: Namespace) -> None:
             args.validation_fraction,
             args.on_error,
             report,
+            args.text_key,
         )
     counts = ("documents", "tokens", "sequences", "tokens_left_out")
     print_table(
@@ -84,7 +93,10 @@ def run(args: Namespace) -> None:
     if index["corpus"]["empty_documents"]:
         say(f"Left out as empty: {index['corpus']['empty_documents']:,} documents.")
     for kind, found in index["corpus"]["skipped"].items():
-        lines = f"{found['count']:,} lines ({kind})"
-        say(f"Left out: {lines}, the first of them {found['first']}.")
+        count = f"{found['count']:,} {found.get('unit', 'lines')} ({kind})"
+        say(f"Left out: {count}, the first of them {found['first']}.")
+    for reason, found in index["corpus"].get("files_left_out", {}).items():
+        count = f"{found['count']:,} files or folders ({reason})"
+        say(f"Not read: {count}, the first of them '{found['first']}'.")
     if args.json:
         print_json(index)

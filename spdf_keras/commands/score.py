@@ -2,7 +2,9 @@
 
 References are one file with blank-line-separated blocks, a block per output, or
 several files with a line per output each, in which an empty line is a missing
-reference. Every line of the outputs counts, an empty one too.
+reference. Every line of the outputs counts, an empty one too. Tables (.csv, .tsv) are
+read by their header, as e2e-metrics does: `MR,output`, and `MR,ref` with the references
+of one input in rows that follow each other.
 
 Scores are in the units of the official programs, which are named below the table
 with their conditions: BLEU is a fraction for E2E and percent elsewhere.
@@ -59,6 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table, say
     from spdf_keras.data.tasks.references import (
+        check_order,
         read_hypotheses,
         read_parts,
         read_references,
@@ -73,6 +76,7 @@ def run(args: Namespace) -> None:
     protocol = args.protocol or DEFAULT_PROTOCOL[args.task]
     hypotheses = read_hypotheses(args.hypotheses)
     references = read_references(args.references, len(hypotheses))
+    check_order(args.hypotheses, args.references)
     parts = read_parts(args.parts, len(hypotheses)) if args.parts else None
     if len(hypotheses) > _MANY:
         say(f"scoring {len(hypotheses)} outputs as {protocol} does")

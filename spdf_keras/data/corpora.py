@@ -9,6 +9,7 @@ from spdf_keras.data.restaurants import (
     write_csv,
 )
 from spdf_keras.data.tasks.e2e import FILES, find_split
+from spdf_keras.data.tasks.files import find_file
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 
@@ -40,10 +41,9 @@ class Corpora:
         """
         for split in ("train", "validation"):
             find_split(folder, split)
-        for name in _WIKITEXT:
-            for candidate in (Path(folder) / name, Path(folder) / f"{name}.gz"):
-                if candidate.is_file():
-                    return cls("WikiText-2 and E2E", candidate, Path(folder))
+        candidate = find_file(folder, [], _WIKITEXT)
+        if candidate:
+            return cls("WikiText-2 and E2E", candidate, Path(folder))
         raise InputError(
             f"No WikiText-2 in '{folder}': expected {_WIKITEXT[0]}, plain or .gz."
         )

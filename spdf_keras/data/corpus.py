@@ -1,15 +1,20 @@
 """Documents out of a corpus: JSON lines or plain text, packed or not.
 
-In `.jsonl` (or `.ndjson`), the Pile's layout, each line is an object whose `text`
-is a document. In every other file, documents are the blocks between blank lines,
-their lines without the spaces around them. Both may be packed, as `.gz` or `.zst`.
+In JSON lines (`.jsonl`, `.ndjson`, `.jsonlines`, `.jl`), the Pile's layout, each line
+is an object whose `text` is a document. In plain text, documents are the blocks
+between blank lines, their lines without the spaces around them. Endings count
+without case. A file with another ending, or none, is what its content says; where
+name and content contradict each other, it is refused. Both forms may be packed with
+gzip, bzip2, xz or zstd, which is told by the content too.
 """
 
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spdf_keras.data.forms import HEAD_BYTES, why_not_text
+from spdf_keras.data.inputs import corpus_form
+from spdf_keras.data.inputs import find_inputs as find_inputs
 from spdf_keras.data.pieces import (
     MAX_RUN_CHARACTERS,
     PIECE_CHARACTERS,
@@ -19,7 +24,6 @@ from spdf_keras.data.pieces import (
 )
 from spdf_keras.data.streams import (
     MAX_LINE_BYTES,
-    PACKED_SUFFIXES,
     DamageError,
     Line,
     Stream,
@@ -29,75 +33,22 @@ from spdf_keras.errors import InputError
 
 ON_ERROR = ("stop", "skip")
 
-_JSON_LINES = (".jsonl", ".ndjson")
-_IN_FOLDERS = (*_JSON_LINES, ".txt")
 # Longer JSON lines are never one string in memory.
 _LONG_LINE_BYTES = 2**22
 
 
-def find_inputs(
-    names: Iterable[str | Path], leave_out: Sequence[Path] = ()
-) -> list[Path]:
-    """The files that names stand for, in the order in which they are read.
-
-    Args:
-        names: Files; folders, for the `.jsonl`, `.ndjson` and `.txt` files under
-            them, packed or not, sorted by path; patterns such as `data/**/*.zst`.
-        leave_out: Folders whose files are no input, such as the output.
-
-    Raises:
-        InputError: If a name stands for no file, a file is given twice, or is
-            `.json`, of which there is no telling what a document is.
-    """
-    outside = [folder.absolute() for folder in leave_out]
-    found: dict[Path, None] = {}
-    for name in names:
-        files = [
-            file
-            for file in _files(Path(name))
-            if not any(file.is_relative_to(folder) for folder in outside)
-        ]
-        if not files:
-            raise InputError(
-                f"Cannot read '{name}': there is no such file, or no file in it ends "
-                f"in {', '.join(_IN_FOLDERS)}, alone or before .gz or .zst."
-            )
-        for file in files:
-            if file in found:
-                raise InputError(f"The file '{file}' is given twice.")
-            if _kind(file) == ".json":
-                raise InputError(
-                    f"Cannot read '{file}': a corpus is JSON lines (.jsonl) or text."
-                )
-            found[file] = None
-    return list(found)
-
-
-def _files(name: Path) -> list[Path]:
-    name = name.absolute()
-    if name.is_dir():
-        inside = sorted(path for path in name.rglob("*") if path.is_file())
-        return [path for path in inside if _kind(path) in _IN_FOLDERS]
-    if not name.exists() and glob.has_magic(str(name)):
-        matches = sorted(map(Path, glob.glob(str(name), recursive=True)))
-        return [path for path in matches if path.is_file()]
-    return [name] if name.exists() else []
-
-
-def _kind(path: Path) -> str:
-    packed = path.suffix in PACKED_SUFFIXES
-    return (path.with_suffix("") if packed else path).suffix
-
-
 def open_text(path: str | Path) -> str:
-    """Reads a UTF-8 file, unpacked where its name ends in `.gz` or `.zst`.
+    """Reads a UTF-8 file, unpacked where it is packed.
 
     Raises:
         InputError: If it is missing, cut, broken, or not UTF-8.
     """
     try:
         with Stream(path) as stream:
-            return b"".join(iter(stream.read, b"")).decode("utf-8-sig")
+            content = b"".join(iter(stream.read, b""))
+        if (binary := why_not_text(content[:HEAD_BYTES])) is not None:
+            raise InputError(f"'{path}' is not UTF-8 text: it is {binary}.")
+        return content.decode("utf-8-sig")
     except DamageError as error:
         raise InputError(f"'{path}' {error}.") from error
     except UnicodeDecodeError as error:
@@ -122,10 +73,14 @@ class CorpusReader:
 
     A line that cannot be used is refused, or left out and counted. It is one that
     is not UTF-8, is longer than 256 MiB, or holds a million characters without a
-    place to cut; in JSON lines also one that is no object with a string `text`;
-    and the last one of a packed file that is cut or broken, with which the file
-    ends. In plain text the document goes on without the line. What comes out of a
-    broken gzip stream before its end may be wrong: its only checksum is there.
+    place to cut; in JSON lines also one that is no object with a string `text`.
+    In plain text the document goes on without the line.
+
+    A file that cannot be used is refused too, before anything is read, or left out
+    and counted as a file: one that is neither text nor JSON lines, or not what its
+    name says. So is the rest of a packed file from where it is cut or broken; what
+    comes out of a broken gzip stream before its end may be wrong, as its only
+    checksum is there.
 
     Documents of spaces alone, or of nothing, are left out and counted.
 
@@ -133,6 +88,11 @@ class CorpusReader:
         files: As from `find_inputs`.
         on_error: `stop` refuses what cannot be used, `skip` leaves it out.
         mark: Where to go on: an earlier result of `mark`.
+        text_key: The key of a document in JSON lines.
+
+    Raises:
+        InputError: If a file cannot be read, or is in a form that cannot be used
+            and is not to be skipped.
     """
 
     def __init__(
@@ -140,11 +100,13 @@ class CorpusReader:
         files: Sequence[str | Path],
         on_error: str = "stop",
         mark: dict[str, Any] | None = None,
+        text_key: str = "text",
     ) -> None:
         if on_error not in ON_ERROR:
             known = ", ".join(ON_ERROR)
             raise InputError(f"`on_error` must be one of {known}. Received: {on_error}")
         self._files, self._skip = [Path(file) for file in files], on_error == "skip"
+        self._text_key = text_key
         mark = mark or {}
         self._sizes = [file.stat().st_size for file in self._files]
         # Of the next document: its file, its offset there, lines before it.
@@ -153,7 +115,9 @@ class CorpusReader:
         self._skipped: dict[str, dict[str, Any]] = {
             reason: dict(found) for reason, found in mark.get("skipped", {}).items()
         }
-        self._left_out: list[tuple[str, str]] = []  # after the mark
+        self._left_out: list[tuple[str, str, str]] = []  # after the mark
+        # How each file is read, or why it is not.
+        self._forms = [self._form(file) for file in self._files]
         self.file_bytes = sum(self._sizes[: self._place[0]])
 
     def mark(self) -> dict[str, Any]:
@@ -177,12 +141,30 @@ class CorpusReader:
         first, offset, line = self._place
         for index in range(first, len(self._files)):
             path = self._files[index]
-            read = self._read_json if _kind(path) in _JSON_LINES else self._read_text
-            with Stream(path, offset) as stream:
-                yield from read(index, self._lines(index, stream, line, offset))
+            form, reason = self._forms[index]
+            if reason:
+                self._left_out.append(("other form", f"'{path}': {reason}", "files"))
+            else:
+                is_json = form == "json lines"
+                read = self._read_json if is_json else self._read_text
+                with Stream(path, offset) as stream:
+                    yield from read(index, self._lines(index, stream, line, offset))
             self._advance(index + 1, 0, 0)
             offset = line = 0
             self.file_bytes = sum(self._sizes[: index + 1])
+
+    def _form(self, file: Path) -> tuple[str, str]:
+        try:
+            return corpus_form(file), ""
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            if not self._skip:
+                raise InputError(
+                    f"Cannot read '{file}': {error}. With `--on-error skip`, such "
+                    "files are left out and counted."
+                ) from error
+            return "", str(error)
 
     def _lines(
         self, index: int, stream: Stream, number: int, offset: int
@@ -198,7 +180,8 @@ class CorpusReader:
                 else:
                     yield line
         except DamageError as error:
-            self._leave_out(index, number + 1, "broken file", f"the file {error}")
+            reason = f"the file {error}"
+            self._leave_out(index, number + 1, "broken file", reason, "files")
 
     def _read_json(self, index: int, lines: Iterator[Line]) -> Iterator[Piece]:
         for number, end, content in lines:
@@ -208,12 +191,11 @@ class CorpusReader:
             try:
                 if len(content) > _LONG_LINE_BYTES:
                     # Read through once before a piece is given away.
-                    blank = 0 == sum(
-                        not _is_blank(p) for p in json_text_pieces(content)
-                    )
-                    pieces: Iterable[str] = json_text_pieces(content)
+                    found = json_text_pieces(content, self._text_key)
+                    blank = 0 == sum(not _is_blank(piece) for piece in found)
+                    pieces: Iterable[str] = json_text_pieces(content, self._text_key)
                 else:
-                    text = _text_of(content)
+                    text = _text_of(content, self._text_key)
                     blank = _is_blank(text)
                     pieces = cut(text)
             except ValueError as error:
@@ -258,38 +240,42 @@ class CorpusReader:
             self._advance(index + 1, 0, 0)
             yield Piece("\n".join(block), last=True)
 
-    def _leave_out(self, index: int, number: int, kind: str, reason: str) -> None:
+    def _leave_out(
+        self, index: int, number: int, kind: str, reason: str, unit: str = "lines"
+    ) -> None:
         place = f"'{self._files[index]}', line {number}"
         if not self._skip:
             raise InputError(
-                f"{place}: {reason}. With `--on-error skip`, such lines are left out "
+                f"{place}: {reason}. With `--on-error skip`, such {unit} are left out "
                 "and counted."
             )
-        self._left_out.append((kind, f"{place}: {reason}"))
+        self._left_out.append((kind, f"{place}: {reason}", unit))
 
     def _advance(self, *place: int) -> None:
         """Moves the mark, and counts what was left out on the way to it."""
         self._place = place
-        for kind, first in self._left_out:
-            found = self._skipped.setdefault(kind, {"count": 0, "first": first})
+        for kind, first, unit in self._left_out:
+            new = {"count": 0, "unit": unit, "first": first}
+            found = self._skipped.setdefault(kind, new)
             found["count"] += 1
         self._left_out.clear()
 
 
-def _text_of(content: bytes) -> str:
+def _text_of(content: bytes, key: str) -> str:
     record = parse_json(content)
-    if not isinstance(record, dict) or "text" not in record:
-        raise ValueError("it has no `text`")
-    if not isinstance(record["text"], str):
-        raise ValueError("its `text` is not a string")
-    return record["text"]
+    if not isinstance(record, dict) or key not in record:
+        raise ValueError(f"it has no `{key}`")
+    text = record[key]
+    if not isinstance(text, str):
+        raise ValueError(f"its `{key}` is not a string")
+    return text
 
 
 def _is_blank(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError("its `text` has half a surrogate pair") from error
+        raise ValueError("its text has half a surrogate pair") from error
     return not text or text.isspace()
 
 

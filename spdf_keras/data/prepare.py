@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.corpus import CorpusReader, Piece, find_inputs
+from spdf_keras.data.corpus import CorpusReader, Piece
+from spdf_keras.data.inputs import Inputs, find_inputs
 from spdf_keras.data.journal import (
     JOURNAL,
     Journal,
@@ -54,6 +55,7 @@ def prepare(
     validation_fraction: float = 0.01,
     on_error: str = "stop",
     report: Report | None = None,
+    text_key: str = "text",
 ) -> dict[str, Any]:
     """Tokenises a corpus, packs it and writes it as shards.
 
@@ -71,6 +73,7 @@ def prepare(
         validation_fraction: Share of documents to validate on, in `[0, 1)`.
         on_error: `stop` or `skip`.
         report: Gets the counts after each chunk, for a progress display.
+        text_key: The key of a document in JSON lines.
 
     Returns:
         The index: counts, checksums, context length, tokenizer fingerprint.
@@ -82,12 +85,13 @@ def prepare(
     """
     _check(context_length, validation_fraction)
     folder = Path(folder)
-    files = find_inputs(inputs, leave_out=[folder])
+    files = find_inputs(inputs, [folder], text_key)
     settings = {
         "inputs": fingerprint_files(files),
         "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer.fingerprint,
         "context_length": context_length,
         "validation_fraction": validation_fraction,
+        **({} if text_key == "text" else {"text_key": text_key}),
     }
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     done = find_finished(folder, fingerprint)
@@ -100,7 +104,7 @@ def prepare(
 
 
 def _prepare(
-    files: Sequence[Path],
+    files: Inputs,
     tokenizer: Tokenizer | int,
     folder: Path,
     settings: dict[str, Any],
@@ -110,13 +114,16 @@ def _prepare(
 ) -> dict[str, Any]:
     journal = Journal(folder, settings)
     state = journal.read()
-    reader = CorpusReader(files, on_error, state.get("reader"))
-    context_length = settings["context_length"]
+    text_key, context_length = (
+        settings.get("text_key", "text"),
+        settings["context_length"],
+    )
+    reader = CorpusReader(files, on_error, state.get("reader"), text_key)
     if state:
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
         if isinstance(tokenizer, int):
-            sample = training_sample(files, TRAINING_BYTES, on_error)
+            sample = training_sample(files, TRAINING_BYTES, on_error, text_key)
             tokenizer = Tokenizer.train(sample, tokenizer)
         tokenizer.save(folder / "tokenizer")
     assert isinstance(tokenizer, Tokenizer)
@@ -144,6 +151,7 @@ def _prepare(
         # Finishing does nothing that going on from here would not do again.
         save(mark)
         corpus = {"files": len(files), "bytes": writer.bytes, **mark}
+        corpus["files_left_out"] = files.left_out
         del corpus["place"]
         return _finish(
             writer, tokenizer, context_length, folder, corpus, prepared_from=fingerprint
@@ -201,7 +209,10 @@ def write_shards(
 
 
 def training_sample(
-    files: Sequence[Path], limit_bytes: int, on_error: str = "stop"
+    files: Sequence[Path],
+    limit_bytes: int,
+    on_error: str = "stop",
+    text_key: str = "text",
 ) -> Iterator[str]:
     """Yields the first documents of each file, the same bytes of each.
 
@@ -209,7 +220,7 @@ def training_sample(
     """
     for index, file in enumerate(files):
         share = limit_bytes // (len(files) - index)
-        for piece in CorpusReader([file], on_error).pieces():
+        for piece in CorpusReader([file], on_error, text_key=text_key).pieces():
             if share <= 0:
                 break
             yield piece.text
@@ -315,7 +326,7 @@ def _finish(
         raise InputError(
             f"The corpus is too short: {splits['train']['tokens']} "
             f"tokens do not fill one sequence of {context_length + 1}. "
-            "Give more text or a shorter context length."
+            f"Give more text or a shorter context length.{_left_out(corpus)}"
         )
     index = {
         "format": 1,
@@ -350,6 +361,14 @@ def _remove(folder: Path) -> None:
     names = [n for n in os.listdir(folder) if SHARD_NAME.fullmatch(n) or n == JOURNAL]
     for name in names:
         (folder / name).unlink()
+
+
+def _left_out(corpus: dict[str, Any]) -> str:
+    return "".join(
+        f" Left out: {found['count']} {found.get('unit', 'lines')} ({kind}), the "
+        f"first of them {found['first']}."
+        for kind, found in corpus.get("skipped", {}).items()
+    )
 
 
 def _check(context_length: int, validation_fraction: float) -> None:

@@ -242,7 +242,7 @@ def _curves(run: Run) -> tuple[Curve, Curve, bool]:
 
 
 def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
-    return tuple(map(_evaluation, sorted((folder / "evaluation").glob("*.json"))))
+    return tuple(map(_evaluation, sorted((folder / "evaluation").glob("[!.]*.json"))))
 
 
 def _evaluation(file: Path) -> Evaluation:

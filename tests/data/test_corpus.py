@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from spdf_keras.errors import InputError
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
     ".zst": zstd.compress,
 }
 DOCUMENT = st.text(min_size=1).filter(lambda text: not text.isspace())
@@ -36,7 +40,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("suffix", PACK)
-@given(documents=st.lists(DOCUMENT), end=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]))
+@given(
+    documents=st.lists(DOCUMENT),
+    end=st.sampled_from(["\n", "\r\n", "\r\r\n", "\r", "\n\n"]),
+)
 def test_json_lines_come_back(
     tmp_path_factory: pytest.TempPathFactory,
     suffix: str,
@@ -56,7 +63,7 @@ def test_json_lines_come_back(
             min_size=1,
         )
     ),
-    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    end=st.sampled_from(["\n", "\r\n", "\r\r\n", "\r"]),
 )
 def test_plain_text_comes_back(
     tmp_path_factory: pytest.TempPathFactory,

@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 import os
 import random
 import signal
@@ -60,15 +62,22 @@ def corpus(tmp_path: Path) -> Path:
     folder.mkdir()
     (tmp_path / "tokenizer").mkdir()
     TOKENIZER.save(tmp_path / "tokenizer")
-    parts = [TEXTS[i::4] for i in range(4)]
+    parts = [TEXTS[i::7] for i in range(7)]
     lines = [json.dumps({"text": text, "meta": {}}) for text in parts[0]]
     (folder / "a.jsonl.zst").write_bytes(zstd.compress("\n".join(lines).encode()))
     lines = [json.dumps({"text": text}) for text in parts[1]]
     lines[3:3] = ['{"text": ""}', "{}", "broken"]
     (folder / "b.jsonl").write_text("\r\n".join(lines), newline="")
     text = "\n\n".join(parts[2]).encode() + b"\n\nlost " * 300
-    (folder / "c.txt.gz").write_bytes(gzip.compress(text)[:-3])
+    (folder / "z.txt.gz").write_bytes(gzip.compress(text)[:-3])
     (folder / "d.txt").write_text("\n\n".join(parts[3]))
+    # Endings in capitals, packed data under another name, and no ending.
+    lines = [json.dumps({"text": text}) for text in parts[4]]
+    (folder / "e.JL.BZ2").write_bytes(bz2.compress("\r\r\n".join(lines).encode()))
+    (folder / "f.txt").write_bytes(lzma.compress("\n\n".join(parts[5]).encode()))
+    lines = [json.dumps({"text": text}) for text in parts[6]]
+    (folder / "g").write_text("\n".join(lines))
+    (folder / "._b.jsonl").write_text("hidden")
     return folder
 
 
@@ -91,6 +100,11 @@ def run(corpus: Path, tokenizer: str, out: Path, calls: int) -> int:
 def check_kills(corpus: Path, tokenizer: str, folder: Path, kills: int) -> None:
     """Kills one preparation again and again, at calls spread over all of it."""
     undisturbed, out = folder / "undisturbed", folder / "out"
+    (corpus / "h.jsonl").write_text('[\n{"text": "an array is no JSON lines"}\n]')
+    long: dict[int, int] = {zstd.CompressionParameter.window_log: 31}
+    pack = zstd.ZstdCompressor(options=long)
+    content = "\n\n".join(TEXTS[:50]).encode()
+    (corpus / "i.txt.zst").write_bytes(pack.compress(content) + pack.flush())
     calls = run(corpus, tokenizer, undisturbed, 0)
     expected = content_of(undisturbed)
     assert len([name for name in expected if name.startswith("train-")]) > 3
@@ -166,7 +180,10 @@ def test_every_document_is_in_the_shards_once_and_all_else_is_counted(
     counted = index["corpus"]
     skipped = {kind: found["count"] for kind, found in counted["skipped"].items()}
     assert skipped == {"no document": 2, "broken file": 1}
-    assert counted["empty_documents"] == 1 and counted["files"] == 4
+    assert counted["empty_documents"] == 1 and counted["files"] == 7
+    hidden = {"count": 1, "first": str(corpus / "._b.jsonl")}
+    assert counted["files_left_out"] == {"hidden": hidden}
+    assert counted["skipped"]["broken file"]["unit"] == "files"
     opened = Shards.open(out)
     opened.verify()
     documents, left_out = [], 0
@@ -181,7 +198,7 @@ def test_every_document_is_in_the_shards_once_and_all_else_is_counted(
     assert 290 < len(lost) <= 300
     assert len(set(documents)) == len(documents) >= 600 - left_out
     assert set(documents) <= set(TEXTS)
-    sizes = sum(file.stat().st_size for file in corpus.iterdir())
+    sizes = sum(file.stat().st_size for file in corpus.glob("[!.]*"))
     assert records[-1]["file_bytes"] == records[-1]["total_bytes"] == sizes
     assert records[-1]["bytes"] == counted["bytes"] > sum(map(len, TEXTS))
 
@@ -197,7 +214,9 @@ def test_a_finished_corpus_is_left_alone_and_another_is_refused(
     assert main(command) == 0
     captured = capsys.readouterr()
     assert "Left out: 2 lines (no document), the first of them '" in captured.err
+    assert "Left out: 1 files (broken file), the first of them '" in captured.err
     assert "Left out as empty: 1 documents." in captured.err
+    assert "Not read: 1 files or folders (hidden), the first of them '" in captured.err
     before = content_of(out)
     assert main(command) == 0 and content_of(out) == before
     assert capsys.readouterr().out == captured.out
@@ -238,6 +257,10 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     refused: list[tuple[Callable[[], Any], str]] = [
         (lambda: prepare([short], TOKENIZER, 99, tmp_path / "out"), "is too short"),
         (lambda: prepare([bad], TOKENIZER, 9, tmp_path / "out"), "line 1: it has no"),
+        (
+            lambda: prepare([bad], TOKENIZER, 9, tmp_path / "out", on_error="skip"),
+            r"is too short: .* Left out: 1 lines \(no document\), the first of them",
+        ),
         (lambda: prepare([bad], 300, 9, tmp_path / "out"), "line 1: it has no"),
         (lambda: prepare([short], 256, 9, tmp_path / "out"), "at least 257"),
         (lambda: prepare([short], 300, 0, tmp_path / "out"), "must be positive"),
@@ -315,3 +338,23 @@ def test_memory_stays_below_a_gigabyte(tmp_path: Path, name: str, kind: str) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     print(name, kind, done.stdout)
     assert int(done.stdout) < 10**9 / 1024
+
+
+def test_the_text_may_have_another_key(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": 7, "inhált": text}) for text in TEXTS[:99]]
+    # One is beyond what is parsed at once, and one is no document.
+    lines[5:5] = [json.dumps({"inhált": "word " * 900_000}), '{"text": "a"}']
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text(
+        "\n".join(json.dumps(json.loads(x), ensure_ascii=False) for x in lines)
+    )
+    (tmp_path / "in" / "b.json").write_text("\n".join(lines[:4]))
+    inputs, out = [tmp_path / "in" / "a"], tmp_path / "out"
+    with pytest.raises(InputError, match="line 7: it has no `inhált`"):
+        prepare(inputs, TOKENIZER, 16, out, 0, text_key="inhált")
+    with pytest.raises(InputError, match="was begun with other text key"):
+        prepare(inputs, TOKENIZER, 16, out, 0, "skip")
+    index = prepare(inputs, TOKENIZER, 16, out, 0, "skip", text_key="inhált")
+    assert index["splits"]["train"]["documents"] == 100
+    with pytest.raises(InputError, match="is not empty: choose another"):
+        prepare(inputs, TOKENIZER, 16, out, 0, "skip")

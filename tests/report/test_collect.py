@@ -167,6 +167,13 @@ def test_an_unreadable_evaluation_names_file_and_reason(
     assert reason in str(error.value) and "remove it" in str(error.value)
 
 
+def test_a_hidden_file_beside_an_evaluation_is_none(runs: FakeRuns) -> None:
+    folder = runs.finetuned("a")
+    file = runs.evaluated(folder)
+    file.with_name(f"._{file.name}").write_bytes(b"\0\5\26\7Mac OS X")
+    assert len(collect([folder])[0].evaluations) == 1
+
+
 def test_bytes_that_are_no_text_are_refused(runs: FakeRuns) -> None:
     folder = runs.finetuned("a")
     runs.evaluated(folder).write_bytes(b"\xff\xfe")

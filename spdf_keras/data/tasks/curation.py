@@ -12,8 +12,13 @@ folder, or in `curation` inside it, csv files with a header, plain or `.gz`:
   equal articles are in one split.
 
 Columns: `article` (or `article_content`, the scraper's name) and `summary`; any
-others are ignored. A row without an article, which a failed download leaves, or
-without a summary is left out and counted in `Examples.left_out`.
+others are ignored. A row is left out and counted in `Examples.left_out` where
+
+- it has no article, which a failed download leaves, or no summary;
+- its article is an error that the scraper wrote (`Exception`, `404 Not Found`) or a
+  short notice such as `Subscribe to continue reading`;
+- its article is one text that three different summaries or more stand beside, in any
+  of the files: no article has so many, but the page of a paywall has.
 
 The context is the article alone: the end-of-text token after it tells where the
 summary starts, in this task as in the others, so a phrase such as `TL;DR:` would
@@ -22,15 +27,13 @@ Articles are often longer than a sequence; those lose their end (`cut_context`),
 never the separator or the summary.
 """
 
-import csv
 import hashlib
-import io
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.tasks.files import find_file, name_of_split
+from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
 from spdf_keras.errors import InputError
 
@@ -38,8 +41,56 @@ SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
 _ONE_FILE = "curation.csv"
 _ARTICLE = ("article", "article_content")
-# The csv module refuses longer fields; its own default is less than some articles.
-_LONGEST_FIELD = 2**27
+
+# Summaries of one text at which it is no article.
+_MOST_SUMMARIES = 3
+# Notices are looked for in shorter texts alone: articles may quote them.
+_NOTICE_WORDS = 40
+_ERROR = re.compile(
+    r"""
+    (?:an?\ )?(?:\w+\ ){0,2}
+      (?:exception|errors?|failure|failed|time-?out|timed\ out)
+    | (?:exception|error|failure|failed)(?:\ code)?(?:\ \d+|:.{1,100})
+    | failed\ to\ \w+(?:\ \w+){0,3}
+    | .{0,20}connection\ (?:refused|reset|closed).{0,20}
+    | none | null | nil | nan | n/?a | undefined | empty | missing | unavailable
+    | (?:http\ )?(?:error\ )?(?:code\ )?[345]\d\d(?::.{1,60}|\W{0,3}
+      (?:error|client|server|not|forbidden|bad|un\w+|gone|service|gateway|too|internal
+      |moved|temporar).{0,40})?
+    | (?:page\ |file\ |article\ |content\ )?not\ (?:found|available)
+    | bad\ (?:request|gateway) | forbidden | unauthori[sz]ed | access\ denied
+    | service\ unavailable | too\ many\ requests | moved\ permanently
+    | article\ `?download\(\)`?\ failed.*
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# `ConnectionError: ...`, `requests.exceptions.ReadTimeout(...)`.
+_RAISED = re.compile(r"[\w.]*[a-z_.](?:Error|Exception|Timeout|TimedOut)\b(?:\W.*)?")
+_NOTICE = re.compile(
+    r"""
+    subscri(?:be|ption)\b.*\b(?:to\ (?:read|continue|view|access|unlock)|required)
+    | (?:to|and)\ continue\ reading | continue\ reading\ (?:with|by|this)
+    | already\ (?:a\ )?(?:subscrib|member|registered|have\ an\ account)
+    | (?:register|sign\ (?:in|up)|log\ ?in)\b.*
+      \bto\ (?:read|view|access|continue\ reading)
+    | (?:sign\ in|log\ in|register|subscribe)\ to\ continue$
+    | (?:subscribers|members)[-\ ]only | (?:your|of)\ (?:\w+\ )?free\ (?:article|stor)
+    | this\ (?:content|article|story|page)\ is\ (?:only\ )?(?:for|available|reserved)
+    | become\ a\ (?:member|subscriber)(?:\ to\b|$) | create\ (?:a\ free|an)\ account
+    | start\ your\ (?:free\ )?trial | unlock\ (?:this|unlimited|full) | paywall
+    | (?:only\ )?(?:available|for)\ (?:to\ )?subscribers
+    | (?:enable|turn\ on|requires?)\ (?:javascript|cookies)
+    | javascript\ (?:is|and)\b
+    | not\ a\ robot | are\ you\ (?:a\ robot|human) | verify\ (?:that\ )?you
+    | access\ (?:to\ .*\ )?(?:is\ |was\ |has\ been\ )?denied | permission\ to\ access
+    | (?:page|article)\b.*
+      \b(?:not\ found|not\ available|cannot\ be\ found|no\ longer)
+    | not\ available\ in\ your\ (?:region|country)
+    | (?:accept|we\ use|uses)\ cookies
+    | checking\ your\ browser | unusual\ traffic | captcha
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def read_curation(folder: str | Path, split: str) -> Examples:
@@ -62,19 +113,28 @@ def read_curation(folder: str | Path, split: str) -> Examples:
             f"No Curation Corpus {split} data in '{folder}': expected {name}.csv or "
             f"{_ONE_FILE}, plain or .gz."
         )
+    rows = list(_read_csv(path, has_all))
+    repeated = _repeated(
+        iter(rows) if other == path else _read_csv(other, has_all)
+        for other in _files_beside(folder, path, has_all)
+    )
     left_out: Counter[str] = Counter()
 
-    def rows() -> Iterator[Example]:
-        for row_split, article, summary in _read_csv(path, has_all):
+    def examples() -> Iterator[Example]:
+        for row_split, article, summary in rows:
             if row_split not in ("", split):
                 continue
-            if article and summary:
-                yield Example(article, (summary,))
-            else:
+            if not article or not summary:
                 missing = "a summary" if article else "an article"
                 left_out[f"rows without {missing}"] += 1
+            elif is_error(article):
+                left_out["rows with an error or a notice for an article"] += 1
+            elif _key(article) in repeated:
+                left_out["rows with one text for many articles"] += 1
+            else:
+                yield Example(article, (summary,))
 
-    return gather(rows(), left_out, str(path))
+    return gather(examples(), left_out, str(path))
 
 
 def linearise(text: str) -> str:
@@ -94,42 +154,80 @@ def split_of(article: str) -> str:
     return "train" if number < 90 else "validation" if number < 95 else "test"
 
 
+def is_error(article: str) -> bool:
+    """Whether a text is what a scraper writes, or a page shows, for an article.
+
+    Example:
+        >>> [is_error(t) for t in ("Exception", "Error 404.", "Error rates fell.")]
+        [True, True, False]
+    """
+    words = article.split()
+    text = " ".join(words).strip(" .!*-_<>[](){}\"'")
+    if not any(c.isalnum() for c in text):
+        return True
+    if len(words) > _NOTICE_WORDS:
+        return False
+    whole = _ERROR.fullmatch(text) or _RAISED.fullmatch(text)
+    return bool(whole or _NOTICE.search(text))
+
+
+def _key(article: str) -> bytes:
+    words = " ".join(article.casefold().split())
+    return hashlib.sha256(words.encode()).digest()
+
+
+def _repeated(files: Iterator[Iterator[tuple[str, str, str]]]) -> set[bytes]:
+    """The texts that stand beside many different summaries."""
+    summaries: dict[bytes, set[bytes]] = {}
+    for rows in files:
+        for _, article, summary in rows:
+            if article and summary:
+                found = summaries.setdefault(_key(article), set())
+                if len(found) < _MOST_SUMMARIES:
+                    found.add(_key(summary))
+    return {key for key, found in summaries.items() if len(found) >= _MOST_SUMMARIES}
+
+
+def _files_beside(folder: str | Path, path: Path, has_all: bool) -> Sequence[Path]:
+    if has_all:
+        return [path]
+    files = (find_file(folder, ["curation"], [f"{name}.csv"]) for name in SPLITS)
+    return [file for file in files if file is not None]
+
+
 def _read_csv(path: Path, has_all: bool) -> Iterator[tuple[str, str, str]]:
     """Yields split (empty where the file is of one split), article and summary."""
-    rows = csv.reader(io.StringIO(open_text(path), newline=""), strict=True)
-    limit = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-        article = next((header.index(n) for n in _ARTICLE if n in header), None)
-        if article is None or "summary" not in header:
+    table = read_table(path, _has_columns)
+    header = [name.lower() for name in table.header]
+    if not _has_columns(header):
+        raise InputError(
+            f"'{path}' must start with a header that has `article` (or "
+            f"`article_content`) and `summary`. Received: {','.join(header)!r}."
+        )
+    article = next(header.index(name) for name in _ARTICLE if name in header)
+    summary = header.index("summary")
+    for line, row in table.rows:
+        where = f"'{path}', line {line}"
+        if len(row) != len(header):
             raise InputError(
-                f"'{path}' must start with a header that has `article` (or "
-                f"`article_content`) and `summary`. Received: {','.join(header)!r}."
+                f"{where}: a row must have {len(header)} fields as the header "
+                f"has. Received: {len(row)}."
             )
-        summary = header.index("summary")
-        for row in rows:
-            where = f"'{path}', line {rows.line_num}"
-            if len(row) != len(header):
+        split = ""
+        if has_all and "split" in header:
+            split = row[header.index("split")].strip()
+            if split not in SPLITS:
+                known = ", ".join(SPLITS)
                 raise InputError(
-                    f"{where}: a row must have {len(header)} fields as the header "
-                    f"has. Received: {len(row)}."
+                    f"{where}: `split` must be one of {known}. Received: '{split}'."
                 )
-            split = ""
-            if has_all and "split" in header:
-                split = row[header.index("split")].strip()
-                if split not in SPLITS:
-                    known = ", ".join(SPLITS)
-                    raise InputError(
-                        f"{where}: `split` must be one of {known}. Received: '{split}'."
-                    )
-            elif has_all and row[article].strip():  # without: counted in each split
-                split = split_of(row[article])
-            yield split, linearise(row[article]), row[summary].strip()
-    except csv.Error as error:
-        message = f"'{path}', line {rows.line_num}: not a csv row: {error}."
-        raise InputError(message) from error
-    finally:
-        csv.field_size_limit(limit)
+        elif has_all and row[article].strip():  # without: counted in each split
+            split = split_of(row[article])
+        yield split, linearise(row[article]), row[summary].strip()
+
+
+def _has_columns(header: list[str]) -> bool:
+    return "summary" in header and any(name in header for name in _ARTICLE)
 
 
 CURATION = Task("curation", read_curation, linearise, cut_context=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.data.corpus import open_text
+from spdf_keras.data.forms import ending
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,
     field,
     find_file,
     name_of_split,
-    read_json,
+    parse_json,
 )
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
 from spdf_keras.data.tasks.triples import Entry, Triple, parse_triples, read_xml
@@ -36,8 +37,8 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
     Args:
         folder: Where the files are, or the folder `dart` with them:
-            `dart-v1.1.1-full-train.json`, or else `.xml`, plain or `.gz`, and
-            the same with `dev` and `test`.
+            `dart-v1.1.1-full-train.json`, or else `.xml`, packed or not, and the
+            same with `dev` and `test`.
         split: `train`, `validation` or `test`.
 
     Raises:
@@ -55,9 +56,10 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
 
 def read_dart_file(path: str | Path) -> Examples:
-    """Reads one file: xml if its name says so, else JSON."""
-    is_xml = Path(path).name.removesuffix(".gz").endswith(".xml")
-    entries = read_xml(str(path), open_text(path)) if is_xml else _json_entries(path)
+    """Reads one file, xml or JSON, whichever its text is."""
+    text = open_text(path)
+    is_xml = text.lstrip().startswith("<") or ending(path) == ".xml"
+    entries = read_xml(str(path), text) if is_xml else _json_entries(path, text)
     left_out: Counter[str] = Counter()
 
     def rows() -> Iterator[Example]:
@@ -83,8 +85,8 @@ def _context(found: Sequence[Triple]) -> str:
     return triples.linearise([(s, relation.lower(), o) for s, relation, o in found])
 
 
-def _json_entries(path: str | Path) -> Iterator[Entry]:
-    document = checked(read_json(path), list, "the file", f"'{path}'")
+def _json_entries(path: str | Path, text: str) -> Iterator[Entry]:
+    document = checked(parse_json(path, text), list, "the file", f"'{path}'")
     for number, item in enumerate(document, 1):
         where = f"'{path}', entry {number}"
         entry = checked(item, dict, "an entry", where)

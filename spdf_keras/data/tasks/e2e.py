@@ -5,15 +5,15 @@ recipe's own text files, a `context||reference` a line. Both give equal contexts
 the references of the text files have blanks around punctuation.
 """
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from spdf_keras.data.corpus import open_text
-from spdf_keras.data.tasks.files import find_file, name_of_split
+from spdf_keras.data.forms import TEXTS, ending
+from spdf_keras.data.streams import split_lines
+from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
 from spdf_keras.errors import InputError
 
@@ -26,6 +26,7 @@ FILES = {
 # The same as the LoRA recipe has it.
 TEXT_FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
+_COLUMNS = ["mr", "ref"]
 _FIELD = re.compile(r"([^,\[\]]+)\[([^\]]*)\]")
 _RENAMED = {
     "eatType": "Type",
@@ -68,47 +69,41 @@ def read_e2e(path: str | Path) -> Examples:
     all references of one are together, in file order.
 
     Args:
-        path: Text lines if its name ends in `.txt` or `.txt.gz`, else a csv, plain
-            or gzip, with the header `mr,ref`.
+        path: Text lines if its name ends in `.txt`, else a csv with the header
+            `mr,ref`; packed or not.
 
     Raises:
         InputError: If the file cannot be read or a row is malformed; the
             message names the line.
     """
-    is_text = Path(path).name.removesuffix(".gz").endswith(".txt")
+    is_text = ending(path) in TEXTS
     return gather((_read_text if is_text else _read_csv)(path), Counter(), str(path))
 
 
 def _read_csv(path: str | Path) -> Iterator[Example]:
-    rows = csv.reader(io.StringIO(open_text(path), newline=""), strict=True)
-    try:
-        header = next(rows, [])
-        if [name.strip().lower() for name in header] != ["mr", "ref"]:
-            message = f"'{path}' must start with the header `mr,ref`."
-            raise InputError(f"{message} Received: {','.join(header)!r}.")
-        row: list[str] | None = None
-        for row in rows:
-            if len(row) != 2 or not row[0].strip() or not row[1].strip():
-                raise InputError(
-                    f"'{path}', line {rows.line_num}: a row must have a meaning "
-                    f"representation and a reference. Received: {row}."
-                )
-            try:
-                context = linearise(row[0])
-            except InputError as error:
-                message = f"'{path}', line {rows.line_num}: {error}"
-                raise InputError(message) from error
-            yield Example(context, (row[1].strip(),))
-        if row is None:
-            raise InputError(f"'{path}' has no rows below its header.")
-    except csv.Error as error:
-        message = f"'{path}', line {rows.line_num}: not a csv row: {error}."
-        raise InputError(message) from error
+    table = read_table(path, _COLUMNS.__eq__)
+    if [name.lower() for name in table.header] != _COLUMNS:
+        message = f"'{path}' must start with the header `mr,ref`."
+        raise InputError(f"{message} Received: {','.join(table.header)!r}.")
+    has_rows = False
+    for line, row in table.rows:
+        has_rows = True
+        if len(row) != 2 or not row[0].strip() or not row[1].strip():
+            raise InputError(
+                f"'{path}', line {line}: a row must have a meaning "
+                f"representation and a reference. Received: {row}."
+            )
+        try:
+            context = linearise(row[0])
+        except InputError as error:
+            raise InputError(f"'{path}', line {line}: {error}") from error
+        yield Example(context, (row[1].strip(),))
+    if not has_rows:
+        raise InputError(f"'{path}' has no rows below its header.")
 
 
 def _read_text(path: str | Path) -> Iterator[Example]:
-    # Not `splitlines`: a reference may hold a character that it takes for a break.
-    for number, line in enumerate(open_text(path).split("\n"), 1):
+    for number, line in enumerate(split_lines(open_text(path)), 1):
         if not line.strip():
             continue
         context, separator, text = line.partition("||")
@@ -127,7 +122,7 @@ def find_split(folder: str | Path, split: str) -> Path:
     splits come from the same kind, as their references are spaced differently.
 
     Args:
-        folder: Where the files are, plain or as `.gz`.
+        folder: Where the files are, packed or not.
         split: `train`, `validation` or `test`.
 
     Raises:

@@ -1,12 +1,19 @@
 """Finding and checking the files of the tasks."""
 
+import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spdf_keras.data.corpus import open_text
+from spdf_keras.data.folders import entries_of
+from spdf_keras.data.streams import PACKED_SUFFIXES, split_lines
 from spdf_keras.errors import InputError
+
+# The csv module refuses longer fields; its own default is less than some articles.
+_LONGEST_FIELD = 2**27
+_DELIMITERS = (",", ";", "\t")
 
 _WORDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
 
@@ -26,7 +33,7 @@ def name_of_split(names: dict[str, str], split: str) -> str:
 def find_file(
     folder: str | Path, inner: Iterable[str], names: Iterable[str]
 ) -> Path | None:
-    """The first of `names` that is there, plain or as `.gz`.
+    """The first of `names` that is there, packed or not, in upper or lower case.
 
     Args:
         folder: Where to look first.
@@ -34,23 +41,95 @@ def find_file(
         names: File names, best first.
     """
     bases = [Path(folder), *(Path(folder) / name for name in inner)]
-    candidates = (
-        base / f"{name}{ending}"
-        for name in names
-        for base in bases
-        for ending in ("", ".gz")
-    )
-    return next((path for path in candidates if path.is_file()), None)
+    for name in names:
+        for base in bases:
+            for packing in ("", *PACKED_SUFFIXES):
+                path = _in_any_case(base / f"{name}{packing}")
+                if path:
+                    return path
+    return None
+
+
+def _in_any_case(path: Path) -> Path | None:
+    if path.is_file() or not path.parent.is_dir():
+        return path if path.is_file() else None
+    name = path.name.lower()
+    others = (p for p in entries_of(path.parent) if p.name.lower() == name)
+    return next((other for other in others if other.is_file()), None)
+
+
+class Table(NamedTuple):
+    """A csv file.
+
+    Attributes:
+        header: Names of the columns, as they are written but for blanks around them.
+        rows: Each row with the number of its last line; blank lines are left out.
+    """
+
+    header: list[str]
+    rows: Iterator[tuple[int, list[str]]]
+
+
+def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Table:
+    """Reads a csv file with commas, semicolons or tabs, packed or not.
+
+    Args:
+        path: The file.
+        is_header: Whether names of columns, in lower case, are those that are needed.
+            It decides which character stands between the columns.
+
+    Raises:
+        InputError: If the file cannot be read, or a row is no row of csv; the message
+            names the line. From `rows` too.
+    """
+    lines = split_lines(open_text(path), keep_ends=True)
+    for delimiter in _DELIMITERS:
+        try:
+            table = _table(path, lines, delimiter)
+        except InputError:  # names in quotes, with another character between them
+            continue
+        if is_header([name.lower() for name in table.header]):
+            return table
+    return _table(path, lines, _DELIMITERS[0])
+
+
+def _table(path: str | Path, lines: list[str], delimiter: str) -> Table:
+    rows = _rows(path, lines, delimiter)
+    return Table([name.strip() for name in next(rows, (0, []))[1]], rows)
+
+
+def _rows(
+    path: str | Path, lines: list[str], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    while True:
+        limit = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            message = f"'{path}', line {reader.line_num}: not a csv row: {error}."
+            raise InputError(message) from error
+        finally:
+            csv.field_size_limit(limit)
+        if any(value.strip() for value in row):
+            yield reader.line_num, row
 
 
 def read_json(path: str | Path) -> Any:
-    """Reads a JSON file, plain or gzip.
+    """Reads a JSON file, packed or not.
 
     Raises:
         InputError: If it cannot be read; the message names line and column.
     """
+    return parse_json(path, open_text(path))
+
+
+def parse_json(path: str | Path, text: str) -> Any:
+    """Parses the text of a JSON file; errors are those of `read_json`."""
     try:
-        return json.loads(open_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"'{path}' is not JSON: {error.msg} at line {error.lineno}, "
@@ -58,6 +137,8 @@ def read_json(path: str | Path) -> Any:
         ) from error
     except RecursionError as error:
         raise InputError(f"'{path}' is not usable: it is nested too deep.") from error
+    except ValueError as error:  # an integer of more than 4,300 digits
+        raise InputError(f"'{path}' is not usable: {error}.") from error
 
 
 def checked(value: Any, kind: type, what: str, where: str) -> Any:

@@ -1,43 +1,125 @@
-"""The files that scorers read: outputs, references, and the parts of a test set."""
+"""The files that scorers read: outputs, references, and the parts of a test set.
 
+All of them are plain lines, or tables (`.csv`, `.tsv`) whose header names the columns,
+as e2e-metrics reads them. A file in another form is refused.
+"""
+
+import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from spdf_keras.data.corpus import open_text
+from spdf_keras.data.forms import STRUCTURED, ending, form_of
+from spdf_keras.data.streams import split_lines
+from spdf_keras.data.tasks.columns import (
+    OUTPUTS,
+    REFERENCES,
+    TABLES,
+    is_header,
+    read_columns,
+)
+from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
 
 Lines = list[str]
 
 
-def read_lines(path: str | Path) -> Lines:
-    r"""Reads the lines of a text file, plain or packed.
+def read_plain(path: str | Path) -> Lines:
+    """Reads the lines of a text file, packed or not.
 
-    A line ends at `\n` or `\r\n` and nowhere else: outputs may hold the other
-    characters at which Python's `splitlines` splits. The last line needs no end.
+    Raises:
+        InputError: If the file cannot be read, is not UTF-8, or is no plain text by
+            its name or by its content: JSON, xml or a table.
+    """
+    lines = read_lines(path)
+    name = STRUCTURED.get(ending(path))
+    if name is None:
+        start = "\n".join(lines[:99])
+        form = form_of(start)
+        if form != "text":
+            name = {"json lines": "JSON lines", "markup": "xml"}.get(form, "JSON")
+        elif lines and is_header(lines[0]):
+            name = "a table"
+    if name:
+        raise InputError(
+            f"'{path}' must hold plain text, a line each. Received: {name} by its "
+            f"{'name' if ending(path) in STRUCTURED else 'first line'}. Put each text "
+            "on a line of a .txt file, or name a table .csv or .tsv."
+        )
+    return lines
+
+
+def read_lines(path: str | Path) -> Lines:
+    """Reads the lines of a file, as `split_lines` has them, without a look at them.
 
     Raises:
         InputError: If the file cannot be read or is not UTF-8.
     """
-    text = open_text(path)
-    lines = text.split("\n")
-    if not lines[-1]:
-        del lines[-1]
-    return [line.removesuffix("\r") for line in lines]
+    return split_lines(open_text(path))
 
 
 def read_hypotheses(path: str | Path) -> Lines:
     """Reads outputs, one a line; an empty line is an empty output and counts.
 
+    A table has an output in each row, in a column such as `output`.
+
     Raises:
-        InputError: If the file cannot be read or is empty.
+        InputError: If the file cannot be read, is empty, or is in another form.
     """
-    lines = read_lines(path)
+    if ending(path) in TABLES:
+        lines = [text for _, text in read_columns(path, OUTPUTS)]
+    else:
+        lines = read_plain(path)
     if not lines:
         raise InputError(
             f"'{path}' must hold an output per line, and it is empty; score the file "
             "that `spdf-keras generate` or `evaluate --out` wrote."
         )
     return lines
+
+
+def read_prompts(path: str | Path) -> Lines:
+    """Reads texts to continue, one a line; blank lines at the end are nothing.
+
+    Raises:
+        InputError: If the file cannot be read, is in another form, or has a blank
+            line between two prompts; the message names it.
+    """
+    lines = read_plain(path)
+    while lines and not lines[-1].strip():
+        del lines[-1]
+    if not lines:
+        raise InputError(f"'{path}' must hold a prompt per line, and it is empty.")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise InputError(
+                f"'{path}', line {number}: every prompt must be a line of text. "
+                "Received: an empty one."
+            )
+    return lines
+
+
+def check_order(hypotheses: str | Path, references: Sequence[str | Path]) -> None:
+    """Refuses two tables that hold the same inputs in different orders.
+
+    Raises:
+        InputError: If outputs would be scored against the references of others.
+    """
+    if len(references) != 1 or not {ending(hypotheses), ending(references[0])} <= {
+        *TABLES
+    }:
+        return
+    sources = [source for source, _ in read_columns(hypotheses, OUTPUTS)]
+    rows = read_columns(references[0], REFERENCES)
+    others = [source for source, _ in groupby(source for source, _ in rows)]
+    if sources != others and sorted(sources) == sorted(others):
+        place = next(i for i, s in enumerate(sources) if s != others[i])
+        raise InputError(
+            f"'{hypotheses}' and '{references[0]}' must have their inputs in one "
+            f"order. Received: '{sources[place]}' and '{others[place]}' at item "
+            f"{place + 1}."
+        )
 
 
 def read_references(
@@ -49,7 +131,8 @@ def read_references(
         paths: One file, in which blank lines separate the items, each with a
             reference per line, and which without a blank line in between has one
             reference per item; or several files with one line per item, where an
-            empty line is a missing reference.
+            empty line is a missing reference; or one table with a reference in each
+            row, in which rows of one item follow each other with equal inputs.
         items: Number of items there must be. It also tells when a single block
             holds all references of a single item.
 
@@ -57,13 +140,21 @@ def read_references(
         InputError: If a file cannot be read, an item has no reference, or the
             numbers of lines or items differ.
     """
-    files = [read_lines(path) for path in paths]
-    if len(files) == 1:
+    names = " ".join(f"'{path}'" for path in paths)
+    is_table = any(ending(path) in TABLES for path in paths)
+    if is_table and len(paths) > 1:
+        raise InputError(
+            f"A table of references must be given alone. Received: {names}."
+        )
+    files = [] if is_table else [read_plain(path) for path in paths]
+    if is_table:
+        rows = groupby(read_columns(paths[0], REFERENCES), lambda row: row[0])
+        found = [[text for _, text in item if text.strip()] for _, item in rows]
+    elif len(files) == 1:
         found = _blocks(files[0], items)
     else:
         _check_lengths(paths, files)
         found = [[t for t in texts if t.strip()] for texts in zip(*files, strict=True)]
-    names = " ".join(f"'{path}'" for path in paths)
     if not found:
         raise InputError(f"There must be references. Received: nothing in {names}.")
     for number, texts in enumerate(found, 1):
@@ -76,6 +167,8 @@ def read_references(
         way_out = (
             "a line per output" if len(files) > 1 else "a blank line between items"
         )
+        if is_table:
+            way_out = "equal inputs in rows of one item, one after the other"
         raise InputError(
             "There must be as many items with references as outputs. Received: "
             f"{items} outputs, {len(found)} items in {names}, which must have "
@@ -116,26 +209,24 @@ def read_parts(path: str | Path, items: int) -> Lines:
     """Reads the part, such as `seen` or `unseen`, of each item.
 
     Args:
-        path: A file with a part per line, or a table with tabs between its columns
-            whose first line names a column `part`.
+        path: A file with a part per line, or a table with tabs, commas or semicolons
+            between its columns whose first line names a column `part`.
         items: Number of items there must be.
 
     Raises:
         InputError: If the file cannot be read, or has not a part for each item.
     """
     lines = read_lines(path)
-    if lines and "\t" in lines[0]:
+    first = lines[0].lower() if lines else ""
+    if "\t" in first:
         header, *rows = [line.split("\t") for line in lines]
-        if "part" not in header:
-            raise InputError(
-                f"The first line of '{path}' must name a column `part`. Received: "
-                f"{', '.join(header)}."
-            )
-        column = header.index("part")
-        parts = [row[column].strip() if len(row) > column else "" for row in rows]
+        parts = _part_column(path, header, rows)
+    elif ending(path) in TABLES or "part" in _names(first):
+        table = read_table(path, lambda names: "part" in names)
+        parts = _part_column(path, table.header, [row for _, row in table.rows])
     else:
-        parts = [line.strip() for line in lines]
-        if len(parts) == items + 1 and parts[0] == "part":
+        parts = [line.strip() for line in read_plain(path)]
+        if len(parts) == items + 1 and parts[0].lower() == "part":
             del parts[0]
     if len(parts) != items:
         raise InputError(
@@ -146,3 +237,20 @@ def read_parts(path: str | Path, items: int) -> Lines:
         if not part:
             raise InputError(f"'{path}' must name the part of item {number}.")
     return parts
+
+
+def _names(line: str) -> Lines:
+    """The columns that a line names, if it has a comma or semicolon."""
+    names = re.split("[,;]", line)
+    return [name.strip('" ') for name in names] if len(names) > 1 else []
+
+
+def _part_column(path: str | Path, header: Lines, rows: Sequence[Lines]) -> Lines:
+    names = [name.strip().lower() for name in header]
+    if "part" not in names:
+        raise InputError(
+            f"The first line of '{path}' must name a column `part`. Received: "
+            f"{', '.join(header)}."
+        )
+    column = names.index("part")
+    return [row[column].strip() if len(row) > column else "" for row in rows]

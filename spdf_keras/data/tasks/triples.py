@@ -20,6 +20,7 @@ class Entry:
         category: What it is about.
         triples: The input.
         texts: A comment (WebNLG: the quality) and a text for each lexicalisation.
+            An enriched `<lex>` has its text in `<text>`, beside annotations of it.
     """
 
     where: str
@@ -88,6 +89,7 @@ def read_xml(name: str, text: str) -> list[Entry]:
         raise InputError(f"'{name}' is not xml: {error}.") from error
     except InputError as error:
         raise InputError(f"'{name}': {error}.") from error
+    _leave_namespace(root)
     if root.tag != "benchmark":
         raise InputError(f"'{name}' must hold <benchmark>. Received: <{root.tag}>.")
     return [
@@ -102,7 +104,7 @@ def _entry(element: ElementTree.Element, where: str) -> Entry:
         raise InputError(f"{where}: it must have one <modifiedtripleset> with triples.")
     triples = []
     for triple in sets[0].findall("mtriple"):
-        content = "".join(triple.itertext())
+        content = _text_of(triple, where)
         values = content.split(_BETWEEN)
         if len(values) != 3:
             raise InputError(
@@ -111,7 +113,36 @@ def _entry(element: ElementTree.Element, where: str) -> Entry:
             )
         triples.append((values[0], values[1], values[2]))
     texts = [
-        (lex.get("comment", ""), "".join(lex.itertext()))
+        (lex.get("comment", ""), _lexicalisation(lex, where))
         for lex in element.findall("lex")
     ]
     return Entry(where, element.get("category", ""), triples, texts)
+
+
+def _lexicalisation(lex: ElementTree.Element, where: str) -> str:
+    """The text of a `<lex>`, which is in its `<text>` where the corpus is enriched."""
+    texts = lex.findall("text")
+    if len(texts) == 1:
+        return _text_of(texts[0], where)
+    between = [lex.text, *(child.tail for child in lex)]
+    if not texts and len(lex) and not any(part and part.strip() for part in between):
+        return ""  # annotated, and nobody wrote the text
+    return _text_of(lex, where)
+
+
+def _text_of(element: ElementTree.Element, where: str) -> str:
+    if len(element):
+        inner = ", ".join(f"<{child.tag}>" for child in element)
+        raise InputError(
+            f"{where}: <{element.tag}> must hold text alone, or, if it is <lex>, one "
+            f"<text>. Received: {inner}."
+        )
+    return element.text or ""
+
+
+def _leave_namespace(root: ElementTree.Element) -> None:
+    """Takes the namespace of the root from the names of all elements in it."""
+    space, closing, _ = root.tag.rpartition("}")
+    if closing:
+        for element in root.iter():
+            element.tag = element.tag.removeprefix(space + closing)

@@ -5,6 +5,7 @@ Only texts that are marked `good` are references; `Examples.left_out` counts the
 others.
 """
 
+import lzma
 import tarfile
 import zlib
 from collections import Counter
@@ -13,6 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spdf_keras.data.corpus import open_text
+from spdf_keras.data.folders import LeftOut, files_under
+from spdf_keras.data.forms import ending
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,
@@ -36,6 +39,7 @@ SEEN = frozenset(
 _FOLDER = "webnlg_challenge_2017"
 _INNER = ("webnlg", _FOLDER, f"webnlg/{_FOLDER}")
 _ARCHIVE = f"{_FOLDER}_xml.tar.gz"
+_ARCHIVE_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 # Of the test folder: the others lack the texts, or repeat a part of this one.
 _TEST_FILE = "testdata_with_lex.xml"
 _TRIPLE_KEYS = ("subject", "property", "object")
@@ -46,8 +50,9 @@ def read_webnlg(folder: str | Path, split: str) -> Examples:
 
     Looked for in this order, in `folder` and in `webnlg`,
     `webnlg_challenge_2017` and `webnlg/webnlg_challenge_2017` inside it:
-    `train.json`, `dev.json` or `test.json` (plain or `.gz`), the folder `train`,
-    `dev` or `test` of xml files, `webnlg_challenge_2017_xml.tar.gz`.
+    `train.json`, `dev.json` or `test.json` (packed or not), the folder `train`,
+    `dev` or `test` of xml files, `webnlg_challenge_2017_xml.tar.gz`. The enriched
+    corpus is read from its folder of one language.
 
     Args:
         folder: Where the files are.
@@ -58,15 +63,18 @@ def read_webnlg(folder: str | Path, split: str) -> Examples:
             names file and entry.
     """
     name = name_of_split(SPLITS, split)
+    left_out: Counter[str] = Counter()
     path = find_file(folder, _INNER, [f"{name}.json"])
     if path:
-        return _examples(read_json_entries(path), str(path))
+        return _examples(read_json_entries(path), str(path), left_out)
     for base in (Path(folder), *(Path(folder) / inner for inner in _INNER)):
         if (base / name).is_dir():
-            return _examples(_folder_entries(base / name), str(base / name))
-    path = find_file(folder, _INNER, [_ARCHIVE])
+            entries = _folder_entries(base / name, left_out)
+            return _examples(entries, str(base / name), left_out)
+    path = find_file(folder, _INNER, [_ARCHIVE.removesuffix(".gz")])
     if path:
-        return _examples(_archive_entries(path, name), f"{path}/{name}")
+        entries = _archive_entries(path, name, left_out)
+        return _examples(entries, f"{path}/{name}", left_out)
     raise InputError(
         f"No WebNLG {split} data in '{folder}': expected {name}.json, the folder "
         f"{name} with xml files, or {_ARCHIVE}."
@@ -109,29 +117,39 @@ def _triple(triple: Any, where: str) -> Triple:
 
 
 def _is_wanted(path: PurePosixPath) -> bool:
-    return path.suffix == ".xml" and (
-        path.name == _TEST_FILE or not path.name.startswith("testdata")
-    )
+    name = path.name.lower()
+    if ending(name) != ".xml":
+        return False
+    return not name.startswith("testdata") or name.startswith(_TEST_FILE)
 
 
-def _folder_entries(folder: Path) -> Iterator[Entry]:
+def _folder_entries(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
     # In the order of their paths, which is that of the JSON files.
-    for path in sorted(folder.rglob("*.xml")):
+    others = LeftOut()
+    for path in files_under(folder, others):
         if _is_wanted(PurePosixPath(path.name)):
             yield from read_xml(str(path), open_text(path))
+    for reason, found in others.items():
+        left_out[f"files or folders ({reason})"] += found["count"]
 
 
-def _archive_entries(archive: Path, name: str) -> Iterator[Entry]:
+def _archive_entries(
+    archive: Path, name: str, left_out: Counter[str]
+) -> Iterator[Entry]:
     try:
         with tarfile.open(archive) as tar:
             members = [(PurePosixPath(m.name), m) for m in tar if m.isfile()]
             for path, member in sorted(members, key=lambda pair: pair[0]):
-                if name in path.parts[:-1] and _is_wanted(path):
+                if name not in path.parts[:-1] or not _is_wanted(path):
+                    continue
+                if any(part.startswith(".") for part in path.parts):
+                    left_out["files or folders (hidden)"] += 1
+                else:
                     file = tar.extractfile(member)
                     assert file is not None  # `isfile`, above
                     text = _decode(file.read(), f"{archive}/{path}")
                     yield from read_xml(f"{archive}/{path}", text)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except _ARCHIVE_ERRORS as error:
         raise InputError(f"Cannot read '{archive}': {error}.") from error
 
 
@@ -144,9 +162,9 @@ def _decode(content: bytes, name: str) -> str:
         ) from error
 
 
-def _examples(entries: Iterable[Entry], source: str) -> Examples:
-    left_out: Counter[str] = Counter()
-
+def _examples(
+    entries: Iterable[Entry], source: str, left_out: Counter[str]
+) -> Examples:
     def rows() -> Iterator[Example]:
         for entry in entries:
             if not entry.category or not entry.triples:

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from spdf_keras.cli import main
 from spdf_keras.data.tasks.references import (
     read_hypotheses,
     read_lines,
     read_parts,
+    read_prompts,
     read_references,
 )
 from spdf_keras.errors import InputError
@@ -28,11 +30,12 @@ def write(folder: Path, *contents: str) -> list[Path]:
         ("a\nb\n", ["a", "b"]),
         ("a\n\n", ["a", ""]),
         ("a\r\n\r\nb\r\n", ["a", "", "b"]),
-        ("a\u2028b\x0bc\x85d\x1ce\rf\n", ["a\u2028b\x0bc\x85d\x1ce\rf"]),
+        ("a\u2028b\x0bc\x85d\x1ce\x0cf\n", ["a\u2028b\x0bc\x85d\x1ce\x0cf"]),
+        ("a\r\r\n\r\r\nb\rc", ["a", "", "b", "c"]),
         ("\ufeffa\n", ["a"]),
     ],
 )
-def test_a_line_ends_at_a_line_feed_alone(
+def test_a_line_ends_as_it_does_in_a_corpus(
     tmp_path: Path, content: str, lines: list[str]
 ) -> None:
     (path,) = write(tmp_path, content)
@@ -125,3 +128,43 @@ def test_parts_that_do_not_fit_are_refused(
     (path,) = write(tmp_path, content)
     with pytest.raises(InputError, match=sentence):
         read_parts(path, 2)
+
+
+@pytest.mark.parametrize("mark", "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r"])
+def test_a_prompt_is_a_line_whatever_is_in_it(
+    tmp_path: Path, mark: str, end: str
+) -> None:
+    prompts = [f"name[A{mark}B], area[C]", f"{mark}two"]
+    for after in ("", end, 3 * end):
+        (path,) = write(tmp_path, "\ufeff" + end.join(prompts) + after)
+        assert read_prompts(path) == prompts
+
+
+def test_prompts_that_are_none_are_refused(tmp_path: Path) -> None:
+    for content, sentence in (
+        ("", "must hold a prompt per line, and it is empty"),
+        ("\n \n", "must hold a prompt per line, and it is empty"),
+        ("a\n\nb\n", "', line 2: every prompt must be a line of text"),
+        ('{"prompt": "a"}\n', "must hold plain text.* Received: JSON lines"),
+        ('mr,ref\n"name[A]",x\n', "Received: a table"),
+    ):
+        (path,) = write(tmp_path, content)
+        with pytest.raises(InputError, match=sentence):
+            read_prompts(path)
+    path = tmp_path / "testset.csv"
+    path.write_text('MR\n"name[A]"\n')
+    with pytest.raises(InputError, match="Received: a csv by its name"):
+        read_prompts(path)
+
+
+def test_the_command_names_the_line_that_is_no_prompt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = write(tmp_path, "a\u2028b\n\nc\n")
+    assert main(["generate", str(tmp_path), "--input", str(path)]) == 2
+    assert "file0', line 2: every prompt must be" in capsys.readouterr().err
+    # Two prompts are two, and then it is the run that is not there.
+    (path,) = write(tmp_path, "a\u2028b\nc\x85\n\n")
+    assert main(["generate", str(tmp_path / "none"), "--input", str(path)]) == 2
+    assert "No run in" in capsys.readouterr().err

@@ -1,13 +1,17 @@
 """What holds for every task, and the Curation Corpus."""
 
+import bz2
+import gzip
+import lzma
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig
-from spdf_keras.data.tasks.curation import read_curation, split_of
+from spdf_keras.data.tasks.curation import is_error, read_curation, split_of
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.registry import TASKS, get_task
 from spdf_keras.data.tasks.task import Counts, Example, counts
@@ -157,3 +161,179 @@ def test_decoding_leaves_the_room_that_fine_tuning_had() -> None:
         context_room(
             Config(finetune=config.finetune, decode=DecodeConfig(max_new_tokens=511))
         )
+
+
+PAGE = "To keep on, choose a plan.\n\nYou have read all that you may this month."
+ARTICLES = [
+    f"The council of town {n} opened a bridge.\n\nIt is long." for n in range(9)
+]
+
+
+def curation_rows(*articles: str) -> str:
+    rows = (f'"{a}",Sum of row {n}\n' for n, a in enumerate(articles))
+    return "article_content,summary\n" + "".join(rows)
+
+
+def test_errors_and_repeated_pages_are_no_articles(tmp_path: Path) -> None:
+    junk = ["Exception"] * 5 + [PAGE] * 4 + ["Error 404", "Access denied", " - "]
+    (tmp_path / "train.csv").write_text(curation_rows(*ARTICLES, *junk, ARTICLES[0]))
+    examples = read_curation(tmp_path, "train")
+    assert [example.context for example in examples] == ARTICLES
+    # An article that two people summarised is one.
+    assert examples[0].references == ("Sum of row 0", "Sum of row 21")
+    assert max(len(example.references) for example in examples) == 2
+    assert examples.left_out == {
+        "rows with an error or a notice for an article": 8,
+        "rows with one text for many articles": 4,
+    }
+
+
+def test_a_repeated_page_is_known_in_every_split(tmp_path: Path) -> None:
+    page = PAGE.upper().replace("\n\n", " \n")
+    for name, articles in (
+        ("train", [ARTICLES[0], PAGE, PAGE]),
+        ("validation", [ARTICLES[1]]),
+        ("test", [ARTICLES[2], page]),
+    ):
+        rows = curation_rows(*articles).replace("Sum", f"{name} sum")
+        (tmp_path / f"{name}.csv").write_text(rows)
+    for number, split in enumerate(("train", "validation", "test")):
+        (example,) = read_curation(tmp_path, split)
+        assert example.context == ARTICLES[number]
+    # In one file as well, where rows say their split.
+    for name in ("train", "validation", "test"):
+        (tmp_path / f"{name}.csv").unlink()
+    lines = [f'"{PAGE}",{s},Sum {s}\n' for s in ("train", "validation", "test")]
+    lines += [f'"{ARTICLES[n]}",test,Sum {n}\n' for n in range(2)]
+    (tmp_path / "curation.csv").write_text("article,split,summary\n" + "".join(lines))
+    assert [e.context for e in read_curation(tmp_path, "test")] == ARTICLES[:2]
+
+
+def test_a_row_that_is_there_three_times_is_no_page(tmp_path: Path) -> None:
+    row = f'"{ARTICLES[0]}",Sum\n'
+    (tmp_path / "test.csv").write_text("article,summary\n" + 3 * row)
+    assert read_curation(tmp_path, "test")[0].references == ("Sum",) * 3
+
+
+def test_nothing_but_errors_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text(curation_rows("Exception", "Exception"))
+    with pytest.raises(InputError, match="no examples; left out: 2 rows with an error"):
+        read_curation(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Exception", "error", "ERROR: Timeout", "None", "nan", "N/A", "-", "…"),
+        *("404", "404 Not Found", "HTTP Error 403: Forbidden", "Internal Server Error"),
+        "ConnectionError: HTTPSConnectionPool(host='x.com', port=443)",
+        "requests.exceptions.ReadTimeout",
+        "Article `download()` failed with 404 Client Error: Not Found for url: x",
+        "Subscribe to read | Financial Times",
+        "To continue reading this article, please register.",
+        "Please enable JavaScript and cookies to continue",
+        "You don't have permission to access this page on this server.",
+        "You have reached your limit of free articles.",
+        "This content is for our paying members.",
+        "Are you a robot?",
+    ],
+)
+def test_what_a_scraper_leaves_is_an_error(text: str) -> None:
+    assert is_error(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("News 7.", "Missing girl found in Leeds.", "Error rates fell by 2 %."),
+        "300 people were hurt when a bus crashed.",
+        "404 workers lost their jobs on Monday, the union said.",
+        "Subscribers of the service grew by 4 % in May, to a record.",
+        "He must register the car to continue driving, the court said.",
+        "The publisher said readers must subscribe to continue reading. "
+        + "word " * 60,
+    ],
+)
+def test_a_short_article_is_no_error(text: str) -> None:
+    assert not is_error(text)
+
+
+BLANKS = [
+    "article,summary\n\nNews 1,Sum 1\n\n\nNews 2,Sum 2\n\n",
+    "\n\narticle,summary\r\n  \r\nNews 1,Sum 1\r\n,\r\nNews 2,Sum 2\r\n\r\n\r\n",
+    "\ufeffarticle,summary\r\r\nNews 1,Sum 1\r\r\nNews 2,Sum 2\r\r\n",
+    "article;summary\nNews 1;Sum 1\n;\nNews 2;Sum 2",
+    '"article";"summary"\n"News 1";"Sum 1"\n"News 2";"Sum 2"\n',
+    "summary\tid\tArticle\nSum 1\t1\tNews 1\nSum 2\t2\tNews 2\n",
+    '"article","summary"\r"News 1","Sum 1"\r"News 2","Sum 2"\r',
+]
+
+
+@pytest.mark.parametrize("content", BLANKS)
+def test_blank_lines_and_other_separators_of_a_csv_change_nothing(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "test.csv").write_bytes(content.encode())
+    examples = read_curation(tmp_path, "test")
+    assert examples == [Example("News 1", ("Sum 1",)), Example("News 2", ("Sum 2",))]
+    assert examples.left_out == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "mr,ref\n\nname[B],Sum 1\n \nname[A],Sum 2\n\n\n",
+        "\ufeffMR,Ref\r\r\nname[B],Sum 1\r\r\nname[A],Sum 2\r\r\n,\r\r\n",
+        "mr;ref\nname[B];Sum 1\n;\nname[A];Sum 2",
+        "mr\tref\nname[B]\tSum 1\n\nname[A]\tSum 2\n",
+        '\n"mr","ref"\r"name[B]","Sum 1"\r\r"name[A]","Sum 2"\r',
+    ],
+)
+def test_the_csv_of_e2e_takes_them_too(tmp_path: Path, content: str) -> None:
+    (tmp_path / "devset.csv").write_bytes(content.encode())
+    assert TASKS["e2e"].read(tmp_path, "validation") == [
+        Example("name : B", ("Sum 1",)),
+        Example("name : A", ("Sum 2",)),
+    ]
+
+
+def test_the_line_of_a_malformed_row_counts_blank_lines(tmp_path: Path) -> None:
+    (tmp_path / "devset.csv").write_bytes(
+        b'mr,ref\r\r\n\r\r\n"name[A],\r\narea[B]",x\r\r\nname[A]\r\r\n'
+    )
+    with pytest.raises(InputError, match="devset.csv', line 5: a row must have"):
+        TASKS["e2e"].read(tmp_path, "validation")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"'mr','ref'\n'name[A]','It is.'\n",
+        b"name[A]||It is A.\n",
+        b"mr|ref\nname[A]|It is A.\n",
+        b'{"mr": "name[A]", "ref": "It is."}\n',
+        "mr,ref\nname[A],It is.\n".encode("utf-16"),
+        b'mr,ref\n"name[A]",It "is" \\"A\\".\n"a" b,c\n',
+    ],
+)
+def test_a_csv_of_another_form_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "devset.csv").write_bytes(content)
+    with pytest.raises(InputError, match="devset.csv'"):
+        TASKS["e2e"].read(tmp_path, "validation")
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("DevSet.CSV", bytes),
+        ("devset.csv.bz2", bz2.compress),
+        ("devset.csv.XZ", lzma.compress),
+        ("devset.csv", gzip.compress),
+    ],
+)
+def test_task_files_are_found_packed_and_in_any_case(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / name).write_bytes(pack(b"mr,ref\nname[A],It is A.\n"))
+    (example,) = TASKS["e2e"].read(tmp_path, "validation")
+    assert example == Example("name : A", ("It is A.",))

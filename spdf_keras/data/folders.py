@@ -1,0 +1,86 @@
+"""The files under a folder, and those that are left out, by the reason."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from spdf_keras.errors import InputError
+
+
+class LeftOut(dict[str, dict[str, Any]]):
+    """For each reason, how many files were left out and which was the first."""
+
+    def add(self, reason: str, path: Path) -> None:
+        """Counts a file or folder."""
+        found = self.setdefault(reason, {"count": 0, "first": str(path)})
+        found["count"] += 1
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """What is in a folder, sorted.
+
+    Raises:
+        InputError: If the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"Cannot read '{folder}': {error.strerror}.") from error
+
+
+def files_under(
+    folder: Path,
+    left_out: LeftOut,
+    is_outside: Callable[[Path], bool] = lambda path: False,
+) -> Iterable[Path]:
+    """The files under a folder, sorted by path; links are followed.
+
+    Hidden files and folders (`._x.jsonl`, `.git`, `.ipynb_checkpoints`), links that
+    lead nowhere and links to what is under the folder anyway are left out and counted;
+    a hidden folder counts as one. The folder itself may be hidden: it was asked for.
+
+    Args:
+        folder: Where to look.
+        left_out: Counts what is left out.
+        is_outside: Says of a file or folder that it is none of the input, without
+            counting it.
+
+    Raises:
+        InputError: If a folder cannot be read.
+    """
+    found: list[Path] = []
+    links: list[Path] = []
+    seen = {os.path.realpath(folder)}
+
+    def visit(inner: Path) -> None:
+        for path in entries_of(inner):
+            if is_outside(path):
+                continue
+            if path.name.startswith("."):
+                left_out.add("hidden", path)
+            elif path.is_symlink():
+                links.append(path)
+            elif path.is_dir():
+                if (real := os.path.realpath(path)) not in seen:
+                    seen.add(real)
+                    visit(path)
+            elif path.is_file():
+                seen.add(os.path.realpath(path))
+                found.append(path)
+
+    visit(folder)
+    while links:  # after what they may lead to
+        path = links.pop(0)
+        real = os.path.realpath(path)
+        if not path.exists():
+            left_out.add("links that lead nowhere", path)
+        elif real in seen:
+            left_out.add("links to what is read anyway", path)
+        elif path.is_dir():
+            seen.add(real)
+            visit(path)
+        else:
+            seen.add(real)
+            found.append(path)
+    return sorted(found)
