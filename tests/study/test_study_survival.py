@@ -37,8 +37,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     (data / "text.txt").write_text("\n\n".join(pretraining_text(150, 0)))
     model = {"num_layers": 2, "num_heads": 2, "hidden_dim": 128}
     tables = {
-        "model": {**model, "vocabulary_size": 400, "max_sequence_length": 128},
-        "train": {"batch_size": 4, "tokens": 30 * 4 * 128, "warmup_tokens": 0}
+        "model": {**model, "vocabulary_size": 400, "max_sequence_length": 256},
+        "train": {"batch_size": 4, "tokens": 30 * 4 * 256, "warmup_tokens": 0}
         | {"checkpoint_every": 5, "validate_every": 10},
         "finetune": {"epochs": 3, "warmup_steps": 1, "checkpoint_every": 3},
         "decode": {"max_new_tokens": 8},
@@ -106,5 +106,5 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(
         assert num_lines(run) >= lines and not (run / "result.json").exists()
         assert checkpoints(run)  # so that there is something to go on from
     told = finish(start(folder))
-    assert "[5 of 7]" in told and "[1 of 7]" not in told
+    assert "[6 of 7]" in told and "[5 of 7]" not in told
     assert result(folder) == expected
