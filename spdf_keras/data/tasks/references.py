@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spdf_keras.data.corpus import open_text
 from spdf_keras.errors import InputError
+from spdf_keras.metrics.tokens import words_in_bytes
 
 Lines = list[str]
 
@@ -62,7 +63,9 @@ def read_references(
         found = _blocks(files[0], items)
     else:
         _check_lengths(paths, files)
-        found = [[t for t in texts if t.strip()] for texts in zip(*files, strict=True)]
+        found = [
+            [t for t in ts if words_in_bytes(t)] for ts in zip(*files, strict=True)
+        ]
     names = " ".join(f"'{path}'" for path in paths)
     if not found:
         raise InputError(f"There must be references. Received: nothing in {names}.")
