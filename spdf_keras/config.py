@@ -272,8 +272,8 @@ class DecodeConfig:
         length_penalty: Beams compete with the sum of their log-probabilities over
             their length to this power. 0 favours short continuations; read by the
             beam search alone.
-        no_repeat_ngram_size: No n-gram of this size occurs twice in a continuation;
-            0 allows it.
+        no_repeat_ngram_size: No n-gram of this size occurs twice in a continuation,
+            which ends where this leaves no token; 0 allows it.
         repetition_penalty: Above 1 makes tokens less likely that the continuation
             already has; 1 changes nothing.
         sample: Draw tokens at random in place of the likeliest.

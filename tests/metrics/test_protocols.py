@@ -147,7 +147,7 @@ def test_generation_eval_equals_the_scripts_at_a_no_break_space() -> None:
     found = score("generation-eval", hypotheses, references, ["a", "b"])
     # BLEU by multi-bleu-detok.perl, METEOR by meteor-1.5.jar; NLTK splits the words.
     assert found.values["bleu"] == pytest.approx(74.9505035616, 1e-11)
-    assert found.values["meteor"] == found.values["ter_pyter"] + 1 == 1
+    assert (found.values["meteor"], found.values["ter_pyter"]) == (1, 0)
     # The white space of tercom is Java's: one substitution and one deletion.
     assert found.parts["a"].values["ter_tercom"] == pytest.approx(2 / 12)
     assert found.parts["b"].values["bleu"] == pytest.approx(100)
