@@ -5,9 +5,8 @@ fine-tuning is compared with.
 """
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
-from spdf_keras.commands.arguments import add_json, add_overrides, add_task
+from spdf_keras.commands.arguments import add_json, add_overrides, add_task, read_config
 
 HELP = "fine-tune a run densely on a task"
 
@@ -16,7 +15,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("base", metavar="RUN", help="the pre-trained run")
     add_task(parser)
     parser.add_argument(
-        "--config", metavar="FILE", help="TOML with [finetune] and [decode] settings"
+        "--config",
+        metavar="FILE",
+        help="TOML with [finetune] and [decode] settings to change; the others are "
+        "those of RUN",
     )
     parser.add_argument(
         "--out", required=True, metavar="RUN", help="the new run folder"
@@ -29,7 +31,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import config_from_tables, load_config
     from spdf_keras.console import (
         load_tensorflow,
         print_json,
@@ -42,13 +43,9 @@ def run(args: Namespace) -> None:
     from spdf_keras.training.run import Run
 
     base = Run.open(args.base)
-    tables: dict[str, Any] = {}
-    if args.config:
-        given = load_config(args.config)
-        tables = {"finetune": vars(given.finetune), "decode": vars(given.decode)}
     if args.keep_masks:
-        tables.setdefault("finetune", {})["keep_masks"] = True
-    config = config_from_tables(tables, args.overrides, base=base.config())
+        args.overrides = [*args.overrides, "finetune.keep_masks=true"]
+    config = read_config(args, ["finetune", "decode"], args.config, base.config())
     task = get_task(args.task)
     train, validation = (task.read(args.data, s) for s in ("train", "validation"))
     say(f"train: {describe(train)}; validation: {describe(validation)}")

@@ -10,7 +10,7 @@ output. For e2e that is `name[Aromi], area[riverside]`, for webnlg and dart
 
 from argparse import ArgumentParser, Namespace
 
-from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.commands.arguments import add_json, add_overrides, read_config
 from spdf_keras.data.tasks.registry import TASKS
 
 HELP = "continue texts with a run's model"
@@ -29,7 +29,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import config_from_tables
     from spdf_keras.console import load_tensorflow, print_json
     from spdf_keras.data.corpus import open_text
     from spdf_keras.data.tasks.registry import get_task
@@ -40,8 +39,9 @@ def run(args: Namespace) -> None:
     if not texts or not all(text.strip() for text in texts):
         raise InputError("Every prompt must be a line of text. Received: an empty one.")
     source = Run.open(args.run_folder)
-    config = config_from_tables({}, args.overrides, base=source.config())
     task = get_task(args.task) if args.task else None
+    reads = task.decoding_settings if task else ["decode"]
+    config = read_config(args, reads, base=source.config())
     contexts = [task.linearise(text) for text in texts] if task else texts
     load_tensorflow()
     from spdf_keras.evaluation import context_room, generate_texts

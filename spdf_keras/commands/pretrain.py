@@ -14,7 +14,7 @@ and --out on a disk that all share:
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
-from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.commands.arguments import add_json, add_overrides, read_config
 from spdf_keras.config import STRATEGIES
 
 HELP = "pre-train a model on token shards"
@@ -53,7 +53,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import load_config
     from spdf_keras.console import (
         load_tensorflow,
         print_json,
@@ -64,7 +63,9 @@ def run(args: Namespace) -> None:
     from spdf_keras.data.shards import Shards
     from spdf_keras.errors import InputError
 
-    config, shards = load_config(args.config, args.overrides), Shards.open(args.data)
+    # What fine-tuning and decoding read is kept in the run for them.
+    reads = ["model", "sparsity", "train", "finetune", "decode"]
+    config, shards = read_config(args, reads, args.config), Shards.open(args.data)
     if not args.resume and Path(args.out).exists():
         raise InputError(
             f"The folder '{args.out}' exists, and --no-resume was given. Choose "
