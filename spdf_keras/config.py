@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_toml
 from spdf_keras.values import as_float32, as_type, check_floats, check_integers, shown
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
@@ -481,25 +482,13 @@ def read_tables(path: str | Path) -> dict[str, Any]:
         InputError: If the file is missing or not TOML.
     """
     try:
-        return _parse_toml(Path(path).read_text(encoding="utf-8"))
+        return load_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         message = f"Cannot read the config file '{path}': {error.strerror}."
         raise InputError(message) from error
     except ValueError as error:
         message = f"The config file '{path}' is not TOML: {error}."
         raise InputError(message) from error
-
-
-def _parse_toml(text: str) -> dict[str, Any]:
-    """Parses TOML; all its errors are `ValueError`s with a plain sentence."""
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    except ValueError as error:
-        if "integer string conversion" in str(error):  # Python's limit of digits
-            raise ValueError("it has a number of more than 4,300 digits") from error
-        raise
 
 
 def config_from_tables(
@@ -583,7 +572,7 @@ def parse_override(line: str) -> tuple[str, str, Any]:
     if setting not in known and (section, setting) != ("model", "preset"):
         raise _unknown(f"{section}.{setting}", known)
     try:
-        parsed = _parse_toml(f"value = {value}")["value"]
+        parsed = load_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word, as the shell takes quotes away
     except ValueError as error:

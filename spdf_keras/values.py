@@ -97,6 +97,13 @@ def check_floats(name: str, value: Any) -> None:
             )
 
 
+def as_float(name: str, value: Any) -> float:
+    """Returns a number as a float that float32 has; see `as_type`, `check_floats`."""
+    number: float = as_type(name, float, value)
+    check_floats(name, number)
+    return number
+
+
 def as_float32(number: float) -> float:
     """The nearest number that float32 has, such as 1.0 for 0.99999999."""
     try:

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "spdf_keras"
 
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
-    ("errors", "values", "keras2", "files", "provenance"),
+    ("errors", "values", "parsing", "keras2", "files", "provenance"),
     ("native",),
     ("config",),
     ("sparsity", "flops", "metrics", "optimizer", "data"),
@@ -26,7 +26,16 @@ LEVELS = (
     ("cli", "__main__", "__init__"),
 )
 # These start at once: no TensorFlow, not even inside a function.
-LIGHT = ("errors", "values", "config", "flops", "metrics", "sparsity.masks", "cli")
+LIGHT = (
+    "errors",
+    "values",
+    "parsing",
+    "config",
+    "flops",
+    "metrics",
+    "sparsity.masks",
+    "cli",
+)
 
 
 def level(module: str) -> int:

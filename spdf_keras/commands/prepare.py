@@ -1,9 +1,10 @@
 """Turns a corpus into packed token shards for pre-training.
 
-JSON lines (.jsonl, the Pile's layout: each line an object with `text`) or plain
-text (documents are blocks between blank lines), packed as .gz or .zst or not, in
-files, folders or patterns. A tokenizer is read from a folder (vocab.json and
-merges.txt, or encoder.json and vocab.bpe) or trained on the corpus itself.
+JSON lines (.jsonl, the Pile's layout: each line an object with `text`, or with another
+key that --text-key names) or plain text (documents are blocks between blank lines),
+packed as .gz or .zst or not, in files, folders or patterns. A tokenizer is read from a
+folder (vocab.json and merges.txt, or encoder.json and vocab.bpe) or trained on the
+corpus itself.
 
 Started again after it was stopped, it goes on where it was.
 """
@@ -46,6 +47,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="share of documents to validate on (default: 0.01)",
     )
     parser.add_argument(
+        "--text-key",
+        default="text",
+        metavar="KEY",
+        help="key of the text in JSON lines (default: text)",
+    )
+    parser.add_argument(
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
@@ -70,6 +77,7 @@ def run(args: Namespace) -> None:
             args.validation_fraction,
             args.on_error,
             report,
+            args.text_key,
         )
     counts = ("documents", "tokens", "sequences", "tokens_left_out")
     print_table(

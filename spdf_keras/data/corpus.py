@@ -89,6 +89,11 @@ def _kind(path: Path) -> str:
     return (path.with_suffix("") if packed else path).suffix
 
 
+def is_json_lines(path: Path) -> bool:
+    """Whether a file of a corpus is read as JSON lines, and not as text."""
+    return _kind(path) in _JSON_LINES
+
+
 def open_text(path: str | Path) -> str:
     """Reads a UTF-8 file, unpacked where its name ends in `.gz` or `.zst`.
 
@@ -133,6 +138,7 @@ class CorpusReader:
         files: As from `find_inputs`.
         on_error: `stop` refuses what cannot be used, `skip` leaves it out.
         mark: Where to go on: an earlier result of `mark`.
+        text_key: The key of the text in JSON lines.
     """
 
     def __init__(
@@ -140,10 +146,12 @@ class CorpusReader:
         files: Sequence[str | Path],
         on_error: str = "stop",
         mark: dict[str, Any] | None = None,
+        text_key: str = "text",
     ) -> None:
         if on_error not in ON_ERROR:
             known = ", ".join(ON_ERROR)
             raise InputError(f"`on_error` must be one of {known}. Received: {on_error}")
+        self._text_key = text_key
         self._files, self._skip = [Path(file) for file in files], on_error == "skip"
         mark = mark or {}
         self._sizes = [file.stat().st_size for file in self._files]
@@ -177,7 +185,7 @@ class CorpusReader:
         first, offset, line = self._place
         for index in range(first, len(self._files)):
             path = self._files[index]
-            read = self._read_json if _kind(path) in _JSON_LINES else self._read_text
+            read = self._read_json if is_json_lines(path) else self._read_text
             with Stream(path, offset) as stream:
                 yield from read(index, self._lines(index, stream, line, offset))
             self._advance(index + 1, 0, 0)
@@ -208,12 +216,11 @@ class CorpusReader:
             try:
                 if len(content) > _LONG_LINE_BYTES:
                     # Read through once before a piece is given away.
-                    blank = 0 == sum(
-                        not _is_blank(p) for p in json_text_pieces(content)
-                    )
-                    pieces: Iterable[str] = json_text_pieces(content)
+                    found = json_text_pieces(content, self._text_key)
+                    blank = 0 == sum(not _is_blank(piece) for piece in found)
+                    pieces: Iterable[str] = json_text_pieces(content, self._text_key)
                 else:
-                    text = _text_of(content)
+                    text = _text_of(content, self._text_key)
                     blank = _is_blank(text)
                     pieces = cut(text)
             except ValueError as error:
@@ -276,20 +283,24 @@ class CorpusReader:
         self._left_out.clear()
 
 
-def _text_of(content: bytes) -> str:
+def _text_of(content: bytes, key: str) -> str:
     record = parse_json(content)
-    if not isinstance(record, dict) or "text" not in record:
-        raise ValueError("it has no `text`")
-    if not isinstance(record["text"], str):
-        raise ValueError("its `text` is not a string")
-    return record["text"]
+    if not isinstance(record, dict):
+        raise ValueError(f"it has no `{key}`")
+    if key not in record:
+        strings = [f"`{name}`" for name in record if isinstance(record[name], str)]
+        others = f", but {', '.join(strings[:5])} (see `--text-key`)" if strings else ""
+        raise ValueError(f"it has no `{key}`{others}")
+    if not isinstance(record[key], str):
+        raise ValueError(f"its `{key}` is not a string")
+    return record[key]
 
 
 def _is_blank(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError("its `text` has half a surrogate pair") from error
+        raise ValueError("its text has half a surrogate pair") from error
     return not text or text.isspace()
 
 

@@ -30,8 +30,8 @@ class Journal:
             raise InputError(
                 f"'{self.path}' is damaged: {error}. Delete its folder to start over."
             ) from error
-        for key, value in self._settings.items():
-            if before.get(key) != value:
+        for key in {**before, **self._settings}:
+            if before.get(key) != self._settings.get(key):
                 raise InputError(
                     f"'{self.path.parent}' holds a corpus that was begun with other "
                     f"{key.replace('_', ' ')}. Give the same to go on with it, or "

@@ -20,6 +20,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from spdf_keras.parsing import load_json
+
 PIECE_CHARACTERS = 2**18
 # `tokenizers` takes up to 400 bytes of memory per character of one word.
 MAX_RUN_CHARACTERS = 2**20
@@ -68,12 +70,16 @@ def cut(text: str, max_run: int = MAX_RUN_CHARACTERS) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def json_text_pieces(line: bytes) -> Iterator[str]:
-    """Yields the `text` of a long JSON line as pieces, in little more memory.
+def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
+    """Yields the text of a long JSON line as pieces, in little more memory.
+
+    Args:
+        line: A JSON object.
+        text_key: The key of its text.
 
     Raises:
-        ValueError: As `cut`, or if the line is no JSON object with a string
-            `text`; it says what is wrong. Pieces may have come before that.
+        ValueError: As `cut`, or if the line is no JSON object with a string of this
+            key; it says what is wrong. Pieces may have come before that.
     """
     spans: list[tuple[int, int]] = []
 
@@ -87,14 +93,15 @@ def json_text_pieces(line: bytes) -> Iterator[str]:
     # Every string, key or value, is replaced by its number: what remains is short.
     record = parse_json(_JSON_STRING.sub(number, line))
     place = None
+    longest = 12 * len(text_key) + 2  # a character takes two escapes of six bytes
     for key, value in record.items() if isinstance(record, dict) else ():
         start, stop = spans[int(key)]
-        if stop - start < 64 and read(start + 1, stop - 1) == "text":
+        if stop - start <= longest and read(start + 1, stop - 1) == text_key:
             place = value
     if place is None:
-        raise ValueError("it has no `text`")
+        raise ValueError(f"it has no `{text_key}`")
     if not isinstance(place, str):
-        raise ValueError("its `text` is not a string")
+        raise ValueError(f"its `{text_key}` is not a string")
     start, end = spans[int(place)]
     start, end = start + 1, end - 1
     rest = ""
@@ -115,11 +122,9 @@ def parse_json(content: bytes) -> object:
         ValueError: If it is neither; it says which.
     """
     try:
-        return json.loads(content.decode("utf-8"))
+        return load_json(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8: {error.reason} at byte {error.start}"
         raise ValueError(reason) from error
-    except RecursionError as error:
-        raise ValueError("it is not JSON: nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from error

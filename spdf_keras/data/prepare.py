@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.corpus import CorpusReader, Piece, find_inputs
+from spdf_keras.data.corpus import CorpusReader, Piece, find_inputs, is_json_lines
 from spdf_keras.data.journal import Journal, find_finished, fingerprint_files
 from spdf_keras.data.pieces import cut
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.data.writer import ShardWriter
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
+from spdf_keras.values import as_type, check_integers
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -47,6 +48,7 @@ def prepare(
     validation_fraction: float = 0.01,
     on_error: str = "stop",
     report: Report | None = None,
+    text_key: str = "text",
 ) -> dict[str, Any]:
     """Tokenises a corpus, packs it and writes it as shards.
 
@@ -64,6 +66,7 @@ def prepare(
         validation_fraction: Share of documents to validate on, in `[0, 1)`.
         on_error: `stop` or `skip`.
         report: Gets the counts after each chunk, for a progress display.
+        text_key: The key of the text in JSON lines.
 
     Returns:
         The index: counts, checksums, context length, tokenizer fingerprint.
@@ -72,16 +75,25 @@ def prepare(
         InputError: If an argument is out of range, the folder holds something
             else, the corpus cannot be read or has less than one sequence.
     """
-    _check(context_length, validation_fraction)
+    context_length = _check(context_length, validation_fraction)
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = int(as_type("vocabulary_size", int, tokenizer))
     folder = Path(folder)
     work = _unfinished(folder)
     files = find_inputs(inputs, leave_out=[folder, work])
+    if text_key != "text" and not any(map(is_json_lines, files)):
+        raise InputError(
+            f"`text_key` is the key of the text in JSON lines. Received: '{text_key}', "
+            "and no input of JSON lines. Leave it out."
+        )
     settings = {
         "inputs": fingerprint_files(files),
         "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer.fingerprint,
         "context_length": context_length,
         "validation_fraction": validation_fraction,
     }
+    if text_key != "text":  # so that folders of before there was a choice stay valid
+        settings["text_key"] = text_key
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     done = find_finished(folder, fingerprint)
     if done:
@@ -90,14 +102,14 @@ def prepare(
     _check_empty(folder)
     journal = Journal(work, settings)
     state = journal.read()
-    reader = CorpusReader(files, on_error, state.get("reader"))
+    reader = CorpusReader(files, on_error, state.get("reader"), text_key)
     shards = work / "shards"
     if state:
         tokenizer = Tokenizer.load(shards / "tokenizer")
     else:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(tokenizer, int):
-            sample = training_sample(files, TRAINING_BYTES, on_error)
+            sample = training_sample(files, TRAINING_BYTES, on_error, text_key)
             tokenizer = Tokenizer.train(sample, tokenizer)
         shards.mkdir(parents=True)
         tokenizer.save(shards / "tokenizer")
@@ -158,7 +170,7 @@ def write_shards(
         InputError: If the folder is not empty, an argument is out of range, or
             the corpus is too short for one sequence of training.
     """
-    _check(context_length, validation_fraction)
+    context_length = _check(context_length, validation_fraction)
     folder = Path(folder)
     _check_empty(folder)
     work = _unfinished(folder)
@@ -178,7 +190,10 @@ def write_shards(
 
 
 def training_sample(
-    files: Sequence[Path], limit_bytes: int, on_error: str = "stop"
+    files: Sequence[Path],
+    limit_bytes: int,
+    on_error: str = "stop",
+    text_key: str = "text",
 ) -> Iterator[str]:
     """Yields the first documents of each file, the same bytes of each.
 
@@ -186,7 +201,7 @@ def training_sample(
     """
     for index, file in enumerate(files):
         share = limit_bytes // (len(files) - index)
-        for piece in CorpusReader([file], on_error).pieces():
+        for piece in CorpusReader([file], on_error, text_key=text_key).pieces():
             if share <= 0:
                 break
             yield piece.text
@@ -313,7 +328,10 @@ def _finish(
     return index
 
 
-def _check(context_length: int, validation_fraction: float) -> None:
+def _check(context_length: int, validation_fraction: float) -> int:
+    """The context length as an integer, where both are in range."""
+    context_length = as_type("context_length", int, context_length)
+    check_integers("context_length", context_length)
     if context_length < 1:
         raise InputError(
             "`context_length` must be positive. Received: "
@@ -324,6 +342,7 @@ def _check(context_length: int, validation_fraction: float) -> None:
             "`validation_fraction` must be in [0, 1). Received: "
             f"validation_fraction={validation_fraction}."
         )
+    return context_length
 
 
 def _check_empty(folder: Path) -> None:

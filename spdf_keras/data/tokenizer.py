@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_json
+from spdf_keras.values import as_type, check_integers
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -76,6 +78,8 @@ class Tokenizer:
         """
         import tokenizers
 
+        vocabulary_size = as_type("vocabulary_size", int, vocabulary_size)
+        check_integers("vocabulary_size", vocabulary_size)
         if vocabulary_size < 257:
             raise InputError(
                 "`vocabulary_size` must be at least 257 (256 bytes and the end of "
@@ -112,7 +116,7 @@ class Tokenizer:
     @classmethod
     def _read(cls, vocabulary_file: Path, merges_file: Path) -> "Tokenizer":
         try:
-            vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
+            vocabulary = load_json(vocabulary_file.read_text(encoding="utf-8"))
             lines = merges_file.read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError) as error:
             message = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from spdf_keras.data.corpus import open_text
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_json
 
 _WORDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
 
@@ -50,14 +51,14 @@ def read_json(path: str | Path) -> Any:
         InputError: If it cannot be read; the message names line and column.
     """
     try:
-        return json.loads(open_text(path))
+        return load_json(open_text(path))
     except json.JSONDecodeError as error:
         raise InputError(
             f"'{path}' is not JSON: {error.msg} at line {error.lineno}, "
             f"column {error.colno}."
         ) from error
-    except RecursionError as error:
-        raise InputError(f"'{path}' is not usable: it is nested too deep.") from error
+    except ValueError as error:
+        raise InputError(f"'{path}' is not usable: {error}.") from error
 
 
 def checked(value: Any, kind: type, what: str, where: str) -> Any:
