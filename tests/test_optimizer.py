@@ -260,9 +260,10 @@ def test_numbers_that_are_none_are_refused(arguments: Any, name: str) -> None:
 
 
 def test_a_schedule_and_an_optimizer_take_numpys_numbers_and_save_them() -> None:
-    numbers: list[Any] = [np.float32(0.5), np.int64(2), 1e1]
+    numbers: Any = {"peak": np.float32(0.5), "warmup_steps": np.int64(2)}
     decays: list[Any] = [np.float64(0.1), np.float32(0.5)]
-    optimizer = AdamW(WarmupDecay(*numbers, shape="linear"), *decays)
+    schedule = WarmupDecay(**numbers, total_steps=10, shape="linear")
+    optimizer = AdamW(schedule, *decays)
     config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
     again = keras.optimizers.deserialize(config)
     rates = [float(again._learning_rate(step)) for step in (0, 1, 2)]

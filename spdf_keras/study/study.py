@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.config import Config, StudyConfig, to_toml
+from spdf_keras.config import Config, FinetuneConfig, StudyConfig, to_toml
 from spdf_keras.data.corpus import read_documents
 from spdf_keras.data.prepare import write_shards
 from spdf_keras.data.shards import Shards
@@ -19,9 +19,15 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import PERPLEXITY, evaluate_run, protocol_of
+from spdf_keras.evaluation import (
+    PERPLEXITY,
+    check_data,
+    evaluate_run,
+    protocol_of,
+)
 from spdf_keras.files import replace_file
 from spdf_keras.keras2 import keras
+from spdf_keras.model.generator import check_beams
 from spdf_keras.study.plan import (
     KEPT,
     Cell,
@@ -82,16 +88,48 @@ class Study:
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
         self._done = 0
+        self._check_settings()
         _claim(self._folder, config)
 
     def run(self) -> None:
-        """Runs, or finishes, every stage."""
+        """Runs, or finishes, every stage.
+
+        Raises:
+            InputError: If a text or setting does not fit, before the first step.
+        """
         shards = self._shards()
+        check_data(shards.tokenizer(), self._examples, self._config, self._task)
         self._done = 0
         for cell in cells(self._settings):
             self._pretrain(cell, shards)
             for masks in modes(self._settings, cell):
                 self._test(cell, masks, self._search(cell, masks))
+
+    def _check_settings(self) -> None:
+        """Refuses what a late stage would refuse: any point of the grid, the beams."""
+        places = [str(cell.place) for cell in cells(self._settings)]
+        for names in (places, [trial.name for trial in grid(self._settings)]):
+            if len(set(names)) < len(names):
+                raise InputError(
+                    "Values of `study.sparsities` and of `study.learning_rates` must "
+                    "differ in their first six digits, which name their folders. "
+                    f"Received: two for '{max(names, key=names.count)}'."
+                )
+        for trial in grid(self._settings):
+            self._tuning(trial, 0, "")
+        for beams in (self._settings.search_beams, self._config.decode.num_beams):
+            decode = dataclasses.replace(self._config.decode, num_beams=beams)
+            check_beams(decode, self._config.model.vocabulary_size)
+
+    def _tuning(self, trial: Trial, seed: int, masks: str) -> FinetuneConfig:
+        """The `[finetune]` settings of one point of the grid."""
+        return dataclasses.replace(
+            self._config.finetune,
+            batch_size=trial.batch_size,
+            learning_rate=trial.learning_rate,
+            seed=seed,
+            keep_masks=masks == KEPT,
+        )
 
     def _find(self, name: str) -> Path:
         path = find_file(self._data, [], [name])
@@ -173,19 +211,12 @@ class Study:
             if run.result() is None:
                 # A fine-tuning that was stopped starts again.
                 shutil.rmtree(folder, ignore_errors=True)
-                settings = dataclasses.replace(
-                    self._config.finetune,
-                    batch_size=trial.batch_size,
-                    learning_rate=trial.learning_rate,
-                    seed=cell.seed,
-                    keep_masks=masks == KEPT,
-                )
                 with self._progress("fine-tune") as report:
                     finetune(
                         Run.open(folder.parents[1] / "pretrain"),
                         self._examples["train"],
                         self._examples["validation"],
-                        settings,
+                        self._tuning(trial, cell.seed, masks),
                         folder,
                         report,
                         task.cut_context,

@@ -98,12 +98,18 @@ class StepLog(keras.callbacks.Callback):
         if not bad:
             return
         saved = self._run.checkpoints()
-        kept = f"of step {checkpoint_step(saved[-1])} is kept" if saved else "is none"
+        kept = "it has no checkpoint yet"
+        if saved:
+            kept = f"its last checkpoint, of step {checkpoint_step(saved[-1])}, is kept"
+        is_finetuning = self._run.origin().get("kind") == "finetune"
+        rate, warmup = "train.learning_rate", "train.warmup_tokens"
+        if is_finetuning:
+            rate, warmup = "finetune.learning_rate", "finetune.warmup_steps"
         raise TrainingError(
             f"The {bad[0].replace('_', ' ')} of step {record['step']} is not finite "
-            f"({record[bad[0]]}), so the training stops: its last checkpoint {kept}. "
-            "A lower train.learning_rate or a longer warm-up helps, in a new run; so "
-            "does float32 where another precision was used."
+            f"({record[bad[0]]}), so the training stops: {kept}. A lower {rate} or "
+            f"more {warmup} helps, in a new run; so does a model that was pre-trained "
+            "in float32, where its precision is another."
         )
 
     def write(self, record: dict[str, Any]) -> None:
