@@ -38,6 +38,7 @@ _PARAGRAPH = "\n\n"
 # Inputs with their outputs that a run's record shows.
 _SAMPLES = 8
 _PERPLEXITY_BATCH = 16
+_LARGEST_EXPONENT = 700.0  # floats end soon after
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def perplexity(
 ) -> float:
     """The exponential of the mean loss per target token, end token included.
 
-    The model is compiled anew, without the label smoothing of its training.
+    The model is compiled anew, without the label smoothing of its training. Of a model
+    that has diverged it is infinite, or not a number.
 
     Args:
         model: A GPT.
@@ -208,7 +210,8 @@ def perplexity(
     pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
     model.compile(loss=NextTokenCrossentropy())
     batches = pairs.batches(_PERPLEXITY_BATCH)
-    return math.exp(model.evaluate(batches, verbose=0, return_dict=True)["loss"])
+    loss = float(model.evaluate(batches, verbose=0, return_dict=True)["loss"])
+    return math.exp(loss) if not loss > _LARGEST_EXPONENT else math.inf
 
 
 def evaluate(
@@ -247,6 +250,10 @@ def evaluate(
         longest = min(config.finetune.sequence_length, config.model.max_sequence_length)
         value = perplexity(model, tokenizer, examples, longest, task.cut_context)
         scores = Scores(protocol, len(examples), {"perplexity": value})
+        if not math.isfinite(value):
+            reason = f"Perplexity has no value: it is {value}; the model has diverged."
+            scores.values["perplexity"] = None
+            scores.errors["perplexity"] = reason
     else:
         scores = score_task(task.name, hypotheses, examples)
     cut = 0

@@ -103,6 +103,16 @@ def test_the_curation_corpus_is_judged_by_perplexity(tokenizer: Tokenizer) -> No
     assert len(found.hypotheses) == 3
 
 
+def test_the_perplexity_of_a_diverged_model_has_no_value(tokenizer: Tokenizer) -> None:
+    model = build_gpt(CONFIG.model)
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 2:
+            weight.assign(1e4 * weight)  # losses of thousands: exp is no float
+    found = evaluate(model, tokenizer, EXAMPLES, CONFIG, get_task("curation")).scores
+    assert found.values == {"perplexity": None}
+    assert "it is inf; the model has diverged" in found.errors["perplexity"]
+
+
 def test_webnlg_is_scored_in_its_parts() -> None:
     examples = [
         dataclasses.replace(example, seen=seen)

@@ -55,6 +55,11 @@ class Generator:
             batch = self._batch(prompts, rows, end_token_ids, settings)
             found = self._functions[key](batch)
             tokens, counts = found.token_ids.numpy(), found.counts.numpy()
+            if counts.min() < 0:
+                raise InputError(
+                    "The model's logits must be finite to choose a token. Received: a "
+                    "model whose logits are not; its training has diverged."
+                )
             for row, line, count in zip(rows, tokens, counts, strict=True):
                 results[row] = line[:count].tolist()
             if report:

@@ -42,7 +42,8 @@ class Continuations(NamedTuple):
 
     Attributes:
         token_ids: `(batch, steps)`.
-        counts: How many of them count, the end token not among them, `(batch,)`.
+        counts: How many of them count, the end token not among them, `(batch,)`; -1
+            where the model's logits are not finite, so that it chooses nothing.
         scores: Beam search: sum of log-probabilities over length ** length_penalty,
             the end token counted in both, `(batch,)`; else zeros.
     """
@@ -82,7 +83,9 @@ def search(
     last = tf.gather(hidden, prompts.lengths - 1, batch_dims=1)[:, None]
     branches = Branches.start(caches, prompts.lengths, settings.num_beams)
     first = project(model, last)[:, 0]
-    return loop(_Stepper(model, kernels, prompts), settings, first, branches)
+    found = loop(_Stepper(model, kernels, prompts), settings, first, branches)
+    is_finite = tf.reduce_all(tf.math.is_finite(first), -1)
+    return found._replace(counts=tf.where(is_finite, found.counts, -1))
 
 
 class _Stepper(NamedTuple):

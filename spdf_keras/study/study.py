@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -229,7 +230,7 @@ class Study:
             examples = self._examples["validation"]
             evaluate_run(run, task, "validation", examples, config)
         value = json.loads(record.read_text("utf-8"))["scores"][self._score]
-        return float("-inf") if value is None else float(value)
+        return -math.inf * self._sign if value is None else float(value)
 
     def _test(self, cell: Cell, masks: str, best: Trial) -> None:
         folder = self._folder / cell.place / masks

@@ -120,6 +120,7 @@ def reference_beam_search(
         {"no_repeat_ngram_size": 4},
         {"no_repeat_ngram_size": 18},
         {"repetition_penalty": 1.7},
+        {"repetition_penalty": 1e6, "max_new_tokens": 12},
         {"num_beams": 10, "length_penalty": 0.8, "no_repeat_ngram_size": 4},
     ],
 )
@@ -252,6 +253,23 @@ def test_a_beam_stops_at_the_end_of_the_context(small: Any, logits: Logits) -> N
     assert [len(output) for output in outputs] == [4, 20]
     limited = DecodeConfig(num_beams=3, max_new_tokens=4)
     assert outputs[0] == reference_beam_search(logits, prompts[0], [], limited)[0]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("penalty", [1e38, 1e-37])
+def test_a_penalty_that_is_far_from_1_bans_nothing(beams: int, penalty: float) -> None:
+    model = gpt(5, context=64)
+    settings = {"repetition_penalty": penalty, "num_beams": beams}
+    for tokens in model.generate([[2, 4], [1]], 20, **settings):
+        assert len(tokens) == 20 and set(tokens) <= set(range(5))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"sample": True}])
+def test_a_model_that_has_diverged_is_refused(settings: dict[str, Any]) -> None:
+    model = gpt(5)
+    model.trainable_weights[0].assign(model.trainable_weights[0] * float("nan"))
+    with pytest.raises(InputError, match="logits must be finite"):
+        model.generate([[1]], **settings)
 
 
 def test_no_ngram_occurs_twice(small: Any) -> None:
