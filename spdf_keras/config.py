@@ -252,7 +252,7 @@ class TrainConfig(StepConfig):
         return min(steps, self.total_steps(model, sequence_length))
 
     def _step_tokens(self, model: GPTConfig, sequence_length: int) -> int:
-        return self.batch_size * (sequence_length or model.max_sequence_length)
+        return self.batch_size * int(sequence_length or model.max_sequence_length)
 
 
 @dataclass(frozen=True)
