@@ -16,6 +16,7 @@ from spdf_keras.model.block import Cache
 from spdf_keras.model.build import build_gpt
 from spdf_keras.model.generation import Kernels, effective_kernels
 from spdf_keras.model.gpt import GPT
+from spdf_keras.values import as_type
 
 _PROMPT_LENGTH = 64
 _FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
@@ -164,12 +165,13 @@ def checked_lengths(
     Raises:
         InputError: If one of them is out of range.
     """
-    cache_length = cache_length or context
+    cache_length = as_type("cache_length", int, cache_length) or context
     if not 1 <= cache_length <= context:
         raise InputError(
             f"`cache_length` must be in [1, {context}], the context. "
             f"Received: cache_length={cache_length}."
         )
+    prompt_length = as_type("prompt_length", int, prompt_length)
     prompt_length = prompt_length or min(_PROMPT_LENGTH, cache_length)
     if not 1 <= prompt_length <= cache_length:
         raise InputError(

@@ -22,18 +22,30 @@ class PlainTokenizer:
 
     Raises:
         OSError: If a file is missing.
-        ValueError: If a file is broken.
+        ValueError: If a file is broken, or the vocabulary lacks a token that a text
+            may need.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        text = (Path(folder) / "vocab.json").read_text("utf-8")
-        self._ids: dict[str, int] = json.loads(text)
-        self._tokens = {token_id: token for token, token_id in self._ids.items()}
-        lines = (Path(folder) / "merges.txt").read_text("utf-8").split("\n")
-        merges = [line.split(" ") for line in lines if line.count(" ") == 1]
-        self._ranks = {(a, b): rank for rank, (a, b) in enumerate(merges)}
+        self._ids = _read_vocabulary(Path(folder) / "vocab.json")
+        self._ranks = _read_merges(Path(folder) / "merges.txt", self._ids)
         self._characters = _byte_characters()
-        self._bytes = {c: byte for byte, c in enumerate(self._characters)}
+        missing = [b for b, c in enumerate(self._characters) if c not in self._ids]
+        if missing:
+            some = ", ".join(f"0x{byte:02X}" for byte in missing[:8])
+            more = f" and {len(missing) - 8} others" if len(missing) > 8 else ""
+            raise ValueError(
+                "the vocabulary must have a token for each of the 256 bytes, or text "
+                f"would lose some; it has none for {some}{more}"
+            )
+        raw = {c: bytes([byte]) for byte, c in enumerate(self._characters)}
+        # A token with other characters, such as a special one, stands for itself.
+        self._tokens = {
+            token_id: b"".join(map(raw.__getitem__, token))
+            if raw.keys() >= set(token)
+            else token.encode()
+            for token, token_id in self._ids.items()
+        }
         self.end_token_id = self._ids["<|endoftext|>"]
 
     def encode(self, text: str) -> list[int]:
@@ -42,13 +54,11 @@ class PlainTokenizer:
             self._ids[token]
             for word in _words(text)
             for token in self._merged(word.encode())
-            if token in self._ids
         ]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
-        tokens = "".join(self._tokens.get(token_id, "") for token_id in token_ids)
-        raw = bytes(self._bytes[c] for c in tokens if c in self._bytes)
+        raw = b"".join(self._tokens.get(token_id, b"") for token_id in token_ids)
         return raw.decode(errors="replace")
 
     def _merged(self, word: bytes) -> list[str]:
@@ -68,6 +78,31 @@ class PlainTokenizer:
                 place += 1
             parts = merged
         return parts
+
+
+def _read_vocabulary(file: Path) -> dict[str, int]:
+    ids = json.loads(file.read_text("utf-8"))
+    if not isinstance(ids, dict) or "<|endoftext|>" not in ids:
+        raise ValueError(f"{file.name} must be a JSON object with '<|endoftext|>'")
+    numbers = [i for i in ids.values() if type(i) is int]
+    if sorted(numbers) != [*range(len(ids))]:
+        raise ValueError(f"the ids in {file.name} must be 0 to {len(ids) - 1}")
+    return dict(ids)
+
+
+def _read_merges(file: Path, ids: dict[str, int]) -> dict[tuple[str, str], int]:
+    ranks = {}
+    for number, line in enumerate(file.read_text("utf-8").split("\n"), 1):
+        if (number == 1 and line.startswith("#version")) or not line:
+            continue
+        first, _, second = line.partition(" ")
+        if not {first, second, first + second} <= ids.keys():
+            raise ValueError(
+                f"{file.name}, line {number}: '{line}' must be two tokens of the "
+                "vocabulary that make a third"
+            )
+        ranks[first, second] = number
+    return ranks
 
 
 def _byte_characters() -> list[str]:

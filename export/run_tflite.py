@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if tokenizer is None:
             prompt_ids = _token_ids(options.token_ids)
         else:
-            prompt_ids = tokenizer.encode(options.prompt)
+            prompt_ids = _encode(tokenizer, options.prompt)
         ends = _token_ids(options.end_token_ids)
         if tokenizer is not None:
             ends.append(tokenizer.end_token_id)
@@ -224,6 +224,13 @@ def _tokenizer(options: argparse.Namespace) -> Any:
         raise RunError(
             f"Cannot read the tokenizer in '{options.tokenizer}': {error}."
         ) from error
+
+
+def _encode(tokenizer: Any, prompt: str) -> list[int]:
+    try:
+        return list(tokenizer.encode(prompt))
+    except UnicodeEncodeError as error:  # half a character, from other bytes
+        raise RunError("`--prompt` must be text in UTF-8.") from error
 
 
 def _verify(path: Path) -> None:

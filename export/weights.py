@@ -122,11 +122,11 @@ class WeightSource:
 
     @classmethod
     def _of_preset(cls, name: str, sparsity: float) -> "WeightSource":
-        preset = get_preset(name)
+        preset, sparsity = get_preset(name), check_sparsity(sparsity)
         seed = preset.train.seed
         weights = skeleton(preset.model, seed=seed).named_weights()
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        masked = prunable_paths(preset.model) if check_sparsity(sparsity) else {}
+        masked = prunable_paths(preset.model) if sparsity else {}
 
         @lru_cache(maxsize=1)  # `read` asks for it too
         def mask(path: str) -> Mask | None:

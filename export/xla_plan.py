@@ -6,6 +6,7 @@ from spdf_keras.config import PRECISIONS
 from spdf_keras.errors import InputError
 from spdf_keras.export.graphs import checked_lengths
 from spdf_keras.export.weights import WeightSource
+from spdf_keras.values import as_type, check_integers
 
 SIGNATURES = ("forward", "prefill", "decode", "train_step")
 
@@ -78,12 +79,14 @@ class XLAPlan:
         context = source.sizes.max_sequence_length
         batch_size, sequence_length, prompt_length, cache_length = sizes
         lengths = checked_lengths(context, prompt_length, cache_length)
-        sequence_length = sequence_length or context
+        sequence_length = as_type("sequence_length", int, sequence_length) or context
         if not 1 <= sequence_length <= context:
             raise InputError(
                 f"`sequence_length` must be in [1, {context}], the context. Received: "
                 f"sequence_length={sequence_length}."
             )
+        batch_size = as_type("batch_size", int, batch_size)
+        check_integers("batch_size", batch_size)
         if batch_size < 1:
             raise InputError(
                 f"`batch_size` must be positive. Received: batch_size={batch_size}."

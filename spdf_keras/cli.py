@@ -65,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1
+    except MemoryError:
+        message = "there is not enough memory for these settings"
+        print(f"spdf-keras {args.command}: error: {message}.", file=sys.stderr)
+        return 1
     except OSError as error:
         place = f": '{error.filename}'" if error.filename else ""
         reason = error.strerror or error

@@ -9,13 +9,14 @@ import dataclasses
 import json
 import math
 import tomllib
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_toml
+from spdf_keras.values import as_float32, as_type, check_floats, check_integers, shown
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 COMPUTES = ("dense", "sparse", "auto")
@@ -24,18 +25,31 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 def check_sparsity(sparsity: float, where: str = "") -> float:
     """Returns `sparsity` if it is a number in `[0, 1)`, else raises `InputError`."""
-    is_number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
-    if not is_number or not 0.0 <= sparsity < 1.0:
+    try:
+        number = as_type("sparsity", float, sparsity)
+    except InputError:
+        number = math.nan
+    if not 0.0 <= number < 1.0:
         raise InputError(
-            f"`sparsity` must be in [0, 1). Received: sparsity={sparsity}{where}."
+            f"`sparsity` must be in [0, 1). Received: sparsity={shown(sparsity)}"
+            f"{where}."
         )
-    return float(sparsity)
+    return float(number)
+
+
+def check_seed(seed: int, name: str = "seed") -> int:
+    """Returns `seed` as an integer if it is one of at least 0, else raises."""
+    number = int(as_type(name, int, seed))
+    if number < 0:
+        raise InputError(f"`{name}` must be at least 0. Received: {name}={number}.")
+    check_integers(name, number)
+    return number
 
 
 def _check(section: Any, name: str, ok: bool, must: str) -> None:
     if not ok:
         value = getattr(section, name)
-        raise InputError(f"`{name}` must be {must}. Received: {name}={value}.")
+        raise InputError(f"`{name}` must be {must}. Received: {name}={shown(value)}.")
 
 
 def _check_positive(section: Any, *names: str) -> None:
@@ -50,11 +64,32 @@ def _check_not_negative(section: Any, *names: str) -> None:
 
 def _check_fraction(section: Any, *names: str) -> None:
     for name in names:
-        _check(section, name, 0.0 <= getattr(section, name) < 1.0, "in [0, 1)")
+        value = getattr(section, name)
+        is_one = value < 1.0 and as_float32(value) == 1.0
+        must = "in [0, 1)" + (" as float32 rounds it" if is_one else "")
+        _check(section, name, 0.0 <= value < 1.0 and not is_one, must)
+
+
+class _Section:
+    """What the dataclasses below share: values of the right type and size."""
+
+    def __post_init__(self) -> None:
+        types = {f.name: f.type for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        for name, kind in types.items():
+            value = as_type(name, kind, getattr(self, name))
+            check_integers(name, value)
+            object.__setattr__(self, name, value)
+        # A setting's own bounds come first: they say more than "finite".
+        self._check_values()
+        for name in types:
+            check_floats(name, getattr(self, name))
+
+    def _check_values(self) -> None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(_Section):
     """Sizes of a GPT. Table 1 gives those of the paper's two models.
 
     Attributes:
@@ -76,7 +111,7 @@ class GPTConfig:
     max_sequence_length: int = 2048
     layer_norm_epsilon: float = 1e-5
 
-    def __post_init__(self) -> None:
+    def _check_values(self) -> None:
         if self.intermediate_dim == 0:
             object.__setattr__(self, "intermediate_dim", 4 * self.hidden_dim)
         _check_positive(self, *(f.name for f in dataclasses.fields(self)))
@@ -93,7 +128,7 @@ class GPTConfig:
 
 
 @dataclass(frozen=True)
-class SparsityConfig:
+class SparsityConfig(_Section):
     """Fixed random masks.
 
     Attributes:
@@ -105,13 +140,13 @@ class SparsityConfig:
     sparsity: float = 0.0
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_values(self) -> None:
         check_sparsity(self.sparsity)
         _check_not_negative(self, "seed")
 
 
 @dataclass(frozen=True)
-class StepConfig:
+class StepConfig(_Section):
     """An optimizer step: what pre-training and fine-tuning share.
 
     Attributes:
@@ -152,7 +187,7 @@ class StepConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
 
-    def __post_init__(self) -> None:
+    def _check_values(self) -> None:
         _check_positive(self, "batch_size", "micro_batches", "learning_rate", "epsilon")
         _check_positive(self, "keep_checkpoints")
         _check_not_negative(self, "weight_decay", "clip_norm", "seed")
@@ -186,8 +221,8 @@ class TrainConfig(StepConfig):
     compute: str = "dense"
     validate_every: int = 500
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_values(self) -> None:
+        super()._check_values()
         _check_not_negative(self, "tokens", "warmup_tokens", "validate_every")
         fraction = self.final_learning_rate
         _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
@@ -218,7 +253,7 @@ class TrainConfig(StepConfig):
         return min(steps, self.total_steps(model, sequence_length))
 
     def _step_tokens(self, model: GPTConfig, sequence_length: int) -> int:
-        return self.batch_size * (sequence_length or model.max_sequence_length)
+        return self.batch_size * int(sequence_length or model.max_sequence_length)
 
 
 @dataclass(frozen=True)
@@ -252,15 +287,15 @@ class FinetuneConfig(StepConfig):
     label_smoothing: float = 0.1
     keep_masks: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_values(self) -> None:
+        super()._check_values()
         _check_positive(self, "epochs", "patience", "sequence_length")
         _check_not_negative(self, "warmup_steps")
         _check_fraction(self, "label_smoothing")
 
 
 @dataclass(frozen=True)
-class DecodeConfig:
+class DecodeConfig(_Section):
     """How `generate` and `evaluate` decode.
 
     The defaults are greedy. The LoRA recipe, which the paper's tables use, is 10
@@ -273,8 +308,8 @@ class DecodeConfig:
         length_penalty: Beams compete with the sum of their log-probabilities over
             their length to this power. 0 favours short continuations; read by the
             beam search alone.
-        no_repeat_ngram_size: No n-gram of this size occurs twice in a continuation;
-            0 allows it.
+        no_repeat_ngram_size: No n-gram of this size occurs twice in a continuation,
+            which ends where this leaves no token; 0 allows it.
         repetition_penalty: Above 1 makes tokens less likely that the continuation
             already has; 1 changes nothing.
         sample: Draw tokens at random in place of the likeliest.
@@ -296,7 +331,7 @@ class DecodeConfig:
     top_p: float = 1.0
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_values(self) -> None:
         _check_positive(self, "max_new_tokens", "batch_size", "num_beams")
         _check_positive(self, "repetition_penalty", "temperature")
         _check_not_negative(self, "no_repeat_ngram_size", "top_k", "seed")
@@ -307,7 +342,7 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(_Section):
     """The paper's protocol as one job; the defaults are those of appendix A.2.
 
     Every pair of sparsity and seed is pre-trained once. Fine-tuning searches the grid
@@ -345,7 +380,7 @@ class StudyConfig:
     validation_inputs: int = 0
     search_beams: int = 1
 
-    def __post_init__(self) -> None:
+    def _check_values(self) -> None:
         names = ("sparsities", "seeds", "batch_sizes", "learning_rates")
         for name in names:
             values = getattr(self, name)
@@ -418,7 +453,7 @@ PRESETS: dict[str, Preset] = {
 
 def get_preset(name: str) -> Preset:
     """Returns the preset called `name`, or raises `InputError` with the names."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         known = ", ".join(PRESETS)
         raise InputError(f"Unknown preset '{name}'. Known: {known}.")
     return PRESETS[name]
@@ -438,16 +473,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         InputError: If the file is missing or not TOML, or a setting is unknown,
             of a wrong type or out of range.
     """
+    return config_from_tables(read_tables(path), overrides)
+
+
+def read_tables(path: str | Path) -> dict[str, Any]:
+    """Reads the tables of a config file, whose settings are not checked yet.
+
+    Raises:
+        InputError: If the file is missing or not TOML.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        tables = tomllib.loads(text)
+        return load_toml(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         message = f"Cannot read the config file '{path}': {error.strerror}."
         raise InputError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         message = f"The config file '{path}' is not TOML: {error}."
         raise InputError(message) from error
-    return config_from_tables(tables, overrides)
 
 
 def config_from_tables(
@@ -471,9 +513,7 @@ def config_from_tables(
             raise _unknown(name, sections)
         given[name] = dict(table)
     for line in overrides:
-        section, setting, value = _parse_override(line)
-        if section not in sections:
-            raise _unknown(section, sections)
+        section, setting, value = parse_override(line)
         given.setdefault(section, {})[setting] = value
     preset_name = given.get("model", {}).pop("preset", None)
     if preset_name is not None:
@@ -506,28 +546,18 @@ def _replace(name: str, section: Any, table: dict[str, Any]) -> Any:
     for key, value in table.items():
         if key not in types:
             raise _unknown(f"{name}.{key}", types)
-        values[key] = _typed(f"{name}.{key}", types[key], value)
+        values[key] = as_type(f"{name}.{key}", types[key], value)
     if "hidden_dim" in values and "intermediate_dim" not in values:
         values["intermediate_dim"] = 0  # follows the new width, not the old one
     return dataclasses.replace(section, **values)
 
 
-def _typed(name: str, kind: Any, value: Any) -> Any:
-    """`value`, from TOML, as the type of the setting."""
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
-        if not isinstance(value, list | tuple):
-            must = f"a list of {inner.__name__}"
-            raise InputError(f"`{name}` must be {must}. Received: {value!r}.")
-        return tuple(_typed(name, inner, item) for item in value)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise InputError(f"`{name}` must be {kind.__name__}. Received: {value!r}.")
-    return value
+def parse_override(line: str) -> tuple[str, str, Any]:
+    """Section, setting and value of a line such as `train.learning_rate=3e-4`.
 
-
-def _parse_override(line: str) -> tuple[str, str, Any]:
+    Raises:
+        InputError: If it looks otherwise, or there is no such setting.
+    """
     key, equals, value = line.partition("=")
     section, dot, setting = key.strip().partition(".")
     if not equals or not dot:
@@ -535,10 +565,19 @@ def _parse_override(line: str) -> tuple[str, str, Any]:
             "An override must look like `train.learning_rate=3e-4`. "
             f"Received: '{line}'."
         )
+    sections = [f.name for f in dataclasses.fields(Config)]
+    if section not in sections:
+        raise _unknown(section, sections)
+    default: Any = getattr(Config(), section)
+    known = [f.name for f in dataclasses.fields(default)]
+    if setting not in known and (section, setting) != ("model", "preset"):
+        raise _unknown(f"{section}.{setting}", known)
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed = load_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word, as the shell takes quotes away
+    except ValueError as error:
+        raise InputError(f"`--set {key}` cannot be used: {error}.") from error
     return section, setting, parsed
 
 

@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ _PARAGRAPH = "\n\n"
 # Inputs with their outputs that a run's record shows.
 _SAMPLES = 8
 _PERPLEXITY_BATCH = 16
+_LARGEST_EXPONENT = 700.0  # floats end soon after
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,66 @@ def generate_texts(
     return [text.strip() for text in texts]
 
 
+def check_contexts(
+    tokenizer: Tokenizer,
+    contexts: Sequence[str],
+    length: int,
+    what: str = "Example",
+    separator: bool = True,
+) -> None:
+    """Refuses a context that leaves no room for a token, by its number and beginning.
+
+    Args:
+        tokenizer: Encodes them.
+        contexts: See `generate_texts`; none of them is cut.
+        length: Tokens that the model sees at once.
+        what: Names a context, before its number; the first is 1.
+        separator: Whether each is closed by one token more.
+    """
+    for number, token_ids in enumerate(tokenizer.encode_batch(contexts), 1):
+        size = len(token_ids) + separator
+        if size >= length:
+            raise InputError(
+                f"{what} {number} has {size} tokens, and the model sees {length} at "
+                "once, one of which it must add. Shorten it, or take a model with a "
+                f"longer context: '{contexts[number - 1][:60]}...'."
+            )
+
+
+def check_data(
+    tokenizer: Tokenizer,
+    splits: Mapping[str, Sequence[Example]],
+    config: Config,
+    task: Task,
+) -> None:
+    """Refuses what fine-tuning or decoding would refuse later, by number and split.
+
+    Args:
+        tokenizer: Of the model that will be trained.
+        splits: The examples of `train`, `validation` and `test`, those that there are.
+        config: `model`, `finetune` and `decode` are used.
+        task: Says how it is scored and whether long contexts are cut.
+
+    Raises:
+        InputError: If an example is too long, or the settings do not fit the model.
+    """
+    from spdf_keras.model.generator import check_beams
+
+    check_beams(config.decode, config.model.vocabulary_size)
+    by_perplexity = protocol_of(task.name) == PERPLEXITY
+    longest = min(config.finetune.sequence_length, config.model.max_sequence_length)
+    if task.cut_context:
+        context_room(config)
+    for split, examples in splits.items():
+        if split != "test" or by_perplexity:
+            name = f"{split} split"
+            EncodedPairs.encode(examples, tokenizer, longest, task.cut_context, name)
+        if split != "train" and not task.cut_context:
+            contexts = [e.context for e in examples]
+            what = f"In the {split} split, example"
+            check_contexts(tokenizer, contexts, config.model.max_sequence_length, what)
+
+
 def perplexity(
     model: "GPT",
     tokenizer: Tokenizer,
@@ -130,7 +192,8 @@ def perplexity(
 ) -> float:
     """The exponential of the mean loss per target token, end token included.
 
-    The model is compiled anew, without the label smoothing of its training.
+    The model is compiled anew, without the label smoothing of its training. Of a model
+    that has diverged it is infinite, or not a number.
 
     Args:
         model: A GPT.
@@ -147,7 +210,8 @@ def perplexity(
     pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
     model.compile(loss=NextTokenCrossentropy())
     batches = pairs.batches(_PERPLEXITY_BATCH)
-    return math.exp(model.evaluate(batches, verbose=0, return_dict=True)["loss"])
+    loss = float(model.evaluate(batches, verbose=0, return_dict=True)["loss"])
+    return math.exp(loss) if not loss > _LARGEST_EXPONENT else math.inf
 
 
 def evaluate(
@@ -175,13 +239,21 @@ def evaluate(
     contexts = [example.context for example in examples]
     if protocol == PERPLEXITY:
         contexts = contexts[:_SAMPLES]
-    hypotheses = generate_texts(
-        model, tokenizer, contexts, config.decode, report, max_context=room
+    if room is None:
+        check_contexts(tokenizer, contexts, config.model.max_sequence_length)
+    hypotheses = as_lines(
+        generate_texts(
+            model, tokenizer, contexts, config.decode, report, max_context=room
+        )
     )
     if protocol == PERPLEXITY:
         longest = min(config.finetune.sequence_length, config.model.max_sequence_length)
         value = perplexity(model, tokenizer, examples, longest, task.cut_context)
         scores = Scores(protocol, len(examples), {"perplexity": value})
+        if not math.isfinite(value):
+            reason = f"Perplexity has no value: it is {value}; the model has diverged."
+            scores.values["perplexity"] = None
+            scores.errors["perplexity"] = reason
     else:
         scores = score_task(task.name, hypotheses, examples)
     cut = 0
@@ -270,6 +342,14 @@ def evaluate_run(
     return record
 
 
+def as_lines(texts: Sequence[str]) -> list[str]:
+    """The texts as a file has them, one per line: breaks inside become blanks.
+
+    Scores are those of these texts, so that the file has the same scores.
+    """
+    return [re.sub(r"[\r\n]+", " ", text).removeprefix("\ufeff") for text in texts]
+
+
 def write_lines(path: str | Path, texts: Sequence[str]) -> None:
-    """Writes one text per line, whole or not at all; breaks inside become blanks."""
-    replace_file(Path(path), "".join(" ".join(t.split()) + "\n" for t in texts))
+    """Writes one text per line, whole or not at all; see `as_lines`."""
+    replace_file(Path(path), "".join(text + "\n" for text in as_lines(texts)))

@@ -14,6 +14,7 @@ from typing import Any
 
 from spdf_keras.config import PRESETS, GPTConfig, check_sparsity
 from spdf_keras.errors import InputError
+from spdf_keras.values import as_type
 
 # Backward passes cost twice the forward pass: gradients of inputs and weights.
 TRAINING_FACTOR = 3
@@ -100,7 +101,9 @@ def forward_flops(
         Appendix A.4 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464);
         the formula is the one that gives its Tables 2 and 3.
     """
-    check_sparsity(sparsity)
+    sparsity = check_sparsity(sparsity)
+    # NumPy's own integers would overflow without a word.
+    sequence_length = as_type("sequence_length", int, sequence_length)
     if sequence_length < 1:
         raise InputError(
             "`sequence_length` must be positive. Received: "

@@ -1,12 +1,14 @@
 """AdamW as the paper's group uses it, and the warm-up schedules."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from spdf_keras.config import StepConfig
 from spdf_keras.keras2 import keras
+from spdf_keras.values import as_float, as_type
 
 # Loss scaling in float16: the scale doubles after so many good steps in a row.
 _INITIAL_SCALE, _LARGEST_SCALE, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
@@ -140,15 +142,18 @@ class AdamW(keras.optimizers.AdamW):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "AdamW")
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            global_clipnorm=global_clipnorm,
-            **kwargs,
-        )
+        numbers: dict[str, Any] = {
+            "learning_rate": learning_rate,  # or a schedule
+            "weight_decay": weight_decay,
+            "beta_1": beta_1,
+            "beta_2": beta_2,
+            "epsilon": epsilon,
+            "global_clipnorm": global_clipnorm,
+        }
+        for key, value in numbers.items():
+            if isinstance(value, Real):
+                numbers[key] = as_float(key, value)
+        super().__init__(**numbers, **kwargs)
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
         self.scales_loss = False
@@ -385,10 +390,10 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         final_fraction: float = 0.0,
         shape: str = "cosine",
     ) -> None:
-        self.peak = peak
-        self.warmup_steps = warmup_steps
-        self.total_steps = total_steps
-        self.final_fraction = final_fraction
+        self.peak = as_float("peak", peak)
+        self.warmup_steps = as_type("warmup_steps", int, warmup_steps)
+        self.total_steps = as_type("total_steps", int, total_steps)
+        self.final_fraction = as_float("final_fraction", final_fraction)
         self.shape = shape
 
     def __call__(self, step: Any) -> tf.Tensor:

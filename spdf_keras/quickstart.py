@@ -22,10 +22,11 @@ from spdf_keras.data.corpus import read_documents
 from spdf_keras.data.prepare import write_shards
 from spdf_keras.data.shards import Shards
 from spdf_keras.data.tasks.e2e import find_split, read_e2e
+from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import generate_texts, write_lines
+from spdf_keras.evaluation import as_lines, check_data, generate_texts, write_lines
 from spdf_keras.export import to_saved_model, to_tflite
 from spdf_keras.files import replace_file, replacing
 from spdf_keras.flops import training_flops
@@ -122,6 +123,8 @@ class Quickstart:
 
     def _pretrain(self, folder: Path, config: Config) -> Result:
         shards = self._shards()
+        splits = {"train": self._train, "validation": self._validation}
+        check_data(shards.tokenizer(), splits, config, get_task("e2e"))
         with self._progress("pre-train") as report:
             done = pretrain(config, shards, folder / "pretrain", report)
         length = shards.context_length
@@ -155,7 +158,8 @@ class Quickstart:
         run = Run.open(folder / "finetune")
         model, tokenizer = run.load_model(), run.tokenizer()
         contexts = [example.context for example in self._validation]
-        hypotheses = generate_texts(model, tokenizer, contexts, config.decode)
+        outputs = generate_texts(model, tokenizer, contexts, config.decode)
+        hypotheses = as_lines(outputs)
         write_lines(folder / "hypotheses.txt", hypotheses)
         references = [example.references for example in self._validation]
         score = corpus_bleu(hypotheses, references)

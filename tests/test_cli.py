@@ -17,12 +17,13 @@ TASK = "mr,ref\n" + "".join(
     for n in range(8)
     for a in ("harbour", "park")
 )
+DECODE = ["--set", "decode.max_new_tokens=4"]
 SMALL = [
     *("--set", "model.num_layers=1", "--set", "model.hidden_dim=32"),
     *("--set", "model.vocabulary_size=300", "--set", "model.max_sequence_length=96"),
     *("--set", "train.tokens=1536", "--set", "train.batch_size=4"),
-    *("--set", "train.warmup_tokens=0", "--set", "finetune.epochs=1"),
-    *("--set", "decode.max_new_tokens=4", "--set", "model.num_heads=2"),
+    *("--set", "train.warmup_tokens=0", "--set", "model.num_heads=2"),
+    *("--set", "finetune.epochs=1", *DECODE),
 ]
 
 
@@ -59,9 +60,15 @@ def test_the_whole_path_command_by_command(
     pretrain = ["pretrain", str(config), "--data", shards, "--out", run, *SMALL]
     result = call(*pretrain)
     assert result["steps"] == 12 and call(*pretrain) == result  # nothing left to do
-    assert call("finetune", run, *task, "--out", tuned, *SMALL)["epochs"] == 1
+    # A file with one table leaves the run's other settings: one epoch, and not five.
+    decode = tmp_path / "decode.toml"
+    decode.write_text("[decode]\nmax_new_tokens = 4\n")
+    tune = ["finetune", run, *task, "--out", tuned, "--config", str(decode)]
+    assert main([*tune, "--set", "model.num_layers=7"]) == 2
+    assert "`--set model.num_layers` changes nothing" in capsys.readouterr().err
+    assert call(*tune)["epochs"] == 1
     out = tmp_path / "out.txt"
-    evaluated = call("evaluate", tuned, *task, "--out", str(out), *SMALL)
+    evaluated = call("evaluate", tuned, *task, "--out", str(out), *DECODE)
     assert evaluated["protocol"] == "e2e-metrics" and evaluated["inputs"] == 16
     references = tmp_path / "references.txt"
     rows = [line.split('",')[1] for line in TASK.splitlines()[1:]]

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from spdf_keras import build_gpt
+from spdf_keras.cli import main
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig, GPTConfig
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.errors import InputError
 from spdf_keras.evaluation import (
+    as_lines,
     end_token_ids,
     evaluate,
     evaluate_run,
@@ -46,6 +49,7 @@ def run(tmp_path: Path, tokenizer: Tokenizer) -> Run:
 
     made = Run.create(tmp_path / "run", CONFIG, tokenizer, {"kind": "finetune"})
     save_checkpoint(build_gpt(CONFIG.model), made.checkpoint_folder, 1, keep=1)
+    made.finish({})
     return made
 
 
@@ -100,6 +104,16 @@ def test_the_curation_corpus_is_judged_by_perplexity(tokenizer: Tokenizer) -> No
     assert len(found.hypotheses) == 3
 
 
+def test_the_perplexity_of_a_diverged_model_has_no_value(tokenizer: Tokenizer) -> None:
+    model = build_gpt(CONFIG.model)
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 2:
+            weight.assign(1e4 * weight)  # losses of thousands: exp is no float
+    found = evaluate(model, tokenizer, EXAMPLES, CONFIG, get_task("curation")).scores
+    assert found.values == {"perplexity": None}
+    assert "it is inf; the model has diverged" in found.errors["perplexity"]
+
+
 def test_webnlg_is_scored_in_its_parts() -> None:
     examples = [
         dataclasses.replace(example, seen=seen)
@@ -111,6 +125,147 @@ def test_webnlg_is_scored_in_its_parts() -> None:
     assert scores.parts.keys() == {"seen", "unseen"}
     assert scores.parts["seen"].values["ter"] == 0.0
     assert (scores.parts["unseen"].values["ter"] or 0) > 0
+
+
+# What byte-level models say: blanks of all kinds, breaks of other standards, nothing.
+ODD_OUTPUTS = [
+    "Aromi is\u00a0a pub.",
+    "Cotto\nlies\r\nat the\rriver.",
+    "",
+    "\ufeffA cafe\u2028near\u0085the\x0bbig\x0cblue\x1csea. It's  5\u00a07/8.",
+    "\x1d <|endoftext|> \ufffd",
+    "  ",
+]
+
+
+def rows_of(task: str) -> str:
+    """Six inputs, as a file of the task's validation split."""
+    if task == "e2e":
+        rows = (f'"name[Cafe {n}]",Cafe {n} lies at the river.\n' for n in range(6))
+        return "mr,ref\n" + "".join(rows)
+    entries: list[dict[str, Any]] = []
+    for n in range(6):
+        texts = [f"Cafe {n} is 5\u00a07/8 km away.", f"It's Cafe {n}!"][: 1 + n % 2]
+        if task == "dart":
+            notes = [{"source": "x", "text": text} for text in texts]
+            entries.append({"tripleset": [[f"C{n}", "B", "c"]], "annotations": notes})
+            continue
+        triple = {"subject": f"C{n}", "property": "b", "object": "c"}
+        lexes = [{"comment": "good", "lex": text} for text in texts]
+        entry = {"category": ("Food", "Artist")[n % 2], "lexicalisations": lexes}
+        entries.append({str(n + 1): {**entry, "modifiedtripleset": [triple]}})
+    return json.dumps(entries if task == "dart" else {"entries": entries})
+
+
+FILES = {"e2e": "devset.csv", "webnlg": "dev.json", "dart": "dart-v1.1.1-full-dev.json"}
+
+
+@pytest.mark.parametrize("odd", [True, False])
+@pytest.mark.parametrize("task", FILES)
+def test_score_gives_the_numbers_of_evaluate_again(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    task: str,
+    odd: bool,
+) -> None:
+    data, out = run.folder.parent / "data", run.folder.parent / "outputs.txt"
+    data.mkdir()
+    (data / FILES[task]).write_text(rows_of(task), "utf-8")
+    if odd:
+        made: Any = lambda *args, **settings: ODD_OUTPUTS  # noqa: E731
+        monkeypatch.setattr("spdf_keras.evaluation.generate_texts", made)
+    common = ["--task", task, "--data", str(data), "--json"]
+    assert main(["evaluate", str(run.folder), *common, "--out", str(out)]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["score", "--hypotheses", str(out), *common]) == 0
+    scored = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert scored["protocol"] == told["protocol"] and scored["items"] == 6
+    assert {name: scored[name] for name in told["scores"]} == told["scores"]
+    assert scored["errors"] == told["errors"]
+    parts = scored["parts"]
+    for part in parts.values():
+        assert part.pop("items") == 3
+        part.pop("errors")
+    assert parts == told["parts"]
+    assert set(parts) == ({"seen", "unseen"} if task == "webnlg" else set())
+
+
+def test_outputs_are_lines_that_keep_their_blanks() -> None:
+    assert as_lines(ODD_OUTPUTS) == [
+        ODD_OUTPUTS[0],
+        "Cotto lies at the river.",
+        "",
+        ODD_OUTPUTS[3].removeprefix("\ufeff"),
+        *ODD_OUTPUTS[4:],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--data {data} --split test", "No WebNLG test data in"),
+        ("--data {data}", "outputs for 6 inputs of"),
+        ("--data {data} --protocol dart", "`--protocol` goes with `--references`"),
+        ("--data {data} --parts {out}", "`--parts` goes with `--references`"),
+        ("--references {out} --split test", "`--split` is that of `--data`"),
+    ],
+)
+def test_score_refuses_what_evaluate_does_not_do(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    sentence: str,
+) -> None:
+    (tmp_path / "dev.json").write_text(rows_of("webnlg"), "utf-8")
+    out = tmp_path / "out.txt"
+    out.write_text("a\nb\n")
+    words = arguments.format(data=tmp_path, out=out).split()
+    command = ["score", "--task", "webnlg", "--hypotheses", str(out), *words]
+    assert main(command) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--input", "{file}"],
+            "'{file}', line 3 has 70 tokens, and the model sees 64",
+        ),
+        (["--prompt", "a", "--prompt", "b" * 99], "Prompt 2 has 99 tokens, and the"),
+        (["--prompt", "a", "--prompt", " "], "Prompt 2: every prompt must be a line"),
+        (
+            ["--prompt", "a", "--prompt", "\udcff"],
+            "Prompt 2: every prompt must be UTF-8",
+        ),
+        (
+            ["--task", "webnlg", "--prompt", "a | b | c", "--prompt", "a | b"],
+            "Prompt 2: ",
+        ),
+    ],
+)
+def test_a_prompt_that_cannot_be_used_is_named_as_the_user_finds_it(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    file = str(run.folder.parent / "prompts.txt")
+    Path(file).write_text("a\n\u00e9\n" + "z" * 70 + "\n", "utf-8")
+    words = [word.format(file=file) for word in arguments]
+    assert main(["generate", str(run.folder), *words]) == 2
+    error = capsys.readouterr().err
+    assert sentence.format(file=file) in error and error.count("\n") == 1
+
+
+def test_an_example_that_is_too_long_is_named_by_its_number(
+    tokenizer: Tokenizer,
+) -> None:
+    long = [*EXAMPLES, Example("name : " + "z" * 90, ("A cafe.",))]
+    model = build_gpt(CONFIG.model)
+    with pytest.raises(InputError, match=r"Example 3 has \d+ tokens.*'name : zzz"):
+        evaluate(model, tokenizer, long, CONFIG, get_task("e2e"))
 
 
 def test_outputs_end_at_the_end_of_text_or_an_empty_line(real_data: Path) -> None:

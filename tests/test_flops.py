@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 
 from spdf_keras.config import PRESETS, GPTConfig
@@ -66,3 +69,13 @@ def test_wrong_arguments_are_refused() -> None:
         forward_flops(model, 8, 1.0)
     with pytest.raises(InputError, match="`sequence_length` must be positive"):
         forward_flops(model, 0)
+
+
+def test_numpys_numbers_give_the_counts_of_pythons() -> None:
+    xl = PRESETS["gpt3_xl"].model
+    expected = forward_flops(xl, 2048, 0.75)
+    numbers: list[Any] = [np.int32(2048), np.float32(0.75)]
+    assert forward_flops(xl, *numbers) == expected > 2**40
+    length: Any = np.int16(2048)  # times the batch it would overflow
+    train = PRESETS["gpt3_xl"].train
+    assert train.total_steps(xl, length) == train.total_steps(xl, 2048)

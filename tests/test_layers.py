@@ -12,7 +12,8 @@ PACKAGE = ROOT / "spdf_keras"
 
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
-    ("errors", "keras2", "files", "locks", "folders", "provenance"),
+    ("errors", "values", "parsing", "keras2")
+    + ("files", "locks", "folders", "provenance"),
     ("native",),
     ("config",),
     ("sparsity", "flops", "metrics", "optimizer", "data"),
@@ -26,7 +27,16 @@ LEVELS = (
     ("cli", "__main__", "__init__"),
 )
 # These start at once: no TensorFlow, not even inside a function.
-LIGHT = ("errors", "config", "flops", "metrics", "sparsity.masks", "cli")
+LIGHT = (
+    "errors",
+    "values",
+    "parsing",
+    "config",
+    "flops",
+    "metrics",
+    "sparsity.masks",
+    "cli",
+)
 
 
 def level(module: str) -> int:

@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import tensorflow as tf
 from spdf_keras import build_gpt
 from spdf_keras.config import PRESETS, GPTConfig
 from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras
 from spdf_keras.optimizer import AdamW, WarmupDecay
 
 
@@ -240,3 +242,32 @@ def test_recomputation_changes_no_result(
         np.testing.assert_allclose(
             weight.numpy(), models[1].named_weights()[path].numpy(), atol=1e-6
         )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"learning_rate": np.float32("nan")}, "learning_rate"),
+        ({"weight_decay": float("inf")}, "weight_decay"),
+        ({"epsilon": 1e-50}, "epsilon"),
+        ({"global_clipnorm": float("nan")}, "global_clipnorm"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(arguments: Any, name: str) -> None:
+    with pytest.raises(InputError, match=f"`{name}` must be "):
+        AdamW(**arguments)
+
+
+def test_a_schedule_and_an_optimizer_take_numpys_numbers_and_save_them() -> None:
+    numbers: Any = {"peak": np.float32(0.5), "warmup_steps": np.int64(2)}
+    decays: list[Any] = [np.float64(0.1), np.float32(0.5)]
+    schedule = WarmupDecay(**numbers, total_steps=10, shape="linear")
+    optimizer = AdamW(schedule, *decays)
+    config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    again = keras.optimizers.deserialize(config)
+    rates = [float(again._learning_rate(step)) for step in (0, 1, 2)]
+    assert rates == [0.25, 0.5, 0.5]
+    assert (again.beta_1, again.weight_decay) == (0.5, 0.1)
+    with pytest.raises(InputError, match="`peak` must be finite"):
+        WarmupDecay(float("inf"), 2, 10)

@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.errors import InputError
 
 if TYPE_CHECKING:
+    from spdf_keras.config import Config
     from spdf_keras.training.cluster import Cluster
     from spdf_keras.training.run import Run
 
@@ -119,3 +121,74 @@ def open_run(folder: str) -> "Run":
     if caution := run.caution():
         say(caution)
     return run
+
+
+def read_config(
+    args: Namespace,
+    reads: Sequence[str],
+    file: str | None = None,
+    base: "Config | None" = None,
+    instead: Mapping[str, str] | None = None,
+) -> "Config":
+    """The settings of a command: those of `base`, of its file, and of `--set`.
+
+    What the command would not read is refused where `--set` gives it. In a file it may
+    stay, as one file may hold a whole experiment, but a sentence says so.
+
+    Args:
+        args: Has `command` and `overrides`.
+        reads: The tables that the command reads, such as `decode`, and single
+            settings of others, such as `finetune.sequence_length`.
+        file: The config file, if any.
+        base: The settings of a run, which the command goes on with. Where there is
+            none, the defaults are the base.
+        instead: Settings of these tables that the command sets itself, with where
+            their values come from.
+
+    Raises:
+        InputError: If a setting is unknown, of a wrong type, out of range or not read.
+    """
+    from spdf_keras.config import config_from_tables, parse_override, read_tables
+    from spdf_keras.console import say
+
+    instead = instead or {}
+    command = f"spdf-keras {args.command}"
+
+    def is_read(section: str, setting: str) -> bool:
+        name = f"{section}.{setting}"
+        return (section in reads or name in reads) and name not in instead
+
+    for line in args.overrides:
+        section, setting, _ = parse_override(line)
+        if not is_read(section, setting):
+            name = f"{section}.{setting}"
+            reason = f"it reads {_named(reads)}"
+            if name in instead:
+                reason = f"there it comes from {instead[name]}"
+            raise InputError(
+                f"`--set {name}` changes nothing in `{command}`: {reason}. Leave it "
+                "out."
+            )
+    tables = read_tables(file) if file else {}
+    used = {name: table for name, table in tables.items() if name in reads}
+    rest = {name: table for name, table in tables.items() if name not in reads}
+    if base is None:
+        config = config_from_tables(tables, args.overrides)
+    else:
+        config_from_tables(rest)  # what is not used is checked all the same
+        config = config_from_tables(used, args.overrides, base)
+    unused = [f"[{name}]" for name in rest]
+    unused += [f"{n}.{key}" for n in used for key in used[n] if not is_read(n, key)]
+    if rest and not used:
+        raise InputError(
+            f"'{file}' must have settings that `{command}` reads, which are those of "
+            f"{_named(reads)}. Received: {', '.join(unused)} alone."
+        )
+    if unused:
+        say(f"not used of '{file}': {', '.join(unused)}")
+    return config
+
+
+def _named(reads: Sequence[str]) -> str:
+    names = [f"`{name}`" if "." in name else f"[{name}]" for name in reads]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

@@ -7,7 +7,13 @@ Curation Corpus it is the perplexity. They are recorded in the run, for `report`
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from spdf_keras.commands.arguments import add_json, add_overrides, add_task, open_run
+from spdf_keras.commands.arguments import (
+    add_json,
+    add_overrides,
+    add_task,
+    open_run,
+    read_config,
+)
 
 HELP = "decode a task with a run and score it"
 
@@ -27,7 +33,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import config_from_tables
     from spdf_keras.console import load_tensorflow, print_json, print_table, say
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.data.tasks.task import describe
@@ -36,7 +41,7 @@ def run(args: Namespace) -> None:
     task = get_task(args.task)
     examples = task.read(args.data, args.split)
     source = open_run(args.run_folder)
-    config = config_from_tables({}, args.overrides, base=source.config())
+    config = read_config(args, task.decoding_settings, base=source.config())
     say(f"{args.split}: {describe(examples)}")
     load_tensorflow()
     from spdf_keras.evaluation import evaluate_run

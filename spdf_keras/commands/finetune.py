@@ -10,7 +10,6 @@ pre-training: see `spdf-keras pretrain --help`.
 """
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 from spdf_keras.commands.arguments import (
     add_devices,
@@ -20,6 +19,7 @@ from spdf_keras.commands.arguments import (
     add_task,
     check_resume,
     open_run,
+    read_config,
     start_devices,
 )
 
@@ -30,7 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("base", metavar="RUN", help="the pre-trained run")
     add_task(parser)
     parser.add_argument(
-        "--config", metavar="FILE", help="TOML with [finetune] and [decode] settings"
+        "--config",
+        metavar="FILE",
+        help="TOML with [finetune] and [decode] settings to change; the others are "
+        "those of RUN",
     )
     parser.add_argument(
         "--out", required=True, metavar="RUN", help="the new run folder"
@@ -45,20 +48,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import config_from_tables, load_config
     from spdf_keras.console import print_json, print_table, say, step_progress
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.data.tasks.task import describe
 
     base = open_run(args.base)
     check_resume(args)
-    tables: dict[str, Any] = {}
-    if args.config:
-        given = load_config(args.config)
-        tables = {"finetune": vars(given.finetune), "decode": vars(given.decode)}
     if args.keep_masks:
-        tables.setdefault("finetune", {})["keep_masks"] = True
-    config = config_from_tables(tables, args.overrides, base=base.config())
+        args.overrides = [*args.overrides, "finetune.keep_masks=true"]
+    config = read_config(args, ["finetune", "decode"], args.config, base.config())
     task = get_task(args.task)
     train, validation = (task.read(args.data, s) for s in ("train", "validation"))
     say(f"train: {describe(train)}; validation: {describe(validation)}")

@@ -9,9 +9,19 @@ output. For e2e that is `name[Aromi], area[riverside]`, for webnlg and dart
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from spdf_keras.commands.arguments import add_json, add_overrides, open_run
+from spdf_keras.commands.arguments import (
+    add_json,
+    add_overrides,
+    open_run,
+    read_config,
+)
 from spdf_keras.data.tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    from spdf_keras.data.tasks.task import Task
 
 HELP = "continue texts with a run's model"
 
@@ -29,23 +39,39 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import config_from_tables
     from spdf_keras.console import load_tensorflow, print_json
     from spdf_keras.data.tasks.references import read_prompts
     from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.errors import InputError
 
     texts = args.prompt or read_prompts(args.input)
-    if not texts or not all(text.strip() for text in texts):
-        raise InputError("Every prompt must be a line of text. Received: an empty one.")
+    what = f"'{args.input}', line" if args.input else "Prompt"
+    if not texts:
+        raise InputError(
+            f"'{args.input}' must hold a prompt per line, and it is empty."
+        )
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(
+                f"{what} {number}: every prompt must be a line of text. Received: an "
+                "empty one."
+            )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(
+                f"{what} {number}: every prompt must be UTF-8. Received: {text[:60]!r}."
+            )
     source = open_run(args.run_folder)
-    config = config_from_tables({}, args.overrides, base=source.config())
     task = get_task(args.task) if args.task else None
-    contexts = [task.linearise(text) for text in texts] if task else texts
+    reads = task.decoding_settings if task else ["decode"]
+    config = read_config(args, reads, base=source.config())
+    contexts = _linearised(task, texts, what) if task else texts
     load_tensorflow()
-    from spdf_keras.evaluation import context_room, generate_texts
+    from spdf_keras.evaluation import check_contexts, context_room, generate_texts
 
     tokenizer = source.tokenizer()
+    if not (task and task.cut_context):
+        length = config.model.max_sequence_length
+        check_contexts(tokenizer, contexts, length, what, separator=bool(task))
     outputs = generate_texts(
         source.load_model(),
         tokenizer,
@@ -60,3 +86,15 @@ def run(args: Namespace) -> None:
         print_json(
             [{"prompt": p, "output": o} for p, o in zip(texts, outputs, strict=True)]
         )
+
+
+def _linearised(task: "Task", texts: Sequence[str], what: str) -> list[str]:
+    from spdf_keras.errors import InputError
+
+    contexts = []
+    for number, text in enumerate(texts, 1):
+        try:
+            contexts.append(task.linearise(text))
+        except InputError as error:
+            raise InputError(f"{what} {number}: {error}") from error
+    return contexts

@@ -1,10 +1,10 @@
 """Turns a corpus into packed token shards for pre-training.
 
-JSON lines (.jsonl, the Pile's layout: each line an object with `text`) or plain
-text (documents are blocks between blank lines), packed with gzip, bzip2, xz or zstd
-or not, in files, folders or patterns. Hidden files are left out and counted. A
-tokenizer is read from a folder (vocab.json and merges.txt, or encoder.json and
-vocab.bpe) or trained on the corpus itself.
+JSON lines (.jsonl, the Pile's layout: each line an object with `text`, or with another
+key that --text-key names) or plain text (documents are blocks between blank lines),
+packed with gzip, bzip2, xz or zstd or not, in files, folders or patterns. Hidden files
+are left out and counted. A tokenizer is read from a folder (vocab.json and merges.txt,
+or encoder.json and vocab.bpe) or trained on the corpus itself.
 
 Started again after it was stopped, it goes on where it was.
 """
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--text-key",
         default="text",
         metavar="KEY",
-        help="the key of a document in JSON lines (default: text)",
+        help="key of the text in JSON lines (default: text)",
     )
     parser.add_argument(
         "--on-error",

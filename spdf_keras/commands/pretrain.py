@@ -22,6 +22,7 @@ from spdf_keras.commands.arguments import (
     add_overrides,
     add_resume,
     check_resume,
+    read_config,
     start_devices,
 )
 
@@ -42,11 +43,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.config import load_config
     from spdf_keras.console import print_json, print_table, say, step_progress
     from spdf_keras.data.shards import Shards
 
-    config, shards = load_config(args.config, args.overrides), Shards.open(args.data)
+    # What fine-tuning and decoding read is kept in the run for them.
+    reads = ["model", "sparsity", "train", "finetune", "decode"]
+    config, shards = read_config(args, reads, args.config), Shards.open(args.data)
     check_resume(args)
     _check_input(args, config)
     cluster = start_devices(args)

@@ -8,7 +8,7 @@ Started again with the same folder, it goes on where it stopped.
 
 from argparse import ArgumentParser, Namespace
 
-from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.commands.arguments import add_json, add_overrides, read_config
 
 HELP = "run the whole path and print one table"
 
@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from pathlib import Path
 
-    from spdf_keras.config import check_sparsity, load_config
+    from spdf_keras.config import check_sparsity
     from spdf_keras.console import (
         load_tensorflow,
         print_json,
@@ -45,7 +45,9 @@ def run(args: Namespace) -> None:
 
     name = "quickstart_e2e.toml" if args.data else "quickstart.toml"
     file = args.config or Path(__file__).parents[1] / "configs" / name
-    config = load_config(file, args.overrides)
+    reads = ["model", "sparsity", "train", "finetune", "decode"]
+    instead = {"sparsity.sparsity": "--sparsity"}
+    config = read_config(args, reads, str(file), instead=instead)
     for sparsity in args.sparsity:
         check_sparsity(sparsity)
     load_tensorflow()

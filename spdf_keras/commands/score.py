@@ -6,6 +6,10 @@ reference. Every line of the outputs counts, an empty one too. Tables (.csv, .ts
 read by their header, as e2e-metrics does: `MR,output`, and `MR,ref` with the references
 of one input in rows that follow each other.
 
+With --data in place of --references, the references are those of the task's own files.
+Outputs that `evaluate --out` wrote get the same numbers again, also of the seen and
+unseen parts of WebNLG.
+
 Scores are in the units of the official programs, which are named below the table
 with their conditions: BLEU is a fraction for E2E and percent elsewhere.
 """
@@ -37,8 +41,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--hypotheses", required=True, metavar="FILE", help="an output per line"
     )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--references", nargs="+", metavar="FILE", help="references")
+    source.add_argument(
+        "--data", metavar="DIR", help="folder with the task's files: as `evaluate` does"
+    )
     parser.add_argument(
-        "--references", required=True, nargs="+", metavar="FILE", help="references"
+        "--split",
+        choices=["validation", "test"],
+        help="the split of --data (default: validation)",
     )
     parser.add_argument(
         "--protocol",
@@ -59,7 +70,42 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import print_json, print_table, say
+    from spdf_keras.console import print_json, print_table
+    from spdf_keras.errors import InputError
+
+    if args.task not in DEFAULT_PROTOCOL:
+        raise InputError(
+            f"The score of {args.task} is perplexity, which needs the model: "
+            "spdf-keras evaluate"
+        )
+    if args.data:
+        scores, references = _score_as_evaluate(args)
+    else:
+        scores, references = _score_files(args)
+    if args.segments:
+        write_segments(args.segments, scores)
+    print_table(
+        f"{args.task}: {scores.items} outputs",
+        ["Part", "Items", *(_TITLES.get(name, name.upper()) for name in scores.values)],
+        [
+            [part, str(found.items), *map(_cell, found.values.values())]
+            for part, found in {"all": scores, **scores.parts}.items()
+        ],
+    )
+    protocol = scores.protocol
+    print(f"{protocol}: {PROTOCOLS[protocol].conditions}; {_numbers(references)}.")
+    if args.data and protocol == "generation-eval":
+        print("Texts are prepared as for `evaluate`: lower-case, split at punctuation.")
+    for sentence in _sentences(scores):
+        print(sentence)
+    if args.json:
+        parts_found = {part: _document(found) for part, found in scores.parts.items()}
+        start = {"task": args.task, "protocol": protocol}
+        print_json({**start, **_document(scores), "parts": parts_found})
+
+
+def _score_files(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
+    """The scores of files, and the references of each output."""
     from spdf_keras.data.tasks.references import (
         check_order,
         read_hypotheses,
@@ -68,36 +114,49 @@ def run(args: Namespace) -> None:
     )
     from spdf_keras.errors import InputError
 
-    if args.task not in DEFAULT_PROTOCOL:
-        raise InputError(
-            f"The score of {args.task} is perplexity, which needs the model: "
-            "spdf-keras evaluate"
-        )
+    if args.split:
+        raise InputError("`--split` is that of `--data`. Leave it out.")
     protocol = args.protocol or DEFAULT_PROTOCOL[args.task]
     hypotheses = read_hypotheses(args.hypotheses)
     references = read_references(args.references, len(hypotheses))
     check_order(args.hypotheses, args.references)
     parts = read_parts(args.parts, len(hypotheses)) if args.parts else None
+    _say_if_long(hypotheses, protocol)
+    return score(protocol, hypotheses, references, parts), references
+
+
+def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
+    """The scores of outputs by the task's own files, and the references of each."""
+    from spdf_keras.data.tasks.references import read_hypotheses
+    from spdf_keras.data.tasks.registry import get_task
+    from spdf_keras.errors import InputError
+    from spdf_keras.evaluation import protocol_of, score_task
+
+    for name in ("protocol", "parts"):
+        if getattr(args, name):
+            raise InputError(
+                f"`--{name}` goes with `--references`: with `--data`, it is that of "
+                "`spdf-keras evaluate`. Leave it out."
+            )
+    split = args.split or "validation"
+    examples = get_task(args.task).read(args.data, split)
+    hypotheses = read_hypotheses(args.hypotheses)
+    if len(hypotheses) != len(examples):
+        raise InputError(
+            f"'{args.hypotheses}' must have an output for each input of the {split} "
+            f"split. Received: {len(hypotheses)} outputs for {len(examples)} inputs of "
+            f"'{args.data}'."
+        )
+    _say_if_long(hypotheses, protocol_of(args.task))
+    scores = score_task(args.task, hypotheses, examples)
+    return scores, [example.references for example in examples]
+
+
+def _say_if_long(hypotheses: Sequence[str], protocol: str) -> None:
+    from spdf_keras.console import say
+
     if len(hypotheses) > _MANY:
         say(f"scoring {len(hypotheses)} outputs as {protocol} does")
-    scores = score(protocol, hypotheses, references, parts)
-    if args.segments:
-        write_segments(args.segments, scores)
-    print_table(
-        f"{args.task}: {len(hypotheses)} outputs",
-        ["Part", "Items", *(_TITLES.get(name, name.upper()) for name in scores.values)],
-        [
-            [part, str(found.items), *map(_cell, found.values.values())]
-            for part, found in {"all": scores, **scores.parts}.items()
-        ],
-    )
-    print(f"{protocol}: {PROTOCOLS[protocol].conditions}; {_numbers(references)}.")
-    for sentence in _sentences(scores):
-        print(sentence)
-    if args.json:
-        parts_found = {part: _document(found) for part, found in scores.parts.items()}
-        start = {"task": args.task, "protocol": protocol}
-        print_json({**start, **_document(scores), "parts": parts_found})
 
 
 def write_segments(path: str | Path, scores: Scores) -> None:

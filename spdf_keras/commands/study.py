@@ -8,7 +8,19 @@ was stopped.
 
 from argparse import ArgumentParser, Namespace
 
-from spdf_keras.commands.arguments import add_json, add_overrides
+from spdf_keras.commands.arguments import add_json, add_overrides, read_config
+
+_READS = ("model", "sparsity", "train", "finetune", "decode", "study")
+# Settings that each stage of a study has from the study's own.
+_INSTEAD = {
+    "sparsity.sparsity": "study.sparsities",
+    "sparsity.seed": "study.seeds",
+    "train.seed": "study.seeds",
+    "finetune.seed": "study.seeds",
+    "finetune.batch_size": "study.batch_sizes",
+    "finetune.learning_rate": "study.learning_rates",
+    "finetune.keep_masks": "study.sparse_finetuning",
+}
 
 HELP = "run the paper's protocol: sparsities x seeds, search, test, report"
 
@@ -33,10 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from pathlib import Path
 
-    from spdf_keras.config import load_config
     from spdf_keras.console import load_tensorflow, print_json, say, step_progress
 
-    config = load_config(args.config, args.overrides)
+    config = read_config(args, _READS, args.config, instead=_INSTEAD)
     load_tensorflow()
     from spdf_keras.report.write import write_report
     from spdf_keras.study.study import Study

@@ -153,6 +153,11 @@ class CorpusReader:
             offset = line = 0
             self.file_bytes = sum(self._sizes[: index + 1])
 
+    @property
+    def has_json_lines(self) -> bool:
+        """Whether one of the files is read as JSON lines."""
+        return any(form == "json lines" for form, _ in self._forms)
+
     def _form(self, file: Path) -> tuple[str, str]:
         try:
             return corpus_form(file), ""
@@ -263,12 +268,15 @@ class CorpusReader:
 
 def _text_of(content: bytes, key: str) -> str:
     record = parse_json(content)
-    if not isinstance(record, dict) or key not in record:
+    if not isinstance(record, dict):
         raise ValueError(f"it has no `{key}`")
-    text = record[key]
-    if not isinstance(text, str):
+    if key not in record:
+        strings = [f"`{name}`" for name in record if isinstance(record[name], str)]
+        others = f", but {', '.join(strings[:5])} (see `--text-key`)" if strings else ""
+        raise ValueError(f"it has no `{key}`{others}")
+    if not isinstance(record[key], str):
         raise ValueError(f"its `{key}` is not a string")
-    return text
+    return str(record[key])
 
 
 def _is_blank(text: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizer import Tokenizer, byte_characters
 
 # Classes of characters, and what stands before and after a text.
 _OTHER, _LETTER, _NUMBER, _WHITE_SPACE, _BLANK, _EDGE = range(6)
@@ -54,9 +54,8 @@ class GraphTokenizer(tf.Module):
         super().__init__(name="graph_tokenizer")
         vocabulary = tokenizer.vocabulary
         self._size = len(vocabulary)
-        characters = _byte_characters()
-        byte_ids = [vocabulary.get(character, -1) for character in characters]
-        self._has_all_bytes = min(byte_ids) >= 0
+        characters = byte_characters()
+        byte_ids = [vocabulary[character] for character in characters]
         self._byte_ids = tf.constant(byte_ids, tf.int32)
         self._classes = tf.constant(_character_classes())
         tokens = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -172,10 +171,6 @@ class GraphTokenizer(tf.Module):
         raw = tf.reshape(tf.io.decode_raw(split.values, tf.uint8), [-1])
         all_ids = tf.gather(self._byte_ids, tf.cast(raw, tf.int32))
         all_words = tf.cast(split.value_rowids(), tf.int32)
-        if not self._has_all_bytes:  # the library, too, leaves out the others
-            is_known = all_ids >= 0
-            all_ids = tf.boolean_mask(all_ids, is_known)
-            all_words = tf.boolean_mask(all_words, is_known)
         none = tf.zeros([0], tf.int32)
 
         def step(
@@ -256,14 +251,6 @@ def _is_ordered(
         for pair, rank in zip(pairs, ranks, strict=True)
         for token in pair
     )
-
-
-def _byte_characters() -> list[str]:
-    """The character that each byte is written as in GPT-2's vocabulary."""
-    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = (byte for byte in range(256) if byte not in shown)
-    codes = {byte: 256 + number for number, byte in enumerate(hidden)}
-    return [chr(codes.get(byte, byte)) for byte in range(256)]
 
 
 def _bytes_of(token: str, characters: list[str]) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
+from spdf_keras.parsing import load_json
 
 JOURNAL = "journal.json"
 
@@ -24,7 +25,7 @@ class Journal:
             InputError: If it is that of other inputs or settings.
         """
         try:
-            journal = json.loads(self.path.read_text("utf-8"))
+            journal = load_json(self.path.read_text("utf-8"))
             before = journal.pop("settings")
         except FileNotFoundError:
             return {}
@@ -55,7 +56,7 @@ def fingerprint_files(files: Sequence[Path]) -> list[list[Any]]:
 def find_finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """The index in a folder, if it came from what has this fingerprint."""
     try:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
+        index = load_json((folder / "index.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     same = isinstance(index, dict) and index.get("prepared_from") == fingerprint

@@ -20,6 +20,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from spdf_keras.parsing import load_json
+
 PIECE_CHARACTERS = 2**18
 # `tokenizers` takes up to 400 bytes of memory per character of one word.
 MAX_RUN_CHARACTERS = 2**20
@@ -31,8 +33,6 @@ _PLACE = re.compile(
     r"|(?<=[A-Za-z\u0430-\u044f\u3041-\u3096\u4e00-\u9fa5\uac00-\ud7a3])"
     r"[!-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]"
 )
-# Python refuses integers of more than 4,300 digits, and nobody asks for them here.
-_DECODER = json.JSONDecoder(parse_int=float)
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 # Before these bytes no escape, surrogate pair or character of UTF-8 is cut.
 _JSON_PLACE = re.compile(rb"[ \xc2-\xf4]")
@@ -74,12 +74,12 @@ def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
     """Yields the text of a long JSON line as pieces, in little more memory.
 
     Args:
-        line: The line.
-        text_key: The key of the text.
+        line: A JSON object.
+        text_key: The key of its text.
 
     Raises:
-        ValueError: As `cut`, or if the line is no JSON object with a string
-            under the key; it says what is wrong. Pieces may have come before that.
+        ValueError: As `cut`, or if the line is no JSON object with a string of this
+            key; it says what is wrong. Pieces may have come before that.
     """
     spans: list[tuple[int, int]] = []
 
@@ -93,10 +93,10 @@ def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
     # Every string, key or value, is replaced by its number: what remains is short.
     record = parse_json(_JSON_STRING.sub(number, line))
     place = None
+    longest = 12 * len(text_key) + 2  # a character takes two escapes of six bytes
     for key, value in record.items() if isinstance(record, dict) else ():
         start, stop = spans[int(key)]
-        is_short = stop - start < 64 + 6 * len(text_key)
-        if is_short and read(start + 1, stop - 1) == text_key:
+        if stop - start <= longest and read(start + 1, stop - 1) == text_key:
             place = value
     if place is None:
         raise ValueError(f"it has no `{text_key}`")
@@ -122,11 +122,9 @@ def parse_json(content: bytes) -> object:
         ValueError: If it is neither; it says which.
     """
     try:
-        return _DECODER.decode(content.decode("utf-8"))
+        return load_json(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8: {error.reason} at byte {error.start}"
         raise ValueError(reason) from error
-    except RecursionError as error:
-        raise ValueError("it is not JSON: nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from error

@@ -38,6 +38,7 @@ from spdf_keras.data.writer import SHARD_NAME, ShardWriter
 from spdf_keras.errors import InputError
 from spdf_keras.files import remove_files, replace_file, sync_folder
 from spdf_keras.folders import claim
+from spdf_keras.values import as_type, check_integers
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -73,7 +74,7 @@ def prepare(
         validation_fraction: Share of documents to validate on, in `[0, 1)`.
         on_error: `stop` or `skip`.
         report: Gets the counts after each chunk, for a progress display.
-        text_key: The key of a document in JSON lines.
+        text_key: The key of the text in JSON lines.
 
     Returns:
         The index: counts, checksums, context length, tokenizer fingerprint.
@@ -83,7 +84,9 @@ def prepare(
             else or another process writes into it, the corpus cannot be read or has
             less than one sequence.
     """
-    _check(context_length, validation_fraction)
+    context_length = _check(context_length, validation_fraction)
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = int(as_type("vocabulary_size", int, tokenizer))
     folder = Path(folder)
     files = find_inputs(inputs, [folder], text_key)
     settings = {
@@ -91,8 +94,9 @@ def prepare(
         "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer.fingerprint,
         "context_length": context_length,
         "validation_fraction": validation_fraction,
-        **({} if text_key == "text" else {"text_key": text_key}),
     }
+    if text_key != "text":  # so that folders of before there was a choice stay valid
+        settings["text_key"] = text_key
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     done = find_finished(folder, fingerprint)
     if done:
@@ -114,11 +118,14 @@ def _prepare(
 ) -> dict[str, Any]:
     journal = Journal(folder, settings)
     state = journal.read()
-    text_key, context_length = (
-        settings.get("text_key", "text"),
-        settings["context_length"],
-    )
+    text_key = settings.get("text_key", "text")
+    context_length = settings["context_length"]
     reader = CorpusReader(files, on_error, state.get("reader"), text_key)
+    if text_key != "text" and not reader.has_json_lines:
+        raise InputError(
+            f"`text_key` is the key of the text in JSON lines. Received: '{text_key}', "
+            "and no input of JSON lines. Leave it out."
+        )
     if state:
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
@@ -188,7 +195,7 @@ def write_shards(
         InputError: If the folder is not empty, an argument is out of range, or
             the corpus is too short for one sequence of training.
     """
-    _check(context_length, validation_fraction)
+    context_length = _check(context_length, validation_fraction)
     folder = Path(folder)
     with _writing(folder):
         if (folder / JOURNAL).exists():
@@ -371,7 +378,10 @@ def _left_out(corpus: dict[str, Any]) -> str:
     )
 
 
-def _check(context_length: int, validation_fraction: float) -> None:
+def _check(context_length: int, validation_fraction: float) -> int:
+    """The context length as an integer, where both are in range."""
+    context_length = as_type("context_length", int, context_length)
+    check_integers("context_length", context_length)
     if context_length < 1:
         raise InputError(
             "`context_length` must be positive. Received: "
@@ -382,3 +392,4 @@ def _check(context_length: int, validation_fraction: float) -> None:
             "`validation_fraction` must be in [0, 1). Received: "
             f"validation_fraction={validation_fraction}."
         )
+    return context_length

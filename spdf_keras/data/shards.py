@@ -23,6 +23,7 @@ from spdf_keras.data.journal import JOURNAL
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.data.writer import SPLITS
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_json
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +50,7 @@ class Shards:
         """
         folder = Path(folder)
         try:
-            index = json.loads((folder / "index.json").read_text("utf-8"))
+            index = load_json((folder / "index.json").read_text("utf-8"))
             shards = [s for split in SPLITS for s in index["splits"][split]["shards"]]
         except OSError as error:
             if (folder / JOURNAL).is_file():

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_json
+from spdf_keras.values import as_type, check_integers
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -28,8 +30,9 @@ class Tokenizer:
         merges: Pairs to merge, best first, as in the lines of `merges.txt`.
 
     Raises:
-        InputError: If the vocabulary has no `<|endoftext|>`, or ids that do not
-            run from 0 to its size, or a merge is not of the vocabulary.
+        InputError: If the vocabulary has no `<|endoftext|>`, no token for one of the
+            256 bytes, or ids that do not run from 0 to its size, or a merge is not
+            of the vocabulary.
 
     Example:
         >>> tokenizer = Tokenizer.train(["low lower lowest"], 300)
@@ -56,6 +59,7 @@ class Tokenizer:
             raise InputError(
                 f"The merges do not fit the vocabulary: {error}."
             ) from error
+        _check_bytes(vocabulary)
         self._bpe = tokenizers.Tokenizer(model)
         self._bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
             add_prefix_space=False
@@ -74,6 +78,8 @@ class Tokenizer:
         """
         import tokenizers
 
+        vocabulary_size = as_type("vocabulary_size", int, vocabulary_size)
+        check_integers("vocabulary_size", vocabulary_size)
         if vocabulary_size < 257:
             raise InputError(
                 "`vocabulary_size` must be at least 257 (256 bytes and the end of "
@@ -110,7 +116,7 @@ class Tokenizer:
     @classmethod
     def _read(cls, vocabulary_file: Path, merges_file: Path) -> "Tokenizer":
         try:
-            vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
+            vocabulary = load_json(vocabulary_file.read_text(encoding="utf-8"))
             lines = merges_file.read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError) as error:
             message = (
@@ -132,7 +138,11 @@ class Tokenizer:
                     f"with a space between. Received: '{line}'."
                 )
             merges.append((pair[0], pair[1]))
-        return cls(vocabulary, merges)
+        try:
+            return cls(vocabulary, merges)
+        except InputError as error:
+            message = f"The tokenizer in '{vocabulary_file.parent}' cannot be used: "
+            raise InputError(f"{message}{error}") from error
 
     def save(self, folder: str | Path) -> None:
         """Writes `vocab.json` and `merges.txt`."""
@@ -184,3 +194,30 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
         return str(self._bpe.decode(list(token_ids), skip_special_tokens=False))
+
+
+def byte_characters() -> list[str]:
+    """The character that stands for each byte in GPT-2's vocabulary."""
+    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(0x100, 0x200))
+    return [chr(byte if byte in shown else next(hidden)) for byte in range(256)]
+
+
+def _check_bytes(vocabulary: dict[str, int]) -> None:
+    """Refuses a vocabulary that would drop bytes of a text without a word."""
+    characters = enumerate(byte_characters())
+    missing = [byte for byte, character in characters if character not in vocabulary]
+    if missing:
+        raise InputError(
+            "The vocabulary must have a token for each of the 256 bytes, or text would "
+            f"lose some. Received: none for {len(missing)} bytes ({_named(missing)}). "
+            "Train it with a full alphabet (`initial_alphabet=ByteLevel.alphabet()` of "
+            "the library tokenizers), or with `spdf-keras prepare --vocabulary-size`."
+        )
+
+
+def _named(values: list[int]) -> str:
+    """The first bytes of a list, as in `0x00, 0x41 'A' and 254 others`."""
+    texts = [f"0x{v:02X}" + (f" '{chr(v)}'" if 32 < v < 127 else "") for v in values]
+    more = f" and {len(texts) - 8} others" if len(texts) > 8 else ""
+    return ", ".join(texts[:8]) + more

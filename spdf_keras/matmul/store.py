@@ -13,6 +13,7 @@ from spdf_keras.files import replace_file
 from spdf_keras.folders import share
 from spdf_keras.matmul.figure import draw
 from spdf_keras.matmul.measure import FORWARD, TRAINING, Cell, Row
+from spdf_keras.parsing import load_json
 from spdf_keras.provenance import provenance
 
 _FIGURES = {FORWARD: "matmul_forward", TRAINING: "matmul_training"}
@@ -56,7 +57,7 @@ class Store:
 
     def _read(self, path: Path) -> None:
         try:
-            document = json.loads(path.read_text("utf-8"))
+            document = load_json(path.read_text("utf-8"))
             rows = [Row(**record) for record in document["rows"]]
             parts = ("hardware", "versions")
             same = all(document[part] == self._about[part] for part in parts)

@@ -22,8 +22,8 @@ from spdf_keras.metrics.checks import UndefinedScoreError, check_items
 from spdf_keras.metrics.ngrams import Tokens, closest_length, count_ngrams
 from spdf_keras.metrics.tokens import (
     lower_ascii,
+    tokenize_detok,
     tokenize_mteval,
-    tokenize_perl,
     tokenize_python,
     words_in_bytes,
 )
@@ -192,7 +192,7 @@ def multi_bleu_counts(
 MULTI_BLEU: dict[str, Callable[[str], list[str]]] = {
     "multi": words_in_bytes,
     "multi -lc": lambda text: words_in_bytes(lower_ascii(text)),
-    "detok": tokenize_perl,
+    "detok": tokenize_detok,
 }
 
 

@@ -13,6 +13,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.metrics import measures
 from spdf_keras.metrics.checks import UndefinedScoreError, check_items
 from spdf_keras.metrics.measures import Case, Measured, Values
+from spdf_keras.metrics.tokens import words_in_bytes
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def score(
     Args:
         protocol: One of `PROTOCOLS`.
         hypotheses: One text per item; an empty one counts.
-        references: The references of each item; an empty text is a missing one.
+        references: The references of each item; a blank text is a missing one. As in
+            the official programs, a no-break space alone is blank for e2e-metrics and
+            a word for the others, which read bytes.
         parts: The name of the part to which each item belongs. A part is scored as
             a case of its own.
 
@@ -134,7 +137,8 @@ def score(
     if protocol not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
         raise InputError(f"Unknown protocol '{protocol}'. Known here: {known}.")
-    present = [[text for text in texts if text.strip()] for texts in references]
+    words = str.split if protocol == "e2e-metrics" else words_in_bytes
+    present = [[text for text in texts if words(text)] for texts in references]
     check_items(hypotheses, present)
     rows: dict[str, list[int]] = {}
     if parts is not None:

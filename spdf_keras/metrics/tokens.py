@@ -1,12 +1,16 @@
-r"""The tokenisation of mteval-v13a, as its Perl and its Python versions do it.
+r"""The tokenisation of mteval-v13a, as three official programs do it.
 
-They differ in three points, which matter on odd texts alone: Perl lower-cases
-ASCII letters and Python all of Unicode; Perl's white space is Unicode's, to which
-Python adds the separators `\x1c` to `\x1f`; and an empty text has no token in
-Perl, but one empty token in Python.
+The Perl script, its copy in Moses and the Python version differ on odd texts alone.
+mteval-v13a.pl lower-cases ASCII letters and splits at the white space of Unicode.
+multi-bleu-detok.perl reads bytes, so it splits at the white space of ASCII: a no-break
+space stays within its word. pymteval.py lower-cases all of Unicode and also splits at
+the separators `\x1c` to `\x1f`; an empty text has one empty token there, and none in
+Perl.
 
 Reference:
-    mteval-v13a.pl of NIST's OpenMT; pymteval.py of
+    mteval-v13a.pl of NIST's OpenMT; multi-bleu-detok.perl of
+    [Moses](https://github.com/moses-smt/mosesdecoder) before it decoded UTF-8, as
+    [GenerationEval](https://github.com/WebNLG/GenerationEval) runs it; pymteval.py of
     [e2e-metrics](https://github.com/tuetschek/e2e-metrics).
 """
 
@@ -17,7 +21,7 @@ from functools import lru_cache
 _PERL_BLANKS = re.compile(
     r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
-# In bytes, which is how multi-bleu.perl reads a text.
+# The same in bytes, which is how both scripts of Moses read a text.
 _ASCII_BLANKS = re.compile(r"[\t-\r ]+")
 
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
@@ -42,21 +46,25 @@ def lower_ascii(text: str) -> str:
     return text.translate(_TO_LOWER)
 
 
-def tokenize_perl(text: str) -> list[str]:
-    """Tokenises as mteval-v13a.pl does, and the multi-bleu-detok.perl of Moses.
-
-    The case stays; `lower_ascii` is the script's lower-casing.
+def tokenize_mteval(text: str) -> list[str]:
+    r"""Tokenises as mteval-v13a.pl does, and lower-cases A to Z.
 
     Example:
-        >>> tokenize_perl("It's £20-25, or 1.5 km (there).")
-        ["It's", '£20', '-', '25', ',', 'or', '1.5', 'km', '(', 'there', ')', '.']
+        >>> tokenize_mteval("It's £20-25, or\u00a01.5 km (there).")
+        ["it's", '£20', '-', '25', ',', 'or', '1.5', 'km', '(', 'there', ')', '.']
     """
-    return [token for token in _PERL_BLANKS.split(_separate(text)) if token]
+    tokens = _PERL_BLANKS.split(_separate(text))
+    return [lower_ascii(token) for token in tokens if token]
 
 
-def tokenize_mteval(text: str) -> list[str]:
-    """The lower-case tokens of mteval-v13a.pl."""
-    return [lower_ascii(token) for token in tokenize_perl(text)]
+def tokenize_detok(text: str) -> list[str]:
+    r"""Tokenises as multi-bleu-detok.perl does; the case stays.
+
+    Example:
+        >>> tokenize_detok("It's 1.5\u00a0km, at £20-25.")
+        ["It's", '1.5\xa0km', ',', 'at', '£20', '-', '25', '.']
+    """
+    return words_in_bytes(_separate(text))
 
 
 def tokenize_python(text: str) -> list[str]:

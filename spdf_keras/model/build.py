@@ -8,6 +8,7 @@ from typing import Any
 from spdf_keras.config import (
     GPTConfig,
     TrainConfig,
+    check_seed,
     check_sparsity,
     config_from_tables,
     get_preset,
@@ -72,9 +73,8 @@ def build_gpt(
     if settings:
         defaults = config_from_tables({"train": dataclasses.asdict(train)})
         train = config_from_tables({"train": settings}, base=defaults).train
-    check_sparsity(sparsity)
-    if mask_seed is None:
-        mask_seed = train.seed
+    sparsity = check_sparsity(sparsity)
+    mask_seed = train.seed if mask_seed is None else check_seed(mask_seed, "mask_seed")
     gpt = functional_gpt(
         sizes, sparsity, train.seed, mask_seed, train.precision, train.compute
     )

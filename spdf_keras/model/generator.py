@@ -55,6 +55,11 @@ class Generator:
             batch = self._batch(prompts, rows, end_token_ids, settings)
             found = self._functions[key](batch)
             tokens, counts = found.token_ids.numpy(), found.counts.numpy()
+            if counts.min() < 0:
+                raise InputError(
+                    "The model's logits must be finite to choose a token. Received: a "
+                    "model whose logits are not; its training has diverged."
+                )
             for row, line, count in zip(rows, tokens, counts, strict=True):
                 results[row] = line[:count].tolist()
             if report:
@@ -64,16 +69,19 @@ class Generator:
     def _check(self, prompts: Sequence[Sequence[int]], settings: DecodeConfig) -> None:
         context = self._model.embedding.max_sequence_length
         vocabulary = self._model.embedding.vocabulary_size
-        for number, prompt in enumerate(prompts):
+        for number, prompt in enumerate(prompts, 1):
+            start = ", ".join(map(str, prompt[:8])) + ", ..." * (len(prompt) > 8)
             if not 0 < len(prompt) < context:
                 raise InputError(
                     f"A prompt must have 1 to {context - 1} tokens (the context is "
-                    f"{context}). Received: {len(prompt)} tokens in prompt {number}."
+                    f"{context}). Received: {len(prompt)} tokens in prompt {number} of "
+                    f"{len(prompts)}, [{start}]."
                 )
             if not 0 <= min(prompt) <= max(prompt) < vocabulary:
                 raise InputError(
                     f"Token ids must be in [0, {vocabulary}). Received: "
-                    f"{min(prompt)} to {max(prompt)} in prompt {number}."
+                    f"{min(prompt)} to {max(prompt)} in prompt {number} of "
+                    f"{len(prompts)}, [{start}]."
                 )
         check_beams(settings, vocabulary)
 
@@ -91,7 +99,7 @@ class Generator:
         for line, row in zip(token_ids, rows, strict=True):
             line[: len(prompts[row])] = prompts[row]
         limits = np.minimum(settings.max_new_tokens, context - lengths)
-        uniform = np.zeros((len(rows), settings.max_new_tokens), np.float32)
+        uniform = np.zeros((len(rows), limits.max()), np.float32)
         if settings.sample:
             # A stream per prompt: its tokens do not depend on how batches are made.
             for line, row in zip(uniform, rows, strict=True):

@@ -7,6 +7,9 @@ looked at, as in the LoRA recipe.
 
 import tensorflow as tf
 
+# No logit of a model is as far from zero.
+_FARTHEST = 1e9
+
 
 def penalise_repetition(
     logits: tf.Tensor, history: tf.Tensor, count: tf.Tensor, penalty: float
@@ -29,6 +32,8 @@ def penalise_repetition(
     where = _token_indices(history, used)
     values = tf.gather_nd(logits, where)
     values = tf.where(values < 0, values * penalty, values / penalty)
+    # An infinite one, by a penalty that is far from 1, would be a ban or a certainty.
+    values = tf.clip_by_value(values, -_FARTHEST, _FARTHEST)
     return tf.tensor_scatter_nd_update(logits, where, values)
 
 

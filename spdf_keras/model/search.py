@@ -42,7 +42,8 @@ class Continuations(NamedTuple):
 
     Attributes:
         token_ids: `(batch, steps)`.
-        counts: How many of them count, the end token not among them, `(batch,)`.
+        counts: How many of them count, the end token not among them, `(batch,)`; -1
+            where the model's logits are not finite, so that it chooses nothing.
         scores: Beam search: sum of log-probabilities over length ** length_penalty,
             the end token counted in both, `(batch,)`; else zeros.
     """
@@ -82,7 +83,9 @@ def search(
     last = tf.gather(hidden, prompts.lengths - 1, batch_dims=1)[:, None]
     branches = Branches.start(caches, prompts.lengths, settings.num_beams)
     first = project(model, last)[:, 0]
-    return loop(_Stepper(model, kernels, prompts), settings, first, branches)
+    found = loop(_Stepper(model, kernels, prompts), settings, first, branches)
+    is_finite = tf.reduce_all(tf.math.is_finite(first), -1)
+    return found._replace(counts=tf.where(is_finite, found.counts, -1))
 
 
 class _Stepper(NamedTuple):
@@ -124,6 +127,11 @@ def _constrain(
     return logits
 
 
+def _is_stuck(logits: tf.Tensor) -> tf.Tensor:
+    """Whether every token is banned, so that a continuation ends without an end."""
+    return tf.reduce_max(logits, -1) == -float("inf")
+
+
 def _write(history: tf.Tensor, count: tf.Tensor, token_ids: tf.Tensor) -> tf.Tensor:
     """The history with `token_ids` at place `count` of each beam."""
     here = tf.range(tf.shape(history)[2]) == count
@@ -152,6 +160,8 @@ def _choose_one_by_one(
         tokens = choose(logits, count)[:, None]
         history = _write(history, count, tokens)
         ends, full = stepper.is_end(tokens)[:, 0], count + 1 >= prompts.limits
+        if settings.no_repeat_ngram_size:
+            ends |= _is_stuck(logits)
         ended = tf.where(ends, count, tf.where(full, count + 1, -1))
         return count + 1, history, tf.where(counts < 0, ended, counts), tokens
 
@@ -209,7 +219,8 @@ def _beam_search(
 
     Of all beams times the vocabulary, the `num_beams` best stay. A beam that takes an
     end token leaves its place, and its continuation is kept if it is the best so far;
-    at the limit, beams without an end compete too. The script always runs to the
+    at the limit, beams without an end compete too, and so does a beam whose every next
+    token is banned (where the script has no number). The script always runs to the
     limit; here a row stops where no beam can beat the best one any more, which changes
     no result.
     """
@@ -217,9 +228,34 @@ def _beam_search(
     prompts = stepper.prompts
     limits = tf.cast(prompts.limits, tf.float32)
 
+    def keep(
+        beams: _Beams, scores: tf.Tensor, history: tf.Tensor, counts: tf.Tensor
+    ) -> _Beams:
+        """Keeps the best of some continuations if it is the best of its row so far."""
+        index = tf.argmax(scores, 1, output_type=tf.int32)
+        score = tf.gather(scores, index, batch_dims=1)
+        better = score > beams.best_scores
+        found = tf.gather(history, index, batch_dims=1)
+        count = tf.gather(counts, index, batch_dims=1)
+        return beams._replace(
+            best_scores=tf.where(better, score, beams.best_scores),
+            best_history=tf.where(better[:, None], found, beams.best_history),
+            best_counts=tf.where(better, count, beams.best_counts),
+        )
+
+    def keep_stuck(logits: tf.Tensor, beams: _Beams) -> _Beams:
+        """Keeps continuations that end because nothing may follow them."""
+        length = tf.cast(tf.maximum(beams.count, 1), tf.float32)
+        scores = beams.scores / length**penalty
+        scores = tf.where(_is_stuck(logits), scores, -float("inf"))
+        counts = tf.fill(tf.shape(scores), beams.count)
+        return keep(beams, scores, beams.history, counts)
+
     def take(logits: tf.Tensor, beams: _Beams) -> _Beams:
         """Extends the beams by one token."""
         count = beams.count
+        if settings.no_repeat_ngram_size:
+            beams = keep_stuck(logits, beams)
         values, token_ids = tf.math.top_k(logits, num_beams)
         norms = tf.reduce_logsumexp(logits, -1, keepdims=True)
         # Where every token is banned the norm is -inf, and a difference of two is NaN.
@@ -234,26 +270,20 @@ def _beam_search(
         finished = ends | (count + 1 >= prompts.limits)[:, None]
         length = tf.cast(count + 1, tf.float32)
         candidates = tf.where(finished, scores / length**penalty, -float("inf"))
-        index = tf.argmax(candidates, 1, output_type=tf.int32)
-        candidate = tf.gather(candidates, index, batch_dims=1)
-        better = candidate > beams.best_scores
-        counts = count + 1 - tf.cast(tf.gather(ends, index, batch_dims=1), tf.int32)
-        found = tf.gather(history, index, batch_dims=1)
-        return _Beams(
-            count + 1,
-            tokens,
-            parents,
-            tf.where(finished, -float("inf"), scores),
-            history,
-            tf.where(better, candidate, beams.best_scores),
-            tf.where(better[:, None], found, beams.best_history),
-            tf.where(better, counts, beams.best_counts),
+        counts = count + 1 - tf.cast(ends, tf.int32)
+        beams = keep(beams, candidates, history, counts)
+        return beams._replace(
+            count=count + 1,
+            tokens=tokens,
+            parents=parents,
+            scores=tf.where(finished, -float("inf"), scores),
+            history=history,
         )
 
     def may_improve(beams: _Beams, branches: Branches) -> tf.Tensor:
         # Sums only fall, so the most that a beam can reach is its sum of now over
         # the longest length (the shortest, where the penalty is negative).
-        length = limits if penalty >= 0 else tf.cast(beams.count + 1, tf.float32)
+        length = limits if penalty >= 0 else tf.cast(beams.count, tf.float32)
         reach = tf.reduce_max(beams.scores, 1) / length**penalty
         return tf.reduce_any(reach > beams.best_scores)
 

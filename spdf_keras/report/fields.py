@@ -1,6 +1,5 @@
 """Reads JSON files that others wrote, and says which file and field is wrong."""
 
-import json
 import math
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_json
 
 _Made = TypeVar("_Made")
 
@@ -105,7 +105,7 @@ def read_json(file: Path) -> dict[str, Any]:
         InputError: If the file cannot be read or holds something else.
     """
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = load_json(file.read_text("utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
     except ValueError as error:  # not UTF-8, or not JSON

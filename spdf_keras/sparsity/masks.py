@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spdf_keras.config import check_sparsity
 from spdf_keras.errors import InputError
+from spdf_keras.values import as_type
 
 
 def num_zeros(size: int, sparsity: float) -> int:
@@ -50,7 +51,8 @@ def random_mask(
         [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464), appendix
         A.1, "Sparsity Setup".
     """
-    check_sparsity(sparsity, where=f" for weight '{path}'")
+    sparsity = check_sparsity(sparsity, where=f" for weight '{path}'")
+    seed = as_type("seed", int, seed)
     size = math.prod(shape)
     keep = size - num_zeros(size, sparsity)
     if keep == size:

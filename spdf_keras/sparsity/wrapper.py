@@ -18,6 +18,7 @@ from spdf_keras.config import check_sparsity
 from spdf_keras.keras2 import keras
 from spdf_keras.native import products
 from spdf_keras.sparsity.masks import random_mask
+from spdf_keras.values import as_type
 
 # After keras2, which puts tfmot on the right Keras.
 import tensorflow_model_optimization as tfmot  # isort: skip
@@ -103,7 +104,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, pruning_schedule=NeverUpdate(), **kwargs)
         self.sparsity = check_sparsity(sparsity, f" for layer '{layer.name}'")
-        self.seed = seed
+        self.seed = int(as_type("seed", int, seed))
         self.compute = compute
         self.masks: list[tf.Variable] = []
         # Names of the kernels whose zeros are skipped.

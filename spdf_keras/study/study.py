@@ -3,13 +3,14 @@
 import dataclasses
 import gc
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.config import Config, StudyConfig, load_config, to_toml
+from spdf_keras.config import Config, FinetuneConfig, StudyConfig, load_config, to_toml
 from spdf_keras.data.corpus import read_documents
 from spdf_keras.data.prepare import write_shards
 from spdf_keras.data.shards import Shards
@@ -18,10 +19,16 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import PERPLEXITY, evaluate_run, protocol_of
+from spdf_keras.evaluation import (
+    PERPLEXITY,
+    check_data,
+    evaluate_run,
+    protocol_of,
+)
 from spdf_keras.files import replace_file
 from spdf_keras.folders import claim
 from spdf_keras.keras2 import keras
+from spdf_keras.model.generator import check_beams
 from spdf_keras.study.plan import (
     KEPT,
     Cell,
@@ -82,6 +89,7 @@ class Study:
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
         self._done = 0
+        self._check_settings()
         with self._writing():
             pass
 
@@ -89,10 +97,12 @@ class Study:
         """Runs, or finishes, every stage.
 
         Raises:
-            InputError: If another process runs the study.
+            InputError: If a text or setting does not fit, before the first step, or
+                another process runs the study.
         """
         with self._writing():
             shards = self._shards()
+            check_data(shards.tokenizer(), self._examples, self._config, self._task)
             self._done = 0
             for cell in cells(self._settings):
                 self._pretrain(cell, shards)
@@ -112,6 +122,32 @@ class Study:
                     "Give the same ones to go on with it, or another folder."
                 )
             yield
+
+    def _check_settings(self) -> None:
+        """Refuses what a late stage would refuse: any point of the grid, the beams."""
+        places = [str(cell.place) for cell in cells(self._settings)]
+        for names in (places, [trial.name for trial in grid(self._settings)]):
+            if len(set(names)) < len(names):
+                raise InputError(
+                    "Values of `study.sparsities` and of `study.learning_rates` must "
+                    "differ in their first six digits, which name their folders. "
+                    f"Received: two for '{max(names, key=names.count)}'."
+                )
+        for trial in grid(self._settings):
+            self._tuning(trial, 0, "")
+        for beams in (self._settings.search_beams, self._config.decode.num_beams):
+            decode = dataclasses.replace(self._config.decode, num_beams=beams)
+            check_beams(decode, self._config.model.vocabulary_size)
+
+    def _tuning(self, trial: Trial, seed: int, masks: str) -> FinetuneConfig:
+        """The `[finetune]` settings of one point of the grid."""
+        return dataclasses.replace(
+            self._config.finetune,
+            batch_size=trial.batch_size,
+            learning_rate=trial.learning_rate,
+            seed=seed,
+            keep_masks=masks == KEPT,
+        )
 
     def _find(self, name: str) -> Path:
         path = find_file(self._data, [], [name])
@@ -191,19 +227,12 @@ class Study:
         label = f"{cell}: fine-tune, masks {masks}, {trial.name}"
         if self._stage(label, record.is_file()):
             if run.result() is None:
-                settings = dataclasses.replace(
-                    self._config.finetune,
-                    batch_size=trial.batch_size,
-                    learning_rate=trial.learning_rate,
-                    seed=cell.seed,
-                    keep_masks=masks == KEPT,
-                )
                 with self._progress("fine-tune") as report:
                     finetune(
                         Run.open(folder.parents[1] / "pretrain"),
                         self._examples["train"],
                         self._examples["validation"],
-                        settings,
+                        self._tuning(trial, cell.seed, masks),
                         folder,
                         report,
                         task.cut_context,
@@ -219,7 +248,7 @@ class Study:
             examples = self._examples["validation"]
             evaluate_run(run, task, "validation", examples, config)
         value = json.loads(record.read_text("utf-8"))["scores"][self._score]
-        return float("-inf") if value is None else float(value)
+        return -math.inf * self._sign if value is None else float(value)
 
     def _test(self, cell: Cell, masks: str, best: Trial) -> None:
         folder = self._folder / cell.place / masks

@@ -105,12 +105,15 @@ class StepLog(keras.callbacks.Callback):
         saved = self._run.checkpoints()
         kept = "it has no checkpoint yet"
         if saved:
-            kept = f"its checkpoint of step {checkpoint_step(saved[-1])} is kept"
+            kept = f"its last checkpoint, of step {checkpoint_step(saved[-1])}, is kept"
+        rate, warmup = "train.learning_rate", "train.warmup_tokens"
+        if self._section == "finetune":
+            rate, warmup = "finetune.learning_rate", "finetune.warmup_steps"
         raise TrainingError(
             f"The {bad[0].replace('_', ' ')} of step {record['step']} is not finite "
-            f"({record[bad[0]]}), so the training stops; {kept}. A lower "
-            f"{self._section}.learning_rate or a longer warm-up helps, in a new run; "
-            "so does float32 where another precision was used."
+            f"({record[bad[0]]}), so the training stops: {kept}. A lower {rate} or "
+            f"more {warmup} helps, in a new run; so does a model that was pre-trained "
+            "in float32, where its precision is another."
         )
 
     def write(self, record: dict[str, Any]) -> None:

@@ -102,8 +102,11 @@ def finetune(
     config, tokenizer = base.config(), base.tokenizer()
     longest = min(settings.sequence_length, config.model.max_sequence_length)
     pairs, held_out = (
-        EncodedPairs.encode(split, tokenizer, longest, cut_context)
-        for split in (examples, validation)
+        EncodedPairs.encode(split, tokenizer, longest, cut_context, name)
+        for split, name in (
+            (examples, "training split"),
+            (validation, "validation split"),
+        )
     )
     config = dataclasses.replace(
         config,

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,50 @@ def test_a_broken_tokenizer_is_refused(
     (tmp_path / "merges.txt").write_text(merges)
     with pytest.raises(InputError, match=sentence.replace("|", r"\|")):
         Tokenizer.load(tmp_path)
+
+
+def without_all_bytes(folder: Path) -> Path:
+    """Trains as the library does by default: an alphabet of what the text has."""
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    bpe.train_from_iterator(["The pub is at the river side ."], trainer)
+    folder.mkdir(exist_ok=True)
+    bpe.model.save(str(folder))
+    # What the library does with such a vocabulary: 6 of 14 bytes vanish.
+    assert "".join(bpe.encode("the Zürich pub").tokens) == "theĠrihĠpub"
+    return folder
+
+
+def test_a_vocabulary_without_all_bytes_is_refused_by_their_names(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Tokenizer.load(without_all_bytes(tmp_path / "t"))
+    message = str(caught.value)
+    assert f"'{tmp_path / 't'}' cannot be used" in message
+    known = {*b"The pub is at the river side ."}
+    assert f"none for {256 - len(known)} bytes (0x00, 0x01" in message
+
+
+# As OpenAI's `bytes_to_unicode` writes them.
+@pytest.mark.parametrize(
+    ("character", "name"),
+    [
+        ("\u0100", "0x00"),
+        ("\u0120", "0x20"),
+        ("A", "0x41 'A'"),
+        ("\u0143", "0xAD"),
+        ("Ã", "0xC3"),
+        ("ÿ", "0xFF"),
+    ],
+)
+def test_a_single_missing_byte_is_named(character: str, name: str) -> None:
+    names = [token for token in TOKENIZER.vocabulary if token != character]
+    with pytest.raises(InputError, match=rf"none for 1 bytes \({name}\)"):
+        Tokenizer({token: i for i, token in enumerate(names)}, [])
 
 
 def test_a_missing_tokenizer_and_a_tiny_vocabulary_are_refused(tmp_path: Path) -> None:

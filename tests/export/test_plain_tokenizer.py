@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,35 @@ def test_cut_bytes_decode_as_the_library_does(
     plain, tokenizer = pair
     token_ids = tokenizer.encode("北")[:-1]
     assert plain.decode(token_ids) == tokenizer.decode(token_ids) == "\ufffd"
+
+
+def test_tokens_of_other_characters_decode_as_the_library_does(tmp_path: Path) -> None:
+    vocabulary = Tokenizer.train([TEXT], 300).vocabulary
+    tokenizer = Tokenizer({**vocabulary, "<日>": len(vocabulary)}, [])
+    tokenizer.save(tmp_path)
+    every = list(range(tokenizer.vocabulary_size))
+    decoded = PlainTokenizer(tmp_path).decode(every)
+    assert decoded == tokenizer.decode(every) and decoded.endswith("<日>")
+
+
+@pytest.mark.parametrize(
+    ("drop", "extra", "merges", "sentence"),
+    [
+        ("Z", {}, "", r"for each of the 256 bytes.* none for 0x5A$"),
+        ("<|endoftext|>", {}, "", "must be a JSON object with '<|endoftext|>'"),
+        ("", {"x y": "1"}, "", "ids in vocab.json must be 0 to 257"),
+        ("", {"x y": 9}, "", "ids in vocab.json must be 0 to 257"),
+        ("", {}, "a b", "line 2: 'a b' must be two tokens .* that make a third"),
+        ("", {}, "a b c", "line 2: 'a b c' must be two tokens"),
+        ("", {}, "ab", "line 2: 'ab' must be two tokens"),
+    ],
+)
+def test_what_would_lose_text_is_refused(
+    tmp_path: Path, drop: str, extra: dict[str, Any], merges: str, sentence: str
+) -> None:
+    names = [t for t in Tokenizer.train([], 257).vocabulary if t != drop]
+    vocabulary = {**{token: i for i, token in enumerate(names)}, **extra}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", "utf-8")
+    with pytest.raises(ValueError, match=sentence.replace("|", r"\|")):
+        PlainTokenizer(tmp_path)

@@ -418,6 +418,14 @@ def test_the_runner_continues_text_with_a_tokenizer_of_its_own(
     assert "needs `--tokenizer`" in capsys.readouterr().err
     assert main([path, "--prompt", "low", "--tokenizer", str(tmp_path / "no")]) == 2
     assert "Cannot read the tokenizer" in capsys.readouterr().err
+    assert main([path, "--prompt", "low\udcff", *folder]) == 2
+    assert capsys.readouterr().err == "`--prompt` must be text in UTF-8.\n"
+    alphabet = [token for token in tokenizer.vocabulary if token not in "Zz"]
+    vocabulary = {token: number for number, token in enumerate(alphabet)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    assert main([path, "--prompt", "low", *folder]) == 2
+    error = capsys.readouterr().err
+    assert "it has none for 0x5A, 0x7A." in error and error.count("\n") == 1
 
 
 def test_the_runner_ends_with_one_sentence_and_status_2(files: Files) -> None:

@@ -22,6 +22,8 @@ E2E = ["e2e_dev_truncated", "e2e_tgen_shuffled", "e2e_example10"]
 ODD = ["e2e_tiny", *(f"e2e_mini_{n}" for n in ("emptyhyp", "nomatch", "short"))]
 ODD += [f"e2e_mini_{n}" for n in ("identity", "long", "no4gram")]
 
+ODD_BLANKS = ["\u00a0", "\u0085", "\u1680", "\u2003", "\u2028", "\u202f", "\u3000"]
+
 
 def multi(options: str, hypotheses: list[str], references: list[list[str]]) -> float:
     counts = multi_bleu_counts(hypotheses, references, MULTI_BLEU[options])
@@ -69,6 +71,25 @@ def test_a_score_by_hand() -> None:
     score = corpus_bleu(*texts)
     assert score.bleu == pytest.approx(100 * by_hand)
     assert "case:lc" in score.signature and "tok:13a" in score.signature
+
+
+@pytest.mark.parametrize(
+    ("options", "blank", "expected"),
+    [
+        # Printed by multi-bleu-detok.perl and multi-bleu.perl, to ten digits.
+        *((name, blank, 74.9505035616) for name in MULTI_BLEU for blank in ODD_BLANKS),
+        *((name, "\t", 100.0) for name in MULTI_BLEU),
+    ],
+)
+def test_the_scripts_of_moses_read_bytes(
+    options: str, blank: str, expected: float
+) -> None:
+    pub = "The pub is at{}the river side and it is cheap ."
+    hypotheses = [pub.format(blank), "Aromi is a coffee shop ."]
+    references = [[pub.format(" ")], ["Aromi is a coffee shop ."]]
+    assert multi(options, hypotheses, references) == pytest.approx(expected, 1e-11)
+    # mteval-v13a.pl decodes UTF-8, and its `\s` matches these blanks.
+    assert mteval_bleu(add(mteval_counts(hypotheses, references))) == pytest.approx(1)
 
 
 def test_case_counts_where_the_script_says_so() -> None:

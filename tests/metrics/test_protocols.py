@@ -126,6 +126,33 @@ def test_an_empty_reference_is_a_missing_one() -> None:
     assert one.values["ter"] == two.values["ter"] == 0
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_no_break_space_is_a_reference_where_the_program_reads_bytes(
+    protocol: str,
+) -> None:
+    text = "a pub near here"
+    with_it = score(protocol, [text], [[text, "\u00a0"]]).values
+    assert with_it["meteor"] == score(protocol, [text], [[text]]).values["meteor"]
+    if protocol == "e2e-metrics":
+        assert with_it == score(protocol, [text], [[text]]).values
+    else:  # two references of 4 words and of 1: tercom divides by their mean
+        short = score(protocol, ["a pub"], [[text, "\u00a0"]]).values
+        assert short["ter_tercom"] == 2 / 2.5
+
+
+def test_generation_eval_equals_the_scripts_at_a_no_break_space() -> None:
+    pub = "The pub is at{}the river side and it is cheap ."
+    hypotheses = [pub.format("\u00a0"), "Aromi is a coffee shop ."]
+    references = [[pub.format(" ")], ["Aromi is a coffee shop ."]]
+    found = score("generation-eval", hypotheses, references, ["a", "b"])
+    # BLEU by multi-bleu-detok.perl, METEOR by meteor-1.5.jar; NLTK splits the words.
+    assert found.values["bleu"] == pytest.approx(74.9505035616, 1e-11)
+    assert (found.values["meteor"], found.values["ter_pyter"]) == (1, 0)
+    # The white space of tercom is Java's: one substitution and one deletion.
+    assert found.parts["a"].values["ter_tercom"] == pytest.approx(2 / 12)
+    assert found.parts["b"].values["bleu"] == pytest.approx(100)
+
+
 def test_every_task_with_a_default_has_its_protocol() -> None:
     assert set(DEFAULT_PROTOCOL.values()) <= set(PROTOCOLS)
 

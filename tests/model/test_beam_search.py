@@ -84,6 +84,10 @@ def reference_beam_search(
                 for gram in grams:
                     if gram[:-1] == tuple(tokens[len(tokens) - n + 1 :]):
                         x[gram[-1]] = -np.inf
+            if np.isneginf(x).all():  # nothing may follow: it ends, without an end
+                final = score / len(tokens) ** settings.length_penalty
+                best = max(best, (tokens, final), key=lambda pair: pair[1])
+                continue
             values = score + log_softmax(x)
             candidates += [([*tokens, t], v) for t, v in enumerate(values)]
         candidates.sort(key=lambda pair: -pair[1])
@@ -116,6 +120,7 @@ def reference_beam_search(
         {"no_repeat_ngram_size": 4},
         {"no_repeat_ngram_size": 18},
         {"repetition_penalty": 1.7},
+        {"repetition_penalty": 1e6, "max_new_tokens": 12},
         {"num_beams": 10, "length_penalty": 0.8, "no_repeat_ngram_size": 4},
     ],
 )
@@ -132,6 +137,54 @@ def test_beam_search_equals_a_plain_one_in_float64(
         assert found.token_ids[row, : found.counts[row]].numpy().tolist() == expected
         # A sum of float32 log-probabilities.
         assert float(found.scores[row]) == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 1, "num_beams": 5},
+        {"no_repeat_ngram_size": 2, "num_beams": 3},
+        {"no_repeat_ngram_size": 1, "length_penalty": -1.0},
+        {"no_repeat_ngram_size": 2, "length_penalty": 0.0},
+        {"no_repeat_ngram_size": 2, "length_penalty": 2.0, "repetition_penalty": 1.5},
+    ],
+)
+@pytest.mark.parametrize("ends", [[], [3]])
+def test_a_beam_that_no_token_may_follow_ends_there(
+    changes: dict[str, Any], ends: list[int]
+) -> None:
+    model = gpt(5, context=64)
+    logits = logits_of(model)
+    settings = DecodeConfig(**{"num_beams": 2, "max_new_tokens": 40, **changes})
+    prompts = [[2, 4], [1], [3, 3, 3]]
+    batch = Generator(model)._batch(prompts, range(3), ends, settings)
+    found = search_function(model, settings)(batch)
+    for row, prompt in enumerate(prompts):
+        expected, score = reference_beam_search(logits, prompt, ends, settings)
+        tokens = found.token_ids[row, : found.counts[row]].numpy().tolist()
+        assert tokens == expected and found.counts[row] >= 0
+        assert float(found.scores[row]) == pytest.approx(score, abs=1e-4)
+        if not ends and settings.no_repeat_ngram_size == 1:
+            assert sorted(tokens) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_row_that_no_token_may_follow_ends_there(size: int, sample: bool) -> None:
+    model = gpt(5, context=64)
+    prompts, settings = [[2, 4], [1], [3, 3, 3]], {"no_repeat_ngram_size": size}
+    outputs = model.generate(prompts, 40, sample=sample, **settings)
+    for tokens in outputs:
+        grams = list(zip(*(tokens[i:] for i in range(size)), strict=False))
+        assert len(set(grams)) == len(grams) and len(tokens) < 40
+        # Every token that could have come next would repeat an n-gram.
+        last = tuple(tokens[len(tokens) - size + 1 :])
+        assert {(*last, token) for token in range(5)} <= set(grams)
+    # One that ends does not keep another from going on.
+    assert [model.generate([p], 40, **settings)[0] for p in prompts] == model.generate(
+        prompts, 40, **settings
+    )
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.8, 1.5])
@@ -200,6 +253,23 @@ def test_a_beam_stops_at_the_end_of_the_context(small: Any, logits: Logits) -> N
     assert [len(output) for output in outputs] == [4, 20]
     limited = DecodeConfig(num_beams=3, max_new_tokens=4)
     assert outputs[0] == reference_beam_search(logits, prompts[0], [], limited)[0]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("penalty", [1e38, 1e-37])
+def test_a_penalty_that_is_far_from_1_bans_nothing(beams: int, penalty: float) -> None:
+    model = gpt(5, context=64)
+    settings = {"repetition_penalty": penalty, "num_beams": beams}
+    for tokens in model.generate([[2, 4], [1]], 20, **settings):
+        assert len(tokens) == 20 and set(tokens) <= set(range(5))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"sample": True}])
+def test_a_model_that_has_diverged_is_refused(settings: dict[str, Any]) -> None:
+    model = gpt(5)
+    model.trainable_weights[0].assign(model.trainable_weights[0] * float("nan"))
+    with pytest.raises(InputError, match="logits must be finite"):
+        model.generate([[1]], **settings)
 
 
 def test_no_ngram_occurs_twice(small: Any) -> None:

@@ -83,9 +83,12 @@ def test_generation_sees_later_training(tiny: GPTConfig) -> None:
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
-        ([], "must have 1 to 63 tokens .* Received: 0 tokens in prompt 1"),
-        ([1] * 64, "Received: 64 tokens in prompt 1"),
-        ([512], r"Token ids must be in \[0, 512\). Received: 512 to 512 in prompt 1"),
+        ([], r"must have 1 to 63 tokens .* Received: 0 tokens in prompt 2 of 2, \[\]"),
+        ([1] * 64, r"Received: 64 tokens in prompt 2 of 2, \[(1, ){8}\.{3}\]"),
+        (
+            [3, 512],
+            r"must be in \[0, 512\). Received: 3 to 512 in prompt 2 of 2, \[3, 5",
+        ),
     ],
 )
 def test_a_prompt_that_does_not_fit_is_refused(

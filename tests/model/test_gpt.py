@@ -230,3 +230,45 @@ def test_a_dataset_that_does_not_fit_is_refused(
         model.fit(token_batches(1).unbatch())
     with pytest.raises(InputError, match="Received: length 65"):
         model(np.zeros((1, 65), np.int32))
+
+
+def test_numpys_numbers_build_the_model_of_pythons() -> None:
+    sizes: list[Any] = [np.int64(1), np.float64(2), np.uint8(16), 0]
+    context: Any = {"vocabulary_size": 3e1, "max_sequence_length": np.array(8)}
+    settings: Any = {
+        "sparsity": np.float32(0.75),
+        "mask_seed": np.float64(3),
+        "seed": np.int32(1),
+        "tokens": 1e6,
+        "learning_rate": np.float64(1e-3),
+    }
+    model = build_gpt(GPTConfig(*sizes, **context), **settings)
+    plain = build_gpt(
+        GPTConfig(1, 2, 16, vocabulary_size=30, max_sequence_length=8),
+        0.75,
+        mask_seed=3,
+        seed=1,
+        tokens=10**6,
+        learning_rate=1e-3,
+    )
+    for one, other in zip(model.weights, plain.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.get_config() == plain.get_config()
+    numbers: Any = {"max_new_tokens": np.int64(3), "num_beams": np.float32(2)}
+    assert model.generate([[1]], **numbers) == plain.generate([[1]], 3, num_beams=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"learning_rate": float("inf")}, "`learning_rate` must be finite"),
+        ({"learning_rate": np.float32("nan")}, "`learning_rate` must be positive"),
+        ({"tokens": 1.5}, "`train.tokens` must be int. Received: 1.5"),
+        ({"mask_seed": -1}, "`mask_seed` must be at least 0"),
+        ({"mask_seed": 0.5}, "`mask_seed` must be int"),
+        ({"sparsity": np.float32("nan")}, r"`sparsity` must be in \[0, 1\)"),
+    ],
+)
+def test_a_setting_that_is_no_number_is_refused(settings: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        build_gpt("gpt_nano", **settings)

@@ -1,6 +1,7 @@
 """The order, the choice and the resuming of a study, with trainings that are faked."""
 
 import json
+import random
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,11 @@ from typing import Any
 import pytest
 
 from spdf_keras.config import Config, StudyConfig, config_from_tables, load_config
+from spdf_keras.data.tasks.registry import get_task
+from spdf_keras.data.tasks.task import Example
+from spdf_keras.data.tokenizer import Tokenizer
 from spdf_keras.errors import InputError
+from spdf_keras.evaluation import check_data
 from spdf_keras.study import study as module
 from spdf_keras.study.plan import Cell, Trial, cells, grid, modes, num_stages, searches
 from spdf_keras.study.study import Study
@@ -92,14 +97,15 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def make(tmp_path: Path, data: Path, said: list[str], **changes: Any) -> Study:
+def make(
+    tmp_path: Path, data: Path, said: list[str], lines: Any = (), **changes: Any
+) -> Study:
     model = {"num_heads": 2, "hidden_dim": 16, "vocabulary_size": 300}
-    config = config_from_tables(
-        {
-            "model": {**model, "max_sequence_length": 16},
-            "study": {**SETTINGS, **changes},
-        }
-    )
+    tables = {
+        "model": {**model, "max_sequence_length": 64},
+        "study": {**SETTINGS, **changes},
+    }
+    config = config_from_tables(tables, lines)
     progress = lambda label: nullcontext(lambda record: None)  # noqa: E731
     return Study(tmp_path / "study", config, data, said.append, progress)
 
@@ -187,6 +193,89 @@ def test_a_missing_corpus_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"There is no 'pile.txt' in .*study.corpus"):
         make(tmp_path, data, [], corpus=["pile.txt"])
     assert not (tmp_path / "study").exists()
+
+
+LONG = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=200))
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "lines", "sentence"),
+    [
+        (
+            "trainset.csv",
+            f'"name[Cafe 3]",{LONG}',
+            [],
+            r"Example 4 of the train split has \d+ tokens with its reference 2, more "
+            r"than the 64 that fit.*'name : Cafe 3",
+        ),
+        ("devset.csv", f'"name[New]",{LONG}', [], "Example 10 of the validation split"),
+        (
+            "testset_w_refs.csv",
+            f'"name[{LONG}]",short',
+            [],
+            r"In the test split, example 10 has \d+ tokens, and the model sees 64 .*"
+            "'name : vtkgnkuhmp",
+        ),
+        (
+            "trainset.csv",
+            '"name[A]",A cafe that is long enough.',
+            ["finetune.sequence_length=9"],
+            "of the train split .* more than the 9 that fit",
+        ),
+    ],
+)
+def test_a_text_that_is_too_long_is_refused_before_the_first_step(
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    row: str,
+    lines: list[str],
+    sentence: str,
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    with (data / file).open("a") as rows:
+        rows.write(row + "\n")
+    with pytest.raises(InputError, match=sentence):
+        make(tmp_path, data, [], lines).run()
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "finetune.micro_batches=4",
+            "`micro_batches` must be a divisor of batch_size=6",
+        ),
+        ("study.search_beams=301", "`num_beams` must be at most the vocabulary of 300"),
+        ("decode.num_beams=999", "`num_beams` must be at most the vocabulary of 300"),
+        ("study.learning_rates=[1e-4, 1.0000001e-4]", "two for 'b8_lr0.0001'"),
+        ("study.sparsities=[0.75, 0.75000001]", "two for 's75/seed4'"),
+    ],
+)
+def test_settings_that_a_late_stage_would_refuse_are_refused_first(
+    tmp_path: Path, data: Path, line: str, sentence: str
+) -> None:
+    lines = ["finetune.batch_size=4", "study.batch_sizes=[8, 6]", line]
+    with pytest.raises(InputError, match=sentence):
+        make(tmp_path, data, [], lines)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_context_that_is_cut_is_not_too_long(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    study = make(tmp_path, data, [], ["decode.max_new_tokens=60"])
+    examples = {"test": [Example("a long context " * 20, ("A cafe.",))]}
+    tokenizer = Tokenizer.train(["a long context"], 300)
+    check_data(tokenizer, examples, study._config, get_task("curation"))
+    with pytest.raises(InputError, match="In the test split, example 1 has"):
+        check_data(tokenizer, examples, study._config, get_task("e2e"))
+    study = make(tmp_path / "other", data, [], ["decode.max_new_tokens=64"])
+    with pytest.raises(InputError, match="`decode.max_new_tokens` must leave room"):
+        check_data(tokenizer, examples, study._config, get_task("curation"))
 
 
 def test_inputs_are_taken_evenly(tmp_path: Path, data: Path) -> None:

@@ -59,6 +59,7 @@ class EncodedPairs:
         tokenizer: Tokenizer,
         max_length: int,
         cut_context: bool = False,
+        split: str = "task",
     ) -> "EncodedPairs":
         """Encodes each reference with its context as the LoRA recipe does.
 
@@ -68,34 +69,40 @@ class EncodedPairs:
             max_length: Longest pair that is allowed, in tokens.
             cut_context: Whether a longer pair loses the end of its context. The
                 separator, the target and one token of context always stay.
+            split: Names the examples in the error, such as `training split`.
 
         Raises:
             InputError: If a pair is longer, or there is none.
         """
         contexts = [e.context for e in examples for _ in e.references]
+        places = [
+            (number, reference)
+            for number, example in enumerate(examples, 1)
+            for reference in range(1, len(example.references) + 1)
+        ]
         targets = [" " + text for e in examples for text in e.references]
         if not targets:
-            raise InputError("The task has no examples.")
+            raise InputError(f"The {split} has no examples.")
         end = [tokenizer.end_token_id]
         token_ids, lengths, num_cut = [], [], 0
-        for number, (context, target) in enumerate(
-            zip(
-                tokenizer.encode_batch(contexts),
-                tokenizer.encode_batch(targets),
-                strict=True,
-            ),
-            1,
+        for place, text, context, target in zip(
+            places,
+            contexts,
+            tokenizer.encode_batch(contexts),
+            tokenizer.encode_batch(targets),
+            strict=True,
         ):
             room = max_length - len(target) - 2
             if cut_context and len(context) > room > 0:
                 context, num_cut = context[:room], num_cut + 1
             pair = np.array(context + end + target + end, np.int32)
             if len(pair) > max_length:
+                number, reference = place
                 raise InputError(
-                    f"Pair {number} of the task has {len(pair)} tokens, more than "
-                    f"the {max_length} that fit. Raise `finetune.sequence_length`, "
-                    "pre-train with a longer context, or shorten it: "
-                    f"'{contexts[number - 1][:60]}...'."
+                    f"Example {number} of the {split} has {len(pair)} tokens with its "
+                    f"reference {reference}, more than the {max_length} that fit. "
+                    "Raise `finetune.sequence_length`, pre-train with a longer "
+                    f"context, or shorten it: '{text[:60]}...'."
                 )
             token_ids.append(pair)
             lengths.append(len(context) + 1)

@@ -10,6 +10,7 @@ from spdf_keras.data.corpus import open_text
 from spdf_keras.data.folders import entries_of
 from spdf_keras.data.streams import PACKED_SUFFIXES, split_lines
 from spdf_keras.errors import InputError
+from spdf_keras.parsing import load_json
 
 # The csv module refuses longer fields; its own default is less than some articles.
 _LONGEST_FIELD = 2**27
@@ -129,15 +130,13 @@ def read_json(path: str | Path) -> Any:
 def parse_json(path: str | Path, text: str) -> Any:
     """Parses the text of a JSON file; errors are those of `read_json`."""
     try:
-        return json.loads(text)
+        return load_json(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"'{path}' is not JSON: {error.msg} at line {error.lineno}, "
             f"column {error.colno}."
         ) from error
-    except RecursionError as error:
-        raise InputError(f"'{path}' is not usable: it is nested too deep.") from error
-    except ValueError as error:  # an integer of more than 4,300 digits
+    except ValueError as error:
         raise InputError(f"'{path}' is not usable: {error}.") from error
 
 

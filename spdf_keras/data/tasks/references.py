@@ -21,6 +21,7 @@ from spdf_keras.data.tasks.columns import (
 )
 from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
+from spdf_keras.metrics.tokens import words_in_bytes
 
 Lines = list[str]
 
@@ -154,7 +155,10 @@ def read_references(
         found = _blocks(files[0], items)
     else:
         _check_lengths(paths, files)
-        found = [[t for t in texts if t.strip()] for texts in zip(*files, strict=True)]
+        found = [
+            [t for t in texts if words_in_bytes(t)]
+            for texts in zip(*files, strict=True)
+        ]
     if not found:
         raise InputError(f"There must be references. Received: nothing in {names}.")
     for number, texts in enumerate(found, 1):

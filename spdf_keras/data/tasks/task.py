@@ -75,6 +75,12 @@ class Task:
     linearise: Callable[[str], str]
     cut_context: bool = False
 
+    @property
+    def decoding_settings(self) -> list[str]:
+        """The settings that decoding its inputs reads: tables and single ones."""
+        # A long context is cut to what fine-tuning has seen.
+        return ["decode", *(["finetune.sequence_length"] if self.cut_context else [])]
+
 
 def counts(examples: Sequence[Example]) -> Counts:
     """Counts inputs, pairs and what was left out.

@@ -124,7 +124,10 @@ def test_the_order_of_a_pass_is_a_function_of_its_name() -> None:
 
 
 def test_a_pair_that_is_too_long_is_refused() -> None:
-    with pytest.raises(InputError, match=r"Pair 1 of the task has \d+ tokens, more"):
+    with pytest.raises(
+        InputError,
+        match=r"Example 1 of the task has \d+ tokens with its reference 1, more",
+    ):
         EncodedPairs.encode(EXAMPLES, TOKENIZER, 8)
     with pytest.raises(InputError, match="no examples"):
         EncodedPairs.encode([], TOKENIZER, 8)

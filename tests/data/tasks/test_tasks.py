@@ -146,9 +146,11 @@ def test_a_long_context_loses_its_end_and_nothing_else() -> None:
     assert pairs.num_cut == 1 and pairs.context_lengths[0] == room + 1
     assert pairs.token_ids[0].tolist() == [*article[:room], end, *target, end]
     assert pairs.token_ids[1].tolist() == whole.token_ids[1].tolist()
-    with pytest.raises(InputError, match="Pair 1 of the task has 87 tokens"):
+    with pytest.raises(
+        InputError, match="Example 1 of the task has 87 tokens with its reference 1"
+    ):
         EncodedPairs.encode(examples, TOKENIZER, 24)
-    with pytest.raises(InputError, match="Pair 1 of the task"):
+    with pytest.raises(InputError, match="Example 1 of the task"):
         # The target alone is too long.
         EncodedPairs.encode(examples, TOKENIZER, len(target) + 2, cut_context=True)
     assert encode_context(TOKENIZER, "the mayor " * 20, 9) == [*article[:8], end]
