@@ -229,6 +229,21 @@ class AdamW(keras.optimizers.AdamW):
         """The mask of a variable whose moments are those of kept weights alone."""
         return self._masks.get(self._var_key(variable))
 
+    def compute_gradients(
+        self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None
+    ) -> list[tuple[tf.Tensor, tf.Variable]]:
+        """The parent's, of the loss times `loss_scale`: `minimize` goes through it."""
+        if not self.scales_loss:
+            return super().compute_gradients(loss, var_list, tape)
+        if callable(loss):
+            return super().compute_gradients(
+                lambda: loss() * self.loss_scale, var_list, tape
+            )
+        assert tape is not None, "a tensor's gradient needs its tape"
+        with tape:
+            scaled = loss * self.loss_scale
+        return super().compute_gradients(scaled, var_list, tape)
+
     def apply_gradients(
         self,
         grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
