@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spdf_keras.config import StepConfig
+from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 
 # Loss scaling in float16: the scale doubles after so many good steps in a row.
@@ -151,7 +152,7 @@ class AdamW(keras.optimizers.AdamW):
         )
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
-        self.scales_loss = False
+        self.scales_loss = self._scale_is_used = False
 
     def prepare(
         self, masks: Iterable[tuple[tf.Variable, tf.Variable]], scales_loss: bool
@@ -203,6 +204,7 @@ class AdamW(keras.optimizers.AdamW):
         """What the loss is multiplied by; 1 where it needs no scaling."""
         if not self.scales_loss:
             return tf.constant(1.0)
+        self._scale_is_used = True
         return tf.convert_to_tensor(self._loss_scale)
 
     @property
@@ -251,6 +253,12 @@ class AdamW(keras.optimizers.AdamW):
         skip_gradients_aggregation: bool = False,
         **kwargs: Any,
     ) -> tf.Variable:
+        if self.scales_loss and not self._scale_is_used:
+            raise InputError(
+                "Gradients of a model in mixed_float16 must be of the loss times "
+                "`optimizer.loss_scale`. Received: gradients before it was asked for. "
+                "Take `optimizer.minimize(loss, variables, tape)`, which does that."
+            )
         self.step(grads_and_vars, skip_gradients_aggregation)
         return self.iterations
 

@@ -125,7 +125,7 @@ class InputRules:
         x = self._ids(x)
         if labels is not None and self.trains:
             if weights is not None:
-                self._check_weights(weights, labels)
+                weights = self._weights(weights, labels)
             labels = self._labels(x, labels, weights)
         return x, labels, weights
 
@@ -162,21 +162,23 @@ class InputRules:
             _check_range("labels", labels, self.vocabulary, way_out, counts)
         return labels
 
-    def _check_weights(self, weights: Any, labels: Any) -> None:
-        if isinstance(weights.shape, tf.TensorShape):
-            if weights.shape.rank is None:
-                return  # the step makes a matrix of them
-            sizes, must = tf.shape(weights), tf.shape(labels)[:2]
-            fits = tf.equal(sizes[0], must[0])
-            if weights.shape.rank == 2:
-                fits &= tf.equal(sizes[1], must[1]) | tf.equal(sizes[1], 1)
+    def _weights(self, weights: Any, labels: Any) -> Any:
+        is_tensor = isinstance(weights.shape, tf.TensorShape)
+        if is_tensor and weights.shape.rank is None:
+            return weights  # the step makes a matrix of them
         check_weight_shape(weights.shape, labels.shape)
-        if isinstance(weights.shape, tf.TensorShape):
-            text = (
-                "`sample_weight` must be (batch,), (batch, 1) or (batch, length), "
-                "where labels are {}. Received: shape {}."
-            )
-            _require(fits, text, must, sizes)
+        if not is_tensor:
+            return weights
+        sizes, must = tf.shape(weights), tf.shape(labels)[:2]
+        fits = tf.equal(sizes[0], must[0])
+        if weights.shape.rank == 2:
+            fits &= tf.equal(sizes[1], must[1]) | tf.equal(sizes[1], 1)
+        text = (
+            "`sample_weight` must be (batch,), (batch, 1) or (batch, length), "
+            "where labels are {}. Received: shape {}."
+        )
+        with tf.control_dependencies([_require(fits, text, must, sizes)]):
+            return tf.identity(weights)
 
 
 class _CheckedSequence(keras.utils.Sequence):
@@ -258,15 +260,15 @@ def _check_range(
         _require(inside, text, low, high)
 
 
-def _require(ok: Any, text: str, *values: Any) -> None:
-    """Raises `InputError(text)`: now, or where a dataset's graph computes `ok`."""
+def _require(ok: Any, text: str, *values: Any) -> Any:
+    """Raises `InputError(text)`: now, or in a graph, when what comes back runs."""
     if not tf.is_tensor(ok):
         if not ok:
             raise InputError(text.format(*values))
-        return
+        return None
 
-    def fail() -> None:
+    def fail() -> Any:
         message = tf.strings.format("InputError: " + text, values)
-        tf.debugging.Assert(False, [message])
+        return tf.debugging.Assert(False, [message])
 
-    tf.cond(ok, lambda: None, fail)
+    return tf.cond(ok, tf.no_op, fail)

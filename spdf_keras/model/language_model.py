@@ -19,6 +19,8 @@ from spdf_keras.model.loss import (
 from spdf_keras.model.rows import only_tensor
 from spdf_keras.optimizer import AdamW
 
+LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
+
 
 class LanguageModel(CheckedModel):
     """A Keras model of next tokens; `GPT` says what it computes.
@@ -49,10 +51,9 @@ class LanguageModel(CheckedModel):
             optimizer: A Keras optimizer.
             loss: A Keras loss of `(labels, logits)`, per token; its reduction is not
                 used. `NextTokenCrossentropy()` if None.
-            micro_batches: Parts that a training batch is computed in. Clipping sees
-                the whole batch's gradient, and a smaller last batch is as right as
-                the others. What `add_loss` gives of activations is averaged over
-                the parts.
+            micro_batches: Parts that a training batch is computed in; more where a
+                smaller last batch has no such divisor. Loss, gradient and clipping
+                are those of the whole batch; metrics see each part as a batch.
             recompute: Compute each block again in the backward pass instead of
                 keeping its activations.
             **kwargs: The other arguments of `keras.Model.compile`.
@@ -96,7 +97,7 @@ class LanguageModel(CheckedModel):
 
     def _prepare_optimizer(self) -> None:
         in_float16 = self.embedding.compute_dtype == "float16"
-        if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
+        if isinstance(self.optimizer, LossScaleOptimizer):
             return
         if isinstance(self.optimizer, AdamW):
             weights, masks = self.named_weights(), self.named_masks()
@@ -178,16 +179,6 @@ class LanguageModel(CheckedModel):
         metrics = self.compiled_metrics
         return bool(metrics._user_metrics or metrics._user_weighted_metrics)
 
-    @property
-    def _loss_scale(self) -> tf.Tensor | None:
-        """What the loss is multiplied by; None where it is not."""
-        optimizer = self.optimizer
-        if isinstance(optimizer, AdamW):
-            return optimizer.loss_scale if optimizer.scales_loss else None
-        if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
-            return tf.convert_to_tensor(optimizer.loss_scale)
-        return None
-
     def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
         if not self.recompute:
             return self(token_ids, training=True)
@@ -208,41 +199,46 @@ class LanguageModel(CheckedModel):
     def _loss_and_gradients(
         self, loss_of: Callable[[tf.Tensor], tf.Tensor], token_ids: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        """The loss, the gradients of it times the loss scale, and the logits."""
-        scale = self._loss_scale
+        """The loss, its gradients for the optimizer's `step`, and the logits."""
+        optimizer, wraps = (
+            self.optimizer,
+            isinstance(self.optimizer, LossScaleOptimizer),
+        )
         with tf.GradientTape() as tape:
             logits = self._training_logits(token_ids)
             loss = loss_of(logits)
-            scaled = loss if scale is None else loss * scale
+            scaled = loss
+            if wraps:
+                scaled = optimizer.get_scaled_loss(loss)
+            elif isinstance(optimizer, AdamW) and optimizer.scales_loss:
+                scaled = loss * optimizer.loss_scale
         with warnings.catch_warnings():
             # The token table's gradient of the lookup joins a dense one in any case.
             warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
             gradients = tape.gradient(scaled, self.trainable_variables)
         # A norm of undeduplicated slices would be wrong.
-        return loss, [tf.convert_to_tensor(g) for g in gradients], logits
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if wraps:
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        return loss, gradients, logits
 
     def _accumulate(
         self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        parts, mean = self.micro_batches, self.compiled_loss
+        mean = self.compiled_loss
         shares, total = mean.shares(labels, weights)
+        if weights is not None:
+            weights = token_weights(weights, labels)
         batch = token_ids.shape[0] or tf.shape(token_ids)[0]
-        # Rows without weight fill up the last part.
-        extra = -batch % parts
-        size = (batch + extra) // parts
+        parts = _equal_parts(batch, self.micro_batches)
 
         def split(x: Any) -> Any:
             if x is None:
                 return None
-            if not (isinstance(extra, int) and extra == 0):
-                x = tf.pad(x, [[0, extra]] + [[0, 0]] * (x.shape.rank - 1))
             sizes = [x.shape[i] or tf.shape(x)[i] for i in range(1, x.shape.rank)]
-            return tf.reshape(x, [parts, size, *sizes])
+            return tf.reshape(x, [parts, batch // parts, *sizes])
 
-        if weights is not None:
-            weights = token_weights(weights, labels)
         inputs = [split(x) for x in (token_ids, labels, shares, weights)]
-        rows = tf.reshape(tf.range(parts * size) < batch, (parts, size))
 
         def add_part(index: tf.Tensor, loss: tf.Tensor, sums: Any) -> Any:
             ids, targets, part, tokens = (
@@ -253,11 +249,7 @@ class LanguageModel(CheckedModel):
                 return mean.of_part(targets, logits, part, tokens, self.losses, parts)
 
             more, gradients, logits = self._loss_and_gradients(loss_of, ids)
-            if self._has_metrics:
-                # Keras' way to say which of the rows metrics may count.
-                shape = tf.shape(targets)[:2]
-                logits._keras_mask = tf.broadcast_to(rows[index][:, None], shape)
-                self._update_metrics(targets, logits, tokens)
+            self._update_metrics(targets, logits, tokens)
             sums = [
                 total + tf.cast(gradient, total.dtype)
                 for total, gradient in zip(sums, gradients, strict=True)
@@ -274,6 +266,17 @@ class LanguageModel(CheckedModel):
         )
         mean.track(loss, total)
         return loss, gradients
+
+
+def _equal_parts(batch: Any, least: int) -> Any:
+    """The fewest parts, at least `least`, that are of one size; never empty ones."""
+    if isinstance(batch, int):
+        least = min(least, batch)
+        return next(n for n in range(least, batch + 1) if batch % n == 0)
+    batch = tf.maximum(batch, 1)  # a replica may get no row of a small batch
+    candidates = tf.range(tf.minimum(least, batch), batch + 1)
+    divides = tf.cast(tf.equal(batch % candidates, 0), tf.int32)
+    return candidates[0] + tf.argmax(divides, output_type=tf.int32)
 
 
 def _recomputed(block: keras.layers.Layer) -> Any:

@@ -117,7 +117,7 @@ class TokenMean:
         shares: tf.Tensor,
         sample_weight: tf.Tensor | None,
         regularization_losses: Sequence[tf.Tensor],
-        parts: int,
+        parts: Any,
     ) -> tf.Tensor:
         """The part of a micro-batch, not logged; the parts add up to the loss.
 
@@ -130,16 +130,15 @@ class TokenMean:
             parts: How many micro-batches there are.
         """
         losses = self.per_token(labels, logits, sample_weight)
-        if self.own_mask(losses) is not None or losses.shape.rank == 0:
+        if self.own_mask(losses) is not None:
             raise InputError(
                 "`micro_batches` must be 1 with a loss that leaves out labels by a "
-                f"rule of its own, or is a mean. Received: {parts}. Take "
-                "keras.losses.SparseCategoricalCrossentropy(ignore_class=...), or a "
-                "function that returns one number per token."
+                "rule of its own. Received: more. Take "
+                "keras.losses.SparseCategoricalCrossentropy(ignore_class=...)."
             )
         loss = tf.reduce_sum(shares * losses)
         if regularization_losses:
-            loss += added(regularization_losses) / parts
+            loss += added(regularization_losses) / tf.cast(parts, tf.float32)
         return loss
 
     def shares(
@@ -147,7 +146,8 @@ class TokenMean:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Token weights that add up to 1 over the replicas, and their former sum."""
         if sample_weight is None:
-            weights = tf.ones(tf.shape(labels)[:2], tf.float32)
+            shape = tf.shape(labels)
+            weights = tf.ones(shape if labels.shape.rank == 2 else shape[:2])
         else:
             weights = token_weights(sample_weight, labels)
         if self.ignored_label is not None:
