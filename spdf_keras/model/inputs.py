@@ -100,8 +100,10 @@ class InputRules:
         labels, label_lengths = rows_of("labels", labels)
         weights, weight_lengths = rows_of("sample_weight", weights)
         if lengths is not None or label_lengths is not None:
-            self._check_unpadded(lengths is not None and label_lengths is not None)
-            assert lengths is not None and label_lengths is not None
+            self._check_unpadded(lengths is not None)
+            assert lengths is not None
+            if label_lengths is None:
+                label_lengths = np.full(len(labels), labels.shape[-1])
             counts = (np.arange(x.shape[1]) < lengths[:, None]).astype(np.float32)
             same = np.array_equal(lengths, label_lengths)
             if weight_lengths is not None:
