@@ -4,19 +4,20 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.checked import CheckedModel
-from spdf_keras.model.loss import (
+from spdf_keras.model.rows import only_tensor
+from spdf_keras.model.token_mean import (
     TokenMean,
     add_up,
     labels_that_count,
     one_loss,
     token_weights,
 )
-from spdf_keras.model.rows import only_tensor
 from spdf_keras.optimizer import AdamW
 
 LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
@@ -74,10 +75,15 @@ class LanguageModel(CheckedModel):
         # What is logged has been added up over the replicas.
         self.distribute_reduction_method = "first"
         self._prepare_optimizer()
-        self.micro_batches, self.recompute = micro_batches, recompute
+        self.micro_batches, self.recompute = int(micro_batches), recompute
         self._set_untracked("_stop", None)
 
     def _check_parts(self, micro_batches: int) -> None:
+        if not isinstance(micro_batches, int | np.integer) or micro_batches < 1:
+            raise InputError(
+                "`micro_batches` must be an integer of at least 1. Received: "
+                f"{micro_batches!r}."
+            )
         own = [
             name
             for name in ("compute_loss", "compute_metrics")

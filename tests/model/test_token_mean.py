@@ -345,6 +345,12 @@ def test_micro_batches_refuse_a_loss_that_they_cannot_compute_in_parts(
         trained.fit(*tokens[:2], verbose=0)
 
 
+@pytest.mark.parametrize("parts", [0, -1, 2.0, "2"])
+def test_parts_that_are_no_number_of_them_are_refused(model: Any, parts: Any) -> None:
+    with pytest.raises(InputError, match="`micro_batches` must be an integer of at l"):
+        model.compile("adam", micro_batches=parts)
+
+
 @pytest.mark.parametrize("rows", [7, 1, 5])
 def test_a_smaller_batch_in_parts_has_the_gradient_of_the_whole(
     sizes: GPTConfig,
