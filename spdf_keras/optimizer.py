@@ -299,7 +299,9 @@ class AdamW(keras.optimizers.AdamW):
             )
         if self.scales_loss:
             strategy.extended.update(self._loss_scale, self._rescale, args=(factor,))
-        self.iterations.assign_add(1)
+        # After the gradient: a batch that is refused in the graph is no step.
+        with tf.control_dependencies(strategy.experimental_local_results(factor)):
+            self.iterations.assign_add(1)
 
     def _update(
         self, variable: tf.Variable, gradient: tf.Tensor, factor: tf.Tensor

@@ -67,7 +67,8 @@ class InputRules:
         def check(*batch: Any) -> tuple[Any, ...]:
             return _packed(*self._tensors(*batch))
 
-        return dataset.map(check)
+        # Prefetched, so that no step waits for it.
+        return dataset.map(check).prefetch(1)
 
     def _tensors(self, x: Any, labels: Any = None, weights: Any = None) -> Any:
         """The batch of a dataset, in its graph: `(x, labels, sample_weight)`."""
@@ -140,7 +141,9 @@ class InputRules:
             length = tf.shape(x)[1]
         text = f"{must} Received: length {{}}. {way_out}"
         _require(length <= self.context, text, length)
-        _check_range("token_ids", x, self.vocabulary, "Take the model's own tokenizer.")
+        _check_range(
+            "token_ids", x, self.vocabulary, "Take the tokenizer of the model."
+        )
         return x
 
     def _labels(self, x: Any, labels: Any, weights: Any) -> Any:
@@ -254,12 +257,13 @@ def _check_range(
             low, high = int(x.min()), int(x.max())
             _require(0 <= low and high < size, text, low, high)
     elif not is_on_disk(x):
-        x = tf.cast(x, tf.int64)
         if counts is not None:
             x = tf.where(counts, x, tf.zeros_like(x))
-        low, high = tf.reduce_min(x), tf.reduce_max(x)
-        inside = (low >= 0) & (high < size) | tf.equal(tf.size(x), 0)
-        _require(inside, text, low, high)
+        x = tf.cast(x, tf.int64)
+        # As unsigned numbers negative ones are the largest: one pass over the batch.
+        largest = tf.cast(tf.reduce_max(tf.bitcast(x, tf.uint64)), tf.int64)
+        inside = (largest >= 0) & (largest < size) | tf.equal(tf.size(x), 0)
+        _require(inside, text, lambda: tf.reduce_min(x), lambda: tf.reduce_max(x))
 
 
 def _require(ok: Any, text: str, *values: Any) -> Any:
@@ -270,7 +274,8 @@ def _require(ok: Any, text: str, *values: Any) -> Any:
         return None
 
     def fail() -> Any:
-        message = tf.strings.format("InputError: " + text, values)
+        found = [value() if callable(value) else value for value in values]
+        message = tf.strings.format("InputError: " + text, found)
         return tf.debugging.Assert(False, [message])
 
     return tf.cond(ok, tf.no_op, fail)

@@ -160,9 +160,15 @@ def test_ids_of_uint16_train_with_recomputation(
 
 
 WRONG = {
-    "ids above": (lambda x, y: (x + 1, y), r"`token_ids` must be in \[0, 64\).* 64"),
+    "ids above": (
+        lambda x, y: (x + 60, y),
+        r"`token_ids` must be in \[0, 64\).* 1\d\d",
+    ),
     "ids below": (lambda x, y: (x - 1, y), r"`token_ids` must be in .*Received: -1 "),
-    "labels above": (lambda x, y: (x, y + 1), r"`labels` must be in \[0, 64\).*64"),
+    "labels above": (
+        lambda x, y: (x, y + 60),
+        r"`labels` must be in \[0, 64\).* 1\d\d",
+    ),
     "too long": (
         lambda x, y: (np.tile(x, 2), np.tile(y, 2)),
         "`token_ids` must be at most max_sequence_length=16 long. Received: length 24",
@@ -208,17 +214,32 @@ def test_wrong_arrays_are_refused_before_the_first_step(
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", ["ids above", "labels above", "too long"])
-def test_wrong_batches_are_refused_and_change_no_weight(
-    sizes: GPTConfig, model: Any, tokens: Tokens, name: str, source: Any
+def test_wrong_batches_are_refused_before_their_step(
+    model: Any, tokens: Tokens, name: str, source: Any
 ) -> None:
     make, sentence = WRONG[name]
-    before = [weight.numpy() for weight in model.weights]
+    steps = int(model.optimizer.iterations.numpy())
     with pytest.raises(InputError, match=sentence):
         model.fit(source(*make(*tokens[:2])), verbose=0)
     with pytest.raises(InputError, match=sentence):
         model.evaluate(source(*make(*tokens[:2])), verbose=0)
-    for weight, value in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), value)
+    assert int(model.optimizer.iterations.numpy()) == steps
+
+
+def test_a_sentence_comes_whole_out_of_a_datasets_graph_and_of_workers(
+    model: Any, tokens: Tokens
+) -> None:
+    wrong = tokens[0] + 60, tokens[1]
+    sentences, workers = [], {"workers": 2, "shuffle": False}
+    for data, settings in ((dataset(*wrong), {}), (Pairs(*wrong), workers)):
+        with pytest.raises(InputError) as error:
+            model.fit(data, verbose=0, **settings)
+        sentences.append(str(error.value))
+    low, high = int(wrong[0][:4].min()), int(wrong[0][:4].max())
+    assert set(sentences) == {
+        f"`token_ids` must be in [0, 64). Received: {low} to {high}. Take the "
+        "tokenizer of the model."
+    }
 
 
 def test_too_long_validation_batches_are_refused_before_the_first_step(
