@@ -22,7 +22,7 @@ from spdf_keras.export.graphs import (
 )
 from spdf_keras.export.runtimes import SAVED_MODEL_RUNTIMES
 from spdf_keras.model.generation import prefill, project
-from spdf_keras.model.generator import check_beams
+from spdf_keras.model.generator import check_beams, token_id_list
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.search import Continuations, Prompts, search
 
@@ -42,7 +42,7 @@ def to_saved_model(
     path: str | Path,
     overwrite: bool = False,
     signatures: Sequence[str] = SIGNATURES,
-    end_token_ids: Sequence[int] = (),
+    end_token_ids: Any = None,
     beam_search: DecodeConfig = BEAM_SEARCH,
 ) -> ExportCard:
     """Writes a SavedModel of token ids; batch and length are free, up to the context.
@@ -64,7 +64,8 @@ def to_saved_model(
         path: Folder to write; its parents are made.
         overwrite: Replace a SavedModel that is there.
         signatures: Which of these to write.
-        end_token_ids: Tokens that end a continuation, and are not returned.
+        end_token_ids: Tokens that end a continuation, and are not returned: one id,
+            several, or None.
         beam_search: How `generate_beam` searches; its length comes with each call.
 
     Returns:
@@ -83,7 +84,7 @@ def to_saved_model(
     model, notes = float32_model(model)
     check_decoding(model, beam_search)
     kernels = FoldedKernels(model)
-    ends = tuple(int(token) for token in end_token_ids)
+    ends = tuple(token_id_list(end_token_ids))
 
     def serve(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         hidden, _ = prefill(model, token_ids, tf.shape(token_ids)[1], kernels.tensors())

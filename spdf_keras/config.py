@@ -205,6 +205,9 @@ class TrainConfig(StepConfig):
     Attributes:
         tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
         warmup_tokens: Tokens over which the learning rate rises linearly.
+        warmup_fraction: At most this fraction of all tokens warms up, so that a small
+            run of a preset is not warm-up alone; 0.15 leaves the paper's 375M tokens
+            as they are. Where `warmup_tokens` is given, it is 1 unless given too.
         final_learning_rate: Where the cosine ends, as a fraction of the peak.
         precision: `float32`, `mixed_bfloat16`, or `mixed_float16`, which scales
             the loss; the model keeps it.
@@ -216,6 +219,7 @@ class TrainConfig(StepConfig):
 
     tokens: int = 0
     warmup_tokens: int = 375_000_000
+    warmup_fraction: float = 0.15
     final_learning_rate: float = 0.1
     precision: str = "float32"
     compute: str = "dense"
@@ -224,8 +228,8 @@ class TrainConfig(StepConfig):
     def _check_values(self) -> None:
         super()._check_values()
         _check_not_negative(self, "tokens", "warmup_tokens", "validate_every")
-        fraction = self.final_learning_rate
-        _check(self, "final_learning_rate", 0 <= fraction <= 1, "in [0, 1]")
+        for name in ("final_learning_rate", "warmup_fraction"):
+            _check(self, name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         known = self.precision in PRECISIONS
         _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
         known = self.compute in COMPUTES
@@ -242,15 +246,17 @@ class TrainConfig(StepConfig):
             model: Gives the number of parameters where `tokens` is 0.
             sequence_length: Tokens per sequence; 0 is the model's context.
         """
-        tokens = self.tokens or 20 * model.num_parameters
+        tokens = self._total_tokens(model)
         return math.ceil(tokens / self._step_tokens(model, sequence_length))
 
     def warmup_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
-        """Optimizer steps that warm up, rounded up; at most all of them."""
-        steps = math.ceil(
-            self.warmup_tokens / self._step_tokens(model, sequence_length)
-        )
-        return min(steps, self.total_steps(model, sequence_length))
+        """Optimizer steps that warm up, rounded up."""
+        most = self.warmup_fraction * self._total_tokens(model)
+        tokens = min(self.warmup_tokens, most)
+        return math.ceil(tokens / self._step_tokens(model, sequence_length))
+
+    def _total_tokens(self, model: GPTConfig) -> int:
+        return self.tokens or 20 * model.num_parameters
 
     def _step_tokens(self, model: GPTConfig, sequence_length: int) -> int:
         return self.batch_size * int(sequence_length or model.max_sequence_length)
@@ -549,6 +555,8 @@ def _replace(name: str, section: Any, table: dict[str, Any]) -> Any:
         values[key] = as_type(f"{name}.{key}", types[key], value)
     if "hidden_dim" in values and "intermediate_dim" not in values:
         values["intermediate_dim"] = 0  # follows the new width, not the old one
+    if "warmup_tokens" in values and "warmup_fraction" not in values:
+        values["warmup_fraction"] = 1.0  # what is asked for is done
     return dataclasses.replace(section, **values)
 
 

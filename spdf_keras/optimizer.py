@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spdf_keras.config import StepConfig
+from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.values import as_float, as_type
 
@@ -156,7 +157,7 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(**numbers, **kwargs)
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
-        self.scales_loss = False
+        self.scales_loss = self._scale_is_used = False
 
     def prepare(
         self, masks: Iterable[tuple[tf.Variable, tf.Variable]], scales_loss: bool
@@ -208,6 +209,7 @@ class AdamW(keras.optimizers.AdamW):
         """What the loss is multiplied by; 1 where it needs no scaling."""
         if not self.scales_loss:
             return tf.constant(1.0)
+        self._scale_is_used = True
         return tf.convert_to_tensor(self._loss_scale)
 
     @property
@@ -234,6 +236,21 @@ class AdamW(keras.optimizers.AdamW):
         """The mask of a variable whose moments are those of kept weights alone."""
         return self._masks.get(self._var_key(variable))
 
+    def compute_gradients(
+        self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None
+    ) -> list[tuple[tf.Tensor, tf.Variable]]:
+        """The parent's, of the loss times `loss_scale`: `minimize` goes through it."""
+        if not self.scales_loss:
+            return super().compute_gradients(loss, var_list, tape)
+        if callable(loss):
+            return super().compute_gradients(
+                lambda: loss() * self.loss_scale, var_list, tape
+            )
+        assert tape is not None, "a tensor's gradient needs its tape"
+        with tape:
+            scaled = loss * self.loss_scale
+        return super().compute_gradients(scaled, var_list, tape)
+
     def apply_gradients(
         self,
         grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
@@ -241,6 +258,12 @@ class AdamW(keras.optimizers.AdamW):
         skip_gradients_aggregation: bool = False,
         **kwargs: Any,
     ) -> tf.Variable:
+        if self.scales_loss and not self._scale_is_used:
+            raise InputError(
+                "Gradients of a model in mixed_float16 must be of the loss times "
+                "`optimizer.loss_scale`. Received: gradients before it was asked for. "
+                "Take `optimizer.minimize(loss, variables, tape)`, which does that."
+            )
         self.step(grads_and_vars, skip_gradients_aggregation)
         return self.iterations
 
@@ -281,7 +304,9 @@ class AdamW(keras.optimizers.AdamW):
             )
         if self.scales_loss:
             strategy.extended.update(self._loss_scale, self._rescale, args=(factor,))
-        self.iterations.assign_add(1)
+        # After the gradient: a batch that is refused in the graph is no step.
+        with tf.control_dependencies(strategy.experimental_local_results(factor)):
+            self.iterations.assign_add(1)
 
     def _update(
         self, variable: tf.Variable, gradient: tf.Tensor, factor: tf.Tensor

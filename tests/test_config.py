@@ -274,3 +274,38 @@ def test_masks_do_not_depend_on_the_type_of_their_numbers() -> None:
     for sparsity in sparsities:
         for seed in seeds:
             assert (random_mask("a", (8, 16), sparsity, seed) == expected).all()
+
+
+def test_a_small_run_of_a_preset_is_not_warm_up_alone() -> None:
+    small, xl = PRESETS["gpt2_small"], PRESETS["gpt3_xl"]
+    # The paper's runs: 375M tokens in steps of 256 or 512 sequences of 2,048.
+    assert small.train.warmup_steps(small.model) == -(-375_000_000 // (256 * 2048))
+    assert xl.train.warmup_steps(xl.model) == -(-375_000_000 // (512 * 2048))
+    # The same settings for 50M tokens: 15 % of 96 steps, not all of them.
+    short = dataclasses.replace(small.train, tokens=50_000_000)
+    assert (short.total_steps(small.model), short.warmup_steps(small.model)) == (96, 15)
+    tiny = GPTConfig(1, 1, 8, vocabulary_size=10, max_sequence_length=4)
+    train = TrainConfig(batch_size=2)
+    tokens = 20 * tiny.num_parameters
+    assert train.warmup_steps(tiny) == -(-15 * tokens // 100 // 8)
+    assert train.warmup_steps(tiny) < train.total_steps(tiny) / 6
+    none = config_from_tables(
+        {"model": {"preset": "gpt_nano"}}, ["train.tokens=100000"]
+    )
+    assert none.train.warmup_steps(none.model) == 4  # of 25; the preset says 400,000
+
+
+def test_a_warm_up_that_is_given_is_taken_as_it_is() -> None:
+    tables = {"model": {"preset": "gpt2_small"}}
+    lines = ["train.tokens=50000000", "train.warmup_tokens=40000000"]
+    config = config_from_tables(tables, lines)
+    assert config.train.warmup_steps(config.model) == 77
+    # A run that was started before `warmup_fraction` was there goes on as it was.
+    assert config.train.warmup_fraction == 1.0
+    assert config_from_tables(tables, ["train.warmup_tokens=375000000"]).train == (
+        dataclasses.replace(PRESETS["gpt2_small"].train, warmup_fraction=1.0)
+    )
+    both = config_from_tables(tables, [*lines, "train.warmup_fraction=0.5"])
+    assert both.train.warmup_steps(both.model) == 48
+    with pytest.raises(InputError, match=r"`warmup_fraction` must be in \[0, 1\]"):
+        config_from_tables(tables, ["train.warmup_fraction=1.5"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import (
+    PRECISIONS,
     GPTConfig,
     TrainConfig,
     check_seed,
@@ -43,7 +44,8 @@ def build_gpt(
         train: Pre-training settings; the preset's if None. They set the
             optimizer, its schedule, the precision and the compilation.
         **settings: Fields of `TrainConfig` to change, such as `seed=1`,
-            `learning_rate=1e-3` or `jit_compile=True`.
+            `learning_rate=1e-3` or `jit_compile=True`. Without `precision`, here or
+            in `train`, Keras' global mixed-precision policy holds.
 
     Returns:
         A compiled model for `fit` on a dataset of `(token_ids, labels)` or
@@ -61,6 +63,8 @@ def build_gpt(
         Table 1 and appendix A.1 of
         [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
+    if train is None and "precision" not in settings:
+        settings["precision"] = _global_precision()
     if isinstance(model, str):
         preset = get_preset(model)
         sizes, train = preset.model, train or preset.train
@@ -80,6 +84,16 @@ def build_gpt(
     )
     compile_for_pretraining(gpt, train)
     return gpt
+
+
+def _global_precision() -> str:
+    policy = keras.mixed_precision.global_policy().name
+    if policy not in PRECISIONS:
+        raise InputError(
+            f"`precision` must be one of {', '.join(PRECISIONS)}. Received: {policy}, "
+            "Keras' global policy. Set another one, or give `precision`."
+        )
+    return policy
 
 
 def compile_for_pretraining(

@@ -15,6 +15,62 @@ from spdf_keras.model.search import Continuations, Prompts, search_function
 _PROMPT_BUCKET = 16
 
 
+def prompt_rows(prompts: Any) -> list[list[int]]:
+    """The prompts as lists of token ids.
+
+    Args:
+        prompts: Rows of integers: lists, an array or tensor `(batch, length)`, a ragged
+            tensor, or anything that gives one row after the other.
+
+    Example:
+        >>> prompt_rows(np.array([[1, 2], [3, 4]]))
+        [[1, 2], [3, 4]]
+
+    Raises:
+        InputError: If they are text, one prompt alone, or no integers.
+    """
+    if isinstance(prompts, tf.RaggedTensor):
+        prompts = prompts.to_list()
+    try:
+        plain = isinstance(prompts, str | bytes | dict)
+        rows = [np.asarray(prompt) for prompt in ([prompts] if plain else prompts)]
+        fit = [
+            row.ndim == 1 and (row.dtype.kind in "iu" or not row.size) for row in rows
+        ]
+    except (TypeError, ValueError):
+        fit = [False]
+    if not all(fit):
+        raise InputError(
+            "`prompts` must be a list of prompts, each a list of token ids, such as "
+            f"[[1, 2, 3]]. Received: {str(prompts)[:60]!r}. Encode text with the "
+            "tokenizer first."
+        )
+    return [row.tolist() for row in rows]
+
+
+def token_id_list(end_token_ids: Any) -> list[int]:
+    """`end_token_ids` as a list: one id, several, or None.
+
+    Example:
+        >>> token_id_list(5), token_id_list(None), token_id_list((5, 6))
+        ([5], [], [5, 6])
+
+    Raises:
+        InputError: If they are no integers.
+    """
+    if end_token_ids is None:
+        return []
+    if isinstance(end_token_ids, set | frozenset):
+        end_token_ids = sorted(end_token_ids)
+    ids = np.asarray(end_token_ids)
+    if ids.ndim > 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise InputError(
+            "`end_token_ids` must be one token id, a list of them, or None. Received: "
+            f"{end_token_ids!r}."
+        )
+    return [int(token) for token in ids.reshape(-1)]
+
+
 def check_beams(settings: DecodeConfig, vocabulary: int) -> None:
     """Refuses more beams than the vocabulary has tokens."""
     if settings.num_beams > vocabulary:
@@ -37,12 +93,13 @@ class Generator:
 
     def __call__(
         self,
-        prompts: Sequence[Sequence[int]],
-        end_token_ids: Sequence[int],
+        prompts: Any,
+        end_token_ids: Any,
         settings: DecodeConfig,
         report: Callable[[int], None] | None = None,
     ) -> list[list[int]]:
-        self._check(prompts, settings)
+        prompts, end_token_ids = prompt_rows(prompts), token_id_list(end_token_ids)
+        self._check(prompts, end_token_ids, settings)
         # These do not change the graph.
         key = dataclasses.replace(settings, max_new_tokens=1, batch_size=1, seed=0)
         if key not in self._functions:
@@ -66,7 +123,12 @@ class Generator:
                 report(len(results))
         return [results[i] for i in range(len(prompts))]
 
-    def _check(self, prompts: Sequence[Sequence[int]], settings: DecodeConfig) -> None:
+    def _check(
+        self,
+        prompts: Sequence[Sequence[int]],
+        end_token_ids: Sequence[int],
+        settings: DecodeConfig,
+    ) -> None:
         context = self._model.embedding.max_sequence_length
         vocabulary = self._model.embedding.vocabulary_size
         for number, prompt in enumerate(prompts, 1):
@@ -82,6 +144,12 @@ class Generator:
                     f"Token ids must be in [0, {vocabulary}). Received: "
                     f"{min(prompt)} to {max(prompt)} in prompt {number} of "
                     f"{len(prompts)}, [{start}]."
+                )
+        for token in end_token_ids:
+            if not 0 <= token < vocabulary:
+                raise InputError(
+                    f"`end_token_ids` must be in [0, {vocabulary}), or the model never "
+                    f"says them. Received: {token}."
                 )
         check_beams(settings, vocabulary)
 

@@ -6,7 +6,6 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.config import GPTConfig, config_from_tables
-from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
@@ -130,9 +129,9 @@ class GPT(LanguageModel):
 
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Any,
         max_new_tokens: int = 64,
-        end_token_ids: Sequence[int] = (),
+        end_token_ids: Any = None,
         batch_size: int = 32,
         report: Callable[[int], None] | None = None,
         **settings: Any,
@@ -142,9 +141,11 @@ class GPT(LanguageModel):
         Greedily, unless `settings` say otherwise.
 
         Args:
-            prompts: Token ids of each prompt; lengths may differ.
+            prompts: Token ids of each prompt: a list of lists, an array or tensor
+                `(batch, length)`, or a ragged tensor.
             max_new_tokens: Tokens to add, at most; the context bounds it too.
-            end_token_ids: Tokens that end a continuation (and are not returned).
+            end_token_ids: Tokens that end a continuation (and are not returned): one
+                id, several, or None.
             batch_size: Prompts that are decoded together.
             report: Gets the number of prompts done, after each batch.
             **settings: The other fields of `DecodeConfig`, such as `num_beams=10`,
@@ -155,8 +156,8 @@ class GPT(LanguageModel):
             The new token ids of each prompt, in the order of `prompts`.
 
         Raises:
-            InputError: If a prompt is empty or fills the context, or a setting is
-                unknown or out of range.
+            InputError: If a prompt is empty, fills the context or is no list of token
+                ids, or a setting is unknown or out of range.
 
         Reference:
             Beam search is that of the recipe that appendix A.2 of [Thangarasa et
@@ -167,30 +168,3 @@ class GPT(LanguageModel):
         if getattr(self, "_generator", None) is None:
             self._set_untracked("_generator", Generator(self))
         return self._generator(prompts, end_token_ids, decode, report)
-
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """`keras.Model.fit`; a dataset that does not fit is refused at once."""
-        self._check_dataset(x)
-        return super().fit(x, *args, **kwargs)
-
-    def _check_dataset(self, dataset: Any) -> None:
-        if not isinstance(dataset, tf.data.Dataset):
-            return
-        spec = dataset.element_spec
-        if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-            raise InputError(
-                "A GPT trains on a dataset of (token_ids, labels) or (token_ids, "
-                f"labels, sample_weight). Received: elements of {spec}."
-            )
-        shape, context = spec[0].shape, self.embedding.max_sequence_length
-        if shape.rank is not None and shape.rank != 2:
-            raise InputError(
-                "`token_ids` must be (batch, length). Received: shape "
-                f"{tuple(shape)}. Call `dataset.batch(...)` first."
-            )
-        if shape.rank == 2 and (shape[1] or 0) > context:
-            raise InputError(
-                f"`token_ids` must be at most max_sequence_length={context} long. "
-                f"Received: length {shape[1]}. Cut the sequences, or build a model "
-                "with a longer context."
-            )

@@ -1,23 +1,38 @@
 """How a GPT trains: the loss over tokens, the step, and its parts."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.model.loss import NextTokenCrossentropy
+from spdf_keras.model.checked import CheckedModel
+from spdf_keras.model.rows import only_tensor
+from spdf_keras.model.token_mean import (
+    TokenMean,
+    add_up,
+    labels_that_count,
+    one_loss,
+    token_weights,
+)
 from spdf_keras.optimizer import AdamW
 
+LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
 
-class LanguageModel(keras.Model):
+
+class LanguageModel(CheckedModel):
     """A Keras model of next tokens; `GPT` says what it computes.
 
     The loss is a mean over *tokens* (weighted by `sample_weight`, also across
-    micro-batches and replicas). Training logs `loss`, the mean since the epoch's
-    begin, `batch_loss`, that of the step alone, and, with our `AdamW`,
-    `gradient_norm`, the global norm before clipping.
+    micro-batches and replicas; see `TokenMean`). Training logs `loss`, the mean since
+    the epoch's begin, `batch_loss`, that of the step alone, the metrics of `compile`,
+    and, with our `AdamW`, `gradient_norm`, the global norm before clipping.
+
+    A subclass may have a `train_step`, `compute_loss` or `compute_metrics` of its
+    own, as in any Keras model.
     """
 
     micro_batches = 1
@@ -35,32 +50,61 @@ class LanguageModel(keras.Model):
 
         Args:
             optimizer: A Keras optimizer.
-            loss: A Keras loss of `(labels, logits)`; its reduction is not used.
-                `NextTokenCrossentropy()` if None.
-            micro_batches: Parts that a training batch is computed in; must
-                divide the batch size. Clipping sees the whole batch's gradient.
+            loss: A Keras loss of `(labels, logits)`, per token; its reduction is not
+                used. `NextTokenCrossentropy()` if None.
+            micro_batches: Parts that a training batch is computed in; more where a
+                smaller last batch has no such divisor. Loss, gradient and clipping
+                are those of the whole batch; metrics see each part as a batch.
             recompute: Compute each block again in the backward pass instead of
                 keeping its activations.
             **kwargs: The other arguments of `keras.Model.compile`.
 
         Raises:
             InputError: If the model is in float16 and the optimizer does not scale
-                the loss, or TensorFlow cannot compile for the replicas in use.
+                the loss, there are several losses or one of probabilities, or
+                TensorFlow cannot compile for the replicas in use.
         """
         _check_compilation(kwargs.get("jit_compile"))
-        loss = keras.losses.get(loss) or NextTokenCrossentropy()
+        self._check_parts(micro_batches)
+        loss = one_loss(loss, kwargs.get("loss_weights"))
         # Said explicitly, or Keras warns at each dataset with sample weights.
         kwargs.setdefault("weighted_metrics", [])
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        with self.distribute_strategy.scope():
+            self._set_untracked("compiled_loss", TokenMean(loss))
         # What is logged has been added up over the replicas.
         self.distribute_reduction_method = "first"
         self._prepare_optimizer()
-        self.micro_batches, self.recompute = micro_batches, recompute
-        self._set_untracked("_loss_tracker", keras.metrics.Mean(name="loss"))
+        self.micro_batches, self.recompute = int(micro_batches), recompute
         self._set_untracked("_stop", None)
+
+    def _check_parts(self, micro_batches: int) -> None:
+        if not isinstance(micro_batches, int | np.integer) or micro_batches < 1:
+            raise InputError(
+                "`micro_batches` must be an integer of at least 1. Received: "
+                f"{micro_batches!r}."
+            )
+        own = [
+            name
+            for name in ("compute_loss", "compute_metrics")
+            if getattr(type(self), name) is not getattr(LanguageModel, name)
+        ]
+        if micro_batches > 1 and own:
+            raise InputError(
+                f"`micro_batches` must be 1 in a subclass with its own `{own[0]}`, "
+                f"which cannot be computed in parts. Received: {micro_batches}."
+            )
+
+    def _get_optimizer(self, optimizer: Any) -> Any:
+        """The optimizer as it is; Keras' own would wrap it by the *global* policy."""
+        optimizer = keras.optimizers.get(optimizer)
+        inner = getattr(optimizer, "inner_optimizer", None)
+        return inner if isinstance(inner, AdamW) else optimizer
 
     def _prepare_optimizer(self) -> None:
         in_float16 = self.embedding.compute_dtype == "float16"
+        if isinstance(self.optimizer, LossScaleOptimizer):
+            return
         if isinstance(self.optimizer, AdamW):
             weights, masks = self.named_weights(), self.named_masks()
             pairs = [(weights[path], mask) for path, mask in masks.items()]
@@ -87,12 +131,6 @@ class LanguageModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        tracker = getattr(self, "_loss_tracker", None)
-        extra = self.compiled_metrics.metrics if self.compiled_metrics else []
-        return [*([tracker] if tracker else []), *extra]
-
     def watch_stop(self) -> tf.Variable:
         """A variable that any worker sets to 1 to stop all after the same step.
 
@@ -102,60 +140,62 @@ class LanguageModel(keras.Model):
         return self._stop
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        token_ids, labels, weights, total = self._unpack(data)
-        scale = self.optimizer.loss_scale if self._scales else 1.0
+        token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        # Other integers are cast by the model's input, which `recompute` goes around.
+        token_ids = tf.cast(only_tensor(token_ids), tf.int32)
+        labels, weights = only_tensor(labels), only_tensor(weights)
         if self.micro_batches == 1:
-            loss, gradients = self._loss_and_gradients(
-                token_ids, labels, weights, scale
+            loss, gradients, logits = self._loss_and_gradients(
+                lambda logits: self.compute_loss(token_ids, labels, logits, weights),
+                token_ids,
             )
         else:
-            loss, gradients = self._accumulate(token_ids, labels, weights, scale)
+            loss, gradients = self._accumulate(token_ids, labels, weights)
         pairs = zip(gradients, self.trainable_variables, strict=True)
-        logs = {}
+        logs = {"batch_loss": add_up(loss)}
         if isinstance(self.optimizer, AdamW):
             logs["gradient_norm"] = self.optimizer.step(pairs)
         else:
             self.optimizer.apply_gradients(pairs)
-        self._track(loss, total)
         if self._stop is not None:
-            logs["stop"] = _sum(tf.identity(self._stop))
-        return {"loss": self._loss_tracker.result(), "batch_loss": _sum(loss), **logs}
+            logs["stop"] = add_up(tf.identity(self._stop))
+        if self.micro_batches == 1:
+            results = self.compute_metrics(token_ids, labels, logits, weights)
+        else:
+            results = self.get_metrics_result()
+        return {**results, **logs}
+
+    def compute_metrics(
+        self, x: Any, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any
+    ) -> dict[str, tf.Tensor]:
+        self._update_metrics(y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    def _update_metrics(self, labels: Any, logits: Any, weights: Any) -> None:
+        if not self._has_metrics:
+            return
+        if weights is not None:
+            weights = token_weights(weights, labels)
+            if not self.compiled_metrics._user_metrics:
+                labels = labels_that_count(labels, weights)
+        self.compiled_metrics.update_state(labels, logits, weights)
 
     @property
-    def _scales(self) -> bool:
-        return isinstance(self.optimizer, AdamW) and self.optimizer.scales_loss
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        token_ids, labels, weights, total = self._unpack(data)
-        logits = self(token_ids, training=False)
-        self._track(self._weighted_loss(labels, logits, weights), total)
-        self.compiled_metrics.update_state(labels, logits, weights)
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    def _unpack(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Token ids, labels, weights that add up to 1, and their former sum."""
-        token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if weights is None:
-            weights = tf.ones(tf.shape(labels), tf.float32)
-        weights = tf.cast(weights, tf.float32)
-        total = _sum(tf.reduce_sum(weights))
-        return token_ids, labels, tf.math.divide_no_nan(weights, total), total
-
-    def _weighted_loss(
-        self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
-    ) -> tf.Tensor:
-        loss: Any = self.loss
-        per_token = getattr(loss, "call", loss)(labels, logits)
-        return tf.reduce_sum(weights * per_token)
-
-    def _track(self, loss: tf.Tensor, total: tf.Tensor) -> None:
-        # `loss` is this replica's share, so the shares' numerators add up.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._loss_tracker.update_state(loss * replicas, sample_weight=total / replicas)
+    def _has_metrics(self) -> bool:
+        metrics = self.compiled_metrics
+        return bool(metrics._user_metrics or metrics._user_weighted_metrics)
 
     def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
         if not self.recompute:
             return self(token_ids, training=True)
+        ours = {"token_ids", "embedding", "final_norm", "logits"}
+        ours |= {block.name for block in self.blocks}
+        others = [layer.name for layer in self.layers if layer.name not in ours]
+        if others:
+            raise InputError(
+                "`recompute` must be false in a model with other layers than a GPT's, "
+                f"or with `add_loss` of its tensors. Received: {', '.join(others)}."
+            )
         x = self.embedding(token_ids)
         for block in self.blocks:
             x = _recomputed(block)(x)
@@ -163,35 +203,59 @@ class LanguageModel(keras.Model):
         return self.get_layer("logits")(logits)
 
     def _loss_and_gradients(
-        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: Any
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The loss, and the gradients of `scale` times it."""
+        self, loss_of: Callable[[tf.Tensor], tf.Tensor], token_ids: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        """The loss, its gradients for the optimizer's `step`, and the logits."""
+        optimizer, wraps = (
+            self.optimizer,
+            isinstance(self.optimizer, LossScaleOptimizer),
+        )
         with tf.GradientTape() as tape:
             logits = self._training_logits(token_ids)
-            loss = self._weighted_loss(labels, logits, weights)
-            scaled = loss * scale if self._scales else loss
+            loss = loss_of(logits)
+            scaled = loss
+            if wraps:
+                scaled = optimizer.get_scaled_loss(loss)
+            elif isinstance(optimizer, AdamW) and optimizer.scales_loss:
+                scaled = loss * optimizer.loss_scale
         with warnings.catch_warnings():
             # The token table's gradient of the lookup joins a dense one in any case.
             warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
             gradients = tape.gradient(scaled, self.trainable_variables)
         # A norm of undeduplicated slices would be wrong.
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if wraps:
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        return loss, gradients, logits
 
     def _accumulate(
-        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: Any
+        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        parts = self.micro_batches
+        mean = self.compiled_loss
+        shares, total = mean.shares(labels, weights)
+        if weights is not None:
+            weights = token_weights(weights, labels)
         batch = token_ids.shape[0] or tf.shape(token_ids)[0]
-        message = f"The batch size must be a multiple of micro_batches={parts}."
-        tf.debugging.assert_equal(batch % parts, 0, message=message)
-        inputs = [
-            tf.reshape(x, [parts, batch // parts, x.shape[1] or tf.shape(x)[1]])
-            for x in (token_ids, labels, weights)
-        ]
+        parts = _equal_parts(batch, self.micro_batches)
+
+        def split(x: Any) -> Any:
+            if x is None:
+                return None
+            sizes = [x.shape[i] or tf.shape(x)[i] for i in range(1, x.shape.rank)]
+            return tf.reshape(x, [parts, batch // parts, *sizes])
+
+        inputs = [split(x) for x in (token_ids, labels, shares, weights)]
 
         def add_part(index: tf.Tensor, loss: tf.Tensor, sums: Any) -> Any:
-            ids, targets, shares = (x[index] for x in inputs)
-            more, gradients = self._loss_and_gradients(ids, targets, shares, scale)
+            ids, targets, part, tokens = (
+                None if x is None else x[index] for x in inputs
+            )
+
+            def loss_of(logits: tf.Tensor) -> tf.Tensor:
+                return mean.of_part(targets, logits, part, tokens, self.losses, parts)
+
+            more, gradients, logits = self._loss_and_gradients(loss_of, ids)
+            self._update_metrics(targets, logits, tokens)
             sums = [
                 total + tf.cast(gradient, total.dtype)
                 for total, gradient in zip(sums, gradients, strict=True)
@@ -206,7 +270,19 @@ class LanguageModel(keras.Model):
             maximum_iterations=parts,
             parallel_iterations=1,
         )
+        mean.track(loss, total)
         return loss, gradients
+
+
+def _equal_parts(batch: Any, least: int) -> Any:
+    """The fewest parts, at least `least`, that are of one size; never empty ones."""
+    if isinstance(batch, int):
+        least = min(least, batch)
+        return next(n for n in range(least, batch + 1) if batch % n == 0)
+    batch = tf.maximum(batch, 1)  # a replica may get no row of a small batch
+    candidates = tf.range(tf.minimum(least, batch), batch + 1)
+    divides = tf.cast(tf.equal(batch % candidates, 0), tf.int32)
+    return candidates[0] + tf.argmax(divides, output_type=tf.int32)
 
 
 def _recomputed(block: keras.layers.Layer) -> Any:
@@ -217,11 +293,6 @@ def _recomputed(block: keras.layers.Layer) -> Any:
             return block(x, training=True)
 
     return tf.recompute_grad(run)
-
-
-def _sum(x: tf.Tensor) -> tf.Tensor:
-    """The sum over replicas; `x` itself where there is one."""
-    return tf.distribute.get_replica_context().all_reduce("sum", x)
 
 
 def _check_compilation(jit_compile: Any) -> None:

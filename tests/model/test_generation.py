@@ -96,3 +96,73 @@ def test_a_prompt_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         model.generate([[1], prompt])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        tf.constant,
+        lambda rows: np.array(rows, np.uint16),
+        lambda rows: [np.array(row) for row in rows],
+        lambda rows: tuple(map(tuple, rows)),
+        lambda rows: (row for row in rows),
+        lambda rows: tf.data.Dataset.from_tensor_slices(rows),
+        tf.ragged.constant,
+    ],
+    ids="array tensor uint16 rows tuples generator dataset ragged".split(),
+)
+def test_prompts_of_any_kind_give_the_same_tokens(model: Any, make: Any) -> None:
+    prompts = [[5, 6, 7], [8, 9, 10]]
+    assert model.generate(make(prompts), 4) == model.generate(prompts, 4)
+
+
+def test_ragged_prompts_keep_their_lengths(model: Any) -> None:
+    prompts = [[5, 6, 7], [8], [9, 10]]
+    expected = model.generate(prompts, 4)
+    assert model.generate(tf.ragged.constant(prompts), 4) == expected
+    assert model.generate(np.array(prompts, dtype=object), 4) == expected
+    assert model.generate([], 4) == model.generate(np.zeros((0, 3), int), 4) == []
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    ["text", ["text"], [1, 2, 3], np.array([1, 2, 3]), tf.constant([1, 2]), None, 7]
+    + [[[1.0, 2.0]], [["a"]], [[[1]]], [[1], None], {"token_ids": [[1]]}, b"text"],
+    ids=str,
+)
+def test_prompts_that_are_no_lists_of_token_ids_are_refused(
+    model: Any, prompts: Any
+) -> None:
+    sentence = r"`prompts` must be a list of prompts, each a list of token ids, such as"
+    with pytest.raises(InputError, match=sentence):
+        model.generate(prompts, 4)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, lambda end: [end], np.array, set])
+def test_end_tokens_of_any_kind_end_a_continuation(model: Any, kind: Any) -> None:
+    free = greedy(model, [5, 6, 7], 10)
+    end = free[4]
+    given = {end} if kind is set else kind(end)
+    expected = [free[: free.index(end)]]
+    assert model.generate([[5, 6, 7]], 10, end_token_ids=given) == expected
+    nothing: list[Any] = [None, (), []]
+    for ends in nothing:
+        assert model.generate([[5, 6, 7]], 10, end_token_ids=ends) == [free]
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ("a", "must be one token id, a list of them, or None. Received: 'a'"),
+        ([None], "must be one token id, a list of them, or None"),
+        ([5.0], "must be one token id, a list of them, or None"),
+        (512, r"`end_token_ids` must be in \[0, 512\).*Received: 512"),
+        ([3, -1], r"`end_token_ids` must be in \[0, 512\).*Received: -1"),
+    ],
+)
+def test_end_tokens_that_never_come_are_refused(
+    model: Any, end: Any, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        model.generate([[1]], 4, end_token_ids=end)
