@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spdf_keras.config import StepConfig
-from spdf_keras.keras2 import keras
+from spdf_keras.keras2 import keras, refuse_keras3
 
 # Loss scaling in float16: the scale doubles after so many good steps in a row.
 _INITIAL_SCALE, _LARGEST_SCALE, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
@@ -139,6 +139,7 @@ class AdamW(keras.optimizers.AdamW):
         kept_moments: bool = False,
         **kwargs: Any,
     ) -> None:
+        refuse_keras3(learning_rate=learning_rate)
         kwargs.setdefault("name", "AdamW")
         super().__init__(
             learning_rate=learning_rate,
@@ -411,3 +412,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
             "final_fraction": self.final_fraction,
             "shape": self.shape,
         }
+
+
+# Under its bare name too, which is all that `.h5` files keep of a class.
+keras.saving.get_custom_objects().setdefault("WarmupDecay", WarmupDecay)

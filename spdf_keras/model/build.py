@@ -13,7 +13,7 @@ from spdf_keras.config import (
     get_preset,
 )
 from spdf_keras.errors import InputError
-from spdf_keras.keras2 import keras
+from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
@@ -60,6 +60,7 @@ def build_gpt(
         Table 1 and appendix A.1 of
         [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
+    refuse_keras3(model=model)
     if isinstance(model, str):
         preset = get_preset(model)
         sizes, train = preset.model, train or preset.train
@@ -104,7 +105,12 @@ def compile_for_pretraining(
 def pretraining_optimizer(
     sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
 ) -> AdamW:
-    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`."""
+    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`.
+
+    A schedule that neither rises nor falls is a float, which callbacks may set.
+    """
+    if not train.warmup_tokens and train.final_learning_rate == 1:
+        return adamw(train, train.learning_rate)
     schedule = WarmupDecay(
         train.learning_rate,
         train.warmup_steps(sizes, sequence_length),

@@ -82,11 +82,6 @@ class LanguageModel(keras.Model):
         ours = {"micro_batches": self.micro_batches, "recompute": self.recompute}
         return config and {**config, **ours}
 
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        # The parent refuses to recompile a model whose `compile` is overridden.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         tracker = getattr(self, "_loss_tracker", None)
