@@ -225,7 +225,10 @@ class SavedModel(FittedModel):
         optimizer, variables = self.optimizer, self.trainable_variables
         if is_legacy(optimizer):
             create_slots(self)
-            optimizer.iterations.assign(restored._hyper["iter"])
+            for variable in optimizer.weights:  # the step, and Nadam's cache
+                name = variable.name.removesuffix(":0").split("/")[-1]
+                if name in restored._hyper:
+                    variable.assign(restored._hyper[name])
             for variable in variables:
                 saved = restored._slots.get(variable._unique_id, {})
                 for name, slot in saved.items():

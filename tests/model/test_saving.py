@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "kept": lambda: AdamW(1e-2, kept_moments=True),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
     "legacy Adam": lambda: keras.optimizers.legacy.Adam(1e-2),
+    "legacy Nadam": lambda: keras.optimizers.legacy.Nadam(1e-2),
     "legacy momentum": lambda: keras.optimizers.legacy.SGD(0.1, momentum=0.9),
 }
 
@@ -50,7 +51,7 @@ def assert_equal(a: Any, b: Any) -> None:
     [
         (0.75, "schedule", "float32"),
         (0.5, "kept", "mixed_bfloat16"),
-        (0.75, "legacy Adam", "mixed_bfloat16"),
+        (0.75, "legacy Nadam", "mixed_bfloat16"),
         (0.0, "momentum", "mixed_bfloat16"),
         (0.0, "legacy momentum", "float32"),
     ],
