@@ -227,7 +227,7 @@ class SavedModel(FittedModel):
             create_slots(self)
             for variable in optimizer.weights:  # the step, and Nadam's cache
                 name = variable.name.removesuffix(":0").split("/")[-1]
-                if name in restored._hyper:
+                if variable.shape.rank == 0 and name in restored._hyper:
                     variable.assign(restored._hyper[name])
             for variable in variables:
                 saved = restored._slots.get(variable._unique_id, {})
