@@ -7,10 +7,14 @@
     dense = spdf_keras.strip(model)    # same outputs, every weight trainable
 
 Importing the package loads neither TensorFlow nor Keras; the first use of a
-name below does.
+name below does. But it tells TensorFlow to take Keras 2, so that `tf.keras` is what
+this package uses, whoever touches it first from now on.
 """
 
+import os
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +24,21 @@ if TYPE_CHECKING:
     from spdf_keras.sparsity.strip import strip
 
 __version__ = "0.1.0"
+
+
+def _take_keras2() -> None:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    tensorflow, found = sys.modules.get("tensorflow"), find_spec("tf_keras")
+    if tensorflow is None or found is None or "tensorflow.keras" in sys.modules:
+        return
+    # TensorFlow chose at its import where `import tensorflow.keras.x` looks.
+    for folder in found.submodule_search_locations or ():
+        place = os.path.join(folder, "api", "_v2")
+        if place not in tensorflow.__path__:
+            tensorflow.__path__.insert(0, place)
+
+
+_take_keras2()
 
 _HOMES = {
     "GPT": "spdf_keras.model.gpt",

@@ -1,12 +1,17 @@
 """The one door to Keras: `from spdf_keras.keras2 import keras`.
 
 tensorflow-model-optimization wraps Keras 2 layers only, while TensorFlow and
-KerasNLP take Keras 3 unless `TF_USE_LEGACY_KERAS=1` is set before either is
-imported. Mixed up, the two fail late or silently, so this module sets the
-variable first and refuses to go on where it comes too late.
+KerasNLP take Keras 3 unless `TF_USE_LEGACY_KERAS=1` is set before either is used.
+Mixed up, the two fail late or silently, so the package sets the variable when it is
+imported (`spdf_keras/__init__.py`), and this module refuses to go on where that came
+too late.
 """
 
+import contextlib
 import os
+from typing import Any
+
+from spdf_keras.errors import InputError
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 
@@ -32,4 +37,46 @@ if hasattr(tf.keras, "version"):
         "Python starts."
     )
 
-__all__ = ["keras"]
+__all__ = ["keras", "named_after", "refuse_keras3"]
+
+
+def named_after(layer: keras.layers.Layer) -> Any:
+    """The scope in which a layer's variables get its name.
+
+    Keras opens it where a layer is called first, and not where a layer is built from a
+    file; then all blocks have variables of the same names, which TensorBoard goes by.
+    """
+    if tf.get_current_name_scope().endswith(layer.name):
+        return contextlib.nullcontext()
+    return tf.name_scope(layer.name)
+
+
+def refuse_keras3(**arguments: Any) -> None:
+    """Refuses objects of Keras 3, which is imported as `keras`.
+
+    Args:
+        **arguments: Values by the name of the argument; lists and dicts of them too.
+
+    Raises:
+        InputError: If one of them is, or derives from, something of Keras 3.
+    """
+    for name, value in arguments.items():
+        for leaf in _leaves(value):
+            kind = type(leaf) if not callable(getattr(leaf, "mro", None)) else leaf
+            modules = [getattr(leaf, "__module__", None)]
+            modules += [base.__module__ for base in kind.__mro__]
+            if any(str(m).split(".")[0] == "keras" for m in modules):
+                label = getattr(leaf, "__name__", kind.__name__)
+                raise InputError(
+                    f"`{name}` must be of Keras 2. Received: {label} of Keras 3. Take "
+                    "it from tf_keras, or from tf.keras after `import spdf_keras`, "
+                    "instead of `import keras`."
+                )
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from spdf_keras.config import StepConfig
 from spdf_keras.errors import InputError
-from spdf_keras.keras2 import keras
+from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.values import as_float, as_type
 
 # Loss scaling in float16: the scale doubles after so many good steps in a row.
@@ -142,6 +142,7 @@ class AdamW(keras.optimizers.AdamW):
         kept_moments: bool = False,
         **kwargs: Any,
     ) -> None:
+        refuse_keras3(learning_rate=learning_rate)
         kwargs.setdefault("name", "AdamW")
         numbers: dict[str, Any] = {
             "learning_rate": learning_rate,  # or a schedule
@@ -441,3 +442,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
             "final_fraction": self.final_fraction,
             "shape": self.shape,
         }
+
+
+# Under its bare name too, which is all that `.h5` files keep of a class.
+keras.saving.get_custom_objects().setdefault("WarmupDecay", WarmupDecay)

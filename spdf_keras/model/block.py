@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.keras2 import keras
+from spdf_keras.keras2 import keras, named_after
 from spdf_keras.model.linear import linear
 
 import tensorflow_model_optimization as tfmot  # isort: skip
@@ -86,6 +86,11 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         )
 
     def build(self, input_shape: Any) -> None:
+        with named_after(self):
+            self._create_weights(input_shape)
+        super().build(input_shape)
+
+    def _create_weights(self, input_shape: Any) -> None:
         hidden_dim = int(input_shape[-1])
         self.intermediate_dim = self.intermediate_dim or 4 * hidden_dim
         self._kernels, self._biases = [], []
@@ -113,7 +118,6 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             # Else both gammas get one name, which HDF5 cannot hold.
             with tf.name_scope(norm.name):
                 norm.build(input_shape)
-        super().build(input_shape)
 
     def get_prunable_weights(self) -> list[tf.Variable]:
         return list(self._kernels)
@@ -129,6 +133,22 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             named[f"{norm.name}/gamma"] = norm.gamma
             named[f"{norm.name}/beta"] = norm.beta
         return named
+
+    def named_dependencies(self) -> dict[str, Any]:
+        """What a TensorFlow checkpoint has of the block, kernels left out."""
+        biases = zip(self.prunable_names, self._biases, strict=True)
+        norms = (self.attention_norm, self.feedforward_norm)
+        return {
+            **{f"{name}/bias": bias for name, bias in biases},
+            **{norm.name: norm for norm in norms},
+        }
+
+    def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
+        # A checkpoint of a masked model has the wrapper where this block stands, and
+        # the block inside it.
+        if name == "layer":
+            return self
+        return super()._lookup_dependency(name, cached_dependencies)
 
     def own_kernels(self) -> dict[str, tf.Tensor]:
         """The block's kernels as tensors, by name."""

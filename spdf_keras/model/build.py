@@ -15,7 +15,7 @@ from spdf_keras.config import (
     get_preset,
 )
 from spdf_keras.errors import InputError
-from spdf_keras.keras2 import keras
+from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
@@ -63,6 +63,7 @@ def build_gpt(
         Table 1 and appendix A.1 of
         [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
+    refuse_keras3(model=model)
     if train is None and "precision" not in settings:
         settings["precision"] = _global_precision()
     if isinstance(model, str):
@@ -118,7 +119,12 @@ def compile_for_pretraining(
 def pretraining_optimizer(
     sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
 ) -> AdamW:
-    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`."""
+    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`.
+
+    A schedule that neither rises nor falls is a float, which callbacks may set.
+    """
+    if not train.warmup_tokens and train.final_learning_rate == 1:
+        return adamw(train, train.learning_rate)
     return adamw(train, pretraining_schedule(sizes, train, sequence_length))
 
 

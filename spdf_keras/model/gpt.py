@@ -10,12 +10,13 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.generator import Generator
-from spdf_keras.model.language_model import LanguageModel
+from spdf_keras.model.saving import SavedModel
+from spdf_keras.sparsity.masks import num_zeros
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
 
 
 @keras.saving.register_keras_serializable("spdf_keras")
-class GPT(LanguageModel):
+class GPT(SavedModel):
     """A GPT: token ids `(batch, length)` in, logits out; see `build_gpt`.
 
     It is an ordinary functional Keras model with three additions: the loss is
@@ -125,7 +126,13 @@ class GPT(LanguageModel):
     def sparsity(self) -> float:
         """The sparsity of its masks; 0 without masks."""
         first = self.blocks[0]
-        return first.sparsity if isinstance(first, PruneFixedRandom) else 0.0
+        if not isinstance(first, PruneFixedRandom):
+            return 0.0
+        mask = first.masks[0].numpy()
+        zeros = mask.size - int(mask.sum())
+        if zeros == num_zeros(mask.size, first.sparsity):
+            return first.sparsity
+        return zeros / mask.size  # others were assigned, or restored
 
     def generate(
         self,
@@ -168,3 +175,7 @@ class GPT(LanguageModel):
         if getattr(self, "_generator", None) is None:
             self._set_untracked("_generator", Generator(self))
         return self._generator(prompts, end_token_ids, decode, report)
+
+
+# Under its bare name too, which is all that `.h5` files and `to_json` keep of a class.
+keras.saving.get_custom_objects().setdefault("GPT", GPT)

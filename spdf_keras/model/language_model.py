@@ -126,11 +126,6 @@ class LanguageModel(CheckedModel):
         ours = {"micro_batches": self.micro_batches, "recompute": self.recompute}
         return config and {**config, **ours}
 
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        # The parent refuses to recompile a model whose `compile` is overridden.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
     def watch_stop(self) -> tf.Variable:
         """A variable that any worker sets to 1 to stop all after the same step.
 

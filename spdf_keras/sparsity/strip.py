@@ -1,6 +1,10 @@
 """Takes the masks away, for dense fine-tuning."""
 
-from spdf_keras.keras2 import keras
+import numpy as np
+
+from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras, refuse_keras3
+from spdf_keras.sparsity.remask import masked_weights
 
 import tensorflow_model_optimization as tfmot  # isort: skip
 
@@ -8,7 +12,8 @@ import tensorflow_model_optimization as tfmot  # isort: skip
 def strip(model: keras.Model) -> keras.Model:
     """Returns the same model without wrappers and masks.
 
-    Its outputs equal the masked model's; every weight trains, the revived ones
+    Its outputs equal the masked model's, also where values were assigned under the
+    masks; every weight trains, the revived ones
     starting from zero. It has its own variables (tfmot's `strip_pruning` alone
     shares them with the masked model) and, where the model was compiled, a fresh
     optimizer of the same settings: the old moments would push the revived
@@ -23,9 +28,18 @@ def strip(model: keras.Model) -> keras.Model:
         >>> dense.sparsity
         0.0
     """
+    refuse_keras3(model=model)
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"`model` must be a Keras model. Received: {type(model).__name__}."
+        )
+    masks = {id(weight): mask for weight, mask in masked_weights(model)}
     shared = tfmot.sparsity.keras.strip_pruning(model)
     dense = keras.models.clone_model(shared)
-    dense.set_weights(shared.get_weights())
+    # The masked model ignores what lies under its masks, so it must not come along.
+    for ours, theirs in zip(dense.weights, shared.weights, strict=True):
+        value, mask = theirs.numpy(), masks.get(id(theirs))
+        ours.assign(value if mask is None else np.where(mask.numpy(), value, 0))
     config = model.get_compile_config() if model.optimizer else None
     if config:
         dense.compile(**keras.saving.deserialize_keras_object(config))

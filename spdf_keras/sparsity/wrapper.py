@@ -10,14 +10,16 @@ any optimizer. Nothing is assigned after the weights are built.
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.python.trackable import base as trackable
 
 from spdf_keras.config import check_sparsity
-from spdf_keras.keras2 import keras
+from spdf_keras.keras2 import keras, named_after
 from spdf_keras.native import products
 from spdf_keras.sparsity.masks import random_mask
+from spdf_keras.sparsity.remask import masked
 from spdf_keras.values import as_type
 
 # After keras2, which puts tfmot on the right Keras.
@@ -52,7 +54,31 @@ class _FixedMask:
         # Uncast: under mixed precision a read would round the float32 masters.
         with autocast_variable.enable_auto_cast_variables(None):
             for weight, mask, _ in self._wrapper.pruning_vars:
-                weight.assign(weight * tf.cast(mask, weight.dtype))
+                weight.assign(masked(weight, mask))
+        return tf.no_op()
+
+
+class _Threshold(NamedTuple):
+    """The third of tfmot's `pruning_vars`: a fixed mask has no threshold."""
+
+    name: str
+
+    def numpy(self) -> float:
+        return 0.0
+
+
+class _MaskedKernel(trackable.Trackable):
+    """A kernel for a checkpoint of a dense model: what it restores is masked."""
+
+    def __init__(self, weight: tf.Variable, mask: tf.Variable) -> None:
+        self._weight, self._mask = weight, mask
+
+    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
+        return {trackable.VARIABLE_VALUE_KEY: tf.convert_to_tensor(self._weight)}
+
+    def _restore_from_tensors(self, restored: dict[str, tf.Tensor]) -> tf.Operation:
+        value = restored[trackable.VARIABLE_VALUE_KEY]
+        self._weight.assign(masked(value, self._mask))
         return tf.no_op()
 
 
@@ -117,10 +143,9 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
 
     @property
     def pruning_vars(self) -> list[tuple[Any, Any, Any]]:
-        threshold = tf.constant(0.0)
         weights = self.prunable_weights if self.built else []
         return [
-            (weight, mask, threshold)
+            (weight, mask, _Threshold(mask.name))
             for weight, mask in zip(weights, self.masks, strict=True)
         ]
 
@@ -129,7 +154,22 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         """The parent's constructor assigns an empty list."""
 
     def build(self, input_shape: Any) -> None:
-        keras.layers.Wrapper.build(self, input_shape)
+        with named_after(self):
+            keras.layers.Wrapper.build(self, input_shape)
+            self._draw_masks()
+        self.pruning_obj = _FixedMask(self)
+        self.pruning_obj.weight_mask_op()
+        of_dense_block = self.layer.named_dependencies() | {
+            f"{name}/kernel": _MaskedKernel(weight, mask)
+            for name, (weight, mask, _) in zip(
+                self.layer.prunable_names, self.pruning_vars, strict=True
+            )
+        }
+        # Keras' own `__setattr__` would track it, and so save it.
+        object.__setattr__(self, "_of_dense_block", of_dense_block)
+        self.sparse_names = self._choose()
+
+    def _draw_masks(self) -> None:
         # The parent's draw of variables is skipped: its masks are floats.
         for name, weight in zip(
             self.layer.prunable_names, self.prunable_weights, strict=True
@@ -145,9 +185,6 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
                 trainable=False,
             )
             self.masks.append(mask)
-        self.pruning_obj = _FixedMask(self)
-        self.pruning_obj.weight_mask_op()
-        self.sparse_names = self._choose()
 
     def _choose(self) -> tuple[str, ...]:
         if self.compute == "dense" or not products.available():
@@ -200,6 +237,16 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if kernels is None:
             kernels = self.masked_kernels(products.SparseKernel)
         return self.layer.call(inputs, kernels=kernels, **kwargs)
+
+    def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
+        """Finds what a TensorFlow checkpoint calls `name`.
+
+        A checkpoint of a dense model has a block's weights where this wrapper stands.
+        """
+        found = super()._lookup_dependency(name, cached_dependencies)
+        if found is None:
+            found = vars(self).get("_of_dense_block", {}).get(name)
+        return found
 
     def get_config(self) -> dict[str, Any]:
         # The parent's would add its schedule, pooling and block size.

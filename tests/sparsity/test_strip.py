@@ -6,6 +6,9 @@ import pytest
 
 from spdf_keras import build_gpt, strip
 from spdf_keras.config import GPTConfig
+from spdf_keras.keras2 import keras
+
+import tensorflow_model_optimization as tfmot  # isort: skip
 
 
 def test_a_stripped_model_gives_the_same_logits_to_the_bit(
@@ -46,3 +49,38 @@ def test_a_dense_model_is_copied(tiny: GPTConfig) -> None:
     assert dense is not model
     for ours, theirs in zip(dense.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("value", ["dense", "not finite"])
+def test_values_under_the_masks_do_not_come_along(
+    tiny: GPTConfig, precision: str, value: str
+) -> None:
+    model = build_gpt(tiny, 0.75, precision=precision)
+    dense = build_gpt(tiny, seed=4)
+    for path, weight in model.named_weights().items():
+        new = dense.named_weights()[path].numpy() * 5
+        if value == "not finite" and path in model.named_masks():
+            new = np.where(model.named_masks()[path].numpy(), new, np.nan)
+        weight.assign(new)
+    stripped, token_ids = strip(model), np.arange(16, dtype=np.int32)[None]
+    for path, mask in model.named_masks().items():
+        weight = stripped.named_weights()[path].numpy()
+        # In NumPy: the weights of the dense model, times the mask.
+        expected = dense.named_weights()[path].numpy() * 5 * mask.numpy()
+        np.testing.assert_array_equal(weight, expected)
+    if value == "dense":  # a product with NaN is NaN in the masked model, too
+        np.testing.assert_array_equal(stripped(token_ids), model(token_ids))
+
+
+def test_stripping_tfmots_own_wrapper_masks_too() -> None:
+    layer = keras.layers.Dense(4, use_bias=False)
+    inner = keras.Sequential([keras.Input((8,)), layer])
+    model = tfmot.sparsity.keras.prune_low_magnitude(
+        inner, tfmot.sparsity.keras.ConstantSparsity(0.5, 0)
+    )
+    weight, mask, _ = model.layers[0].pruning_vars[0]
+    mask.assign(np.arange(32).reshape(8, 4) % 2)
+    weight.assign(np.ones((8, 4)))
+    x = np.arange(8, dtype=np.float32)[None]
+    np.testing.assert_array_equal(strip(model)(x), x @ mask.numpy())

@@ -194,10 +194,9 @@ def test_saving_keeps_masks_and_training_goes_on_equally(
     assert type(loaded) is type(model) and loaded.sparsity == 0.75
     for path, mask in model.named_masks().items():
         np.testing.assert_array_equal(loaded.named_masks()[path], mask)
-    if name.endswith(".keras"):  # a SavedModel keeps no optimizer state
-        assert loaded.micro_batches == 2
-        for each in (model, loaded):
-            each.fit(token_batches(3, seed=1), verbose=0)
+    assert loaded.micro_batches == 2
+    for each in (model, loaded):
+        each.fit(token_batches(3, seed=1), verbose=0)
     for path, weight in model.named_weights().items():
         np.testing.assert_array_equal(loaded.named_weights()[path], weight)
     assert not any(report.violations for report in mask_reports(loaded))

@@ -1,0 +1,80 @@
+"""Puts the masks through again, where something outside the model assigned values.
+
+Training keeps pruned weights and their moments at zero by itself. A dense checkpoint,
+`set_weights` or an assignment may put other values there: the forward pass does not
+see them, but weight decay, saved files and `strip` would.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from spdf_keras.keras2 import keras
+
+# After keras2, which puts tfmot on the right Keras.
+from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
+    pruning_wrapper,
+)
+from tf_keras.src.mixed_precision import autocast_variable  # isort: skip
+
+
+def masked(value: Any, mask: Any) -> tf.Tensor:
+    """`value` where the mask keeps it, else zero, also for NaN and infinity."""
+    value = tf.convert_to_tensor(value)
+    return tf.where(tf.cast(mask, tf.bool), value, tf.zeros((), value.dtype))
+
+
+def remask(model: keras.Model) -> None:
+    """Sets all pruned weights and their moments to zero where they are not.
+
+    Where every mask holds, it only reads.
+
+    Args:
+        model: A model with `PruneFixedRandom` layers; its optimizer may be any.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    # Uncast: under mixed precision a read would round the float32 masters.
+    with autocast_variable.enable_auto_cast_variables(None):
+        for weight, mask in masked_weights(model):
+            for variable in (weight, *slots(optimizer, weight)):
+                pruned = tf.logical_not(tf.convert_to_tensor(mask))
+                if tf.reduce_any(pruned & (tf.convert_to_tensor(variable) != 0)):
+                    variable.assign(masked(variable, mask))
+
+
+def masked_weights(model: keras.Model) -> Iterator[tuple[tf.Variable, tf.Variable]]:
+    """Every masked weight of a model with its mask, in order."""
+    for layer in pruning_wrapper.collect_prunable_layers(model):
+        for weight, mask, _ in layer.pruning_vars:
+            yield weight, mask
+
+
+def slots(optimizer: Any, weight: tf.Variable) -> list[tf.Variable]:
+    """The variables that an optimizer keeps for a weight, of the weight's shape.
+
+    Accumulators are left out (Adagrad, Ftrl): they start above zero and divide.
+    """
+    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
+        names = [n for n in optimizer.get_slot_names() if n != "accumulator"]
+        found = [optimizer.get_slot(weight, name) for name in names]
+        return [slot for slot in found if slot is not None]
+    indices = getattr(optimizer, "_index_dict", None)
+    if not indices:
+        return []
+    index = indices.get(optimizer._var_key(weight))
+    if index is None:
+        return []
+    lists = [
+        values
+        for name, values in vars(optimizer).items()
+        if isinstance(values, list)
+        and name not in ("_variables", "_accumulators")
+        and len(values) == len(indices)
+    ]
+    candidates = [values[index] for values in lists]
+    return [
+        slot
+        for slot in candidates
+        if isinstance(slot, tf.Variable) and slot.shape == weight.shape
+    ]
