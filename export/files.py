@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spdf_keras.errors import InputError
-from spdf_keras.folders import LOCK, is_nothing, make_folder
+from spdf_keras.folders import LOCK, is_nothing, make_folder, remove_empty
 from spdf_keras.locks import lock
 
 # What the exporters write into a folder; nothing else is removed when one is replaced.
@@ -70,9 +70,7 @@ def staged(
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise InputError(f"Cannot write to '{path}': {error.strerror}.") from error
     finally:
-        for folder in made:
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
+        remove_empty(made)
 
 
 @contextlib.contextmanager

@@ -62,9 +62,7 @@ def claim(
                 if set(os.listdir(folder)) <= {MARK, LOCK} | _NOTHING:
                     mark.unlink(missing_ok=True)
     finally:
-        for path in made:
-            with contextlib.suppress(OSError):  # it holds something
-                path.rmdir()
+        remove_empty(made)
 
 
 @contextlib.contextmanager
@@ -167,6 +165,13 @@ def make_folder(folder: Path) -> list[Path]:
             path.mkdir()
             made.append(path)
     return made[::-1]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, such as `make_folder` made, as far as they are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _tidy(folder: Path) -> None:

@@ -1,5 +1,6 @@
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,18 @@ import pytest
 from spdf_keras.config import GPTConfig
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_heap() -> Iterator[None]:
+    """Keeps collections of garbage short.
+
+    TensorFlow keeps the graphs of all models of a process. Looked through again and
+    again, they made a study's `gc.collect()` take seconds after some hundred tests.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
