@@ -44,6 +44,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=9.2,<10",
+            "pytest-xdist>=3.8,<4",
             "hypothesis>=6.170,<7",
             "ruff>=0.17.6,<0.18",  # a minor release may format differently
             "mypy>=2.4,<2.5",

@@ -196,15 +196,20 @@ class Kill(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("kind", "save_freq", "killed"),
     [
-        ("plain", 3, 4),
         ("plain", 3, 10),
-        ("shuffled", 3, 10),
-        ("shuffled", "epoch", 12),
-        ("repeated", 3, 10),
-        ("repeated", "epoch", 12),
         ("kept", 2, 5),
-        ("legacy", 3, 10),
-        ("arrays", 3, 10),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("plain", 3, 4),
+                ("shuffled", 3, 10),
+                ("shuffled", "epoch", 12),
+                ("repeated", 3, 10),
+                ("repeated", "epoch", 12),
+                ("legacy", 3, 10),
+                ("arrays", 3, 10),
+            )
+        ),
     ],
 )
 def test_backup_and_restore_goes_on_exactly(

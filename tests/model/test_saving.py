@@ -51,9 +51,14 @@ def assert_equal(a: Any, b: Any) -> None:
     [
         (0.75, "schedule", "float32"),
         (0.5, "kept", "mixed_bfloat16"),
-        (0.75, "legacy Nadam", "mixed_bfloat16"),
-        (0.0, "momentum", "mixed_bfloat16"),
-        (0.0, "legacy momentum", "float32"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (0.75, "legacy Nadam", "mixed_bfloat16"),
+                (0.0, "momentum", "mixed_bfloat16"),
+                (0.0, "legacy momentum", "float32"),
+            )
+        ),
     ],
 )
 def test_a_loaded_model_trains_on_as_if_it_had_not_stopped(

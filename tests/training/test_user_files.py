@@ -78,7 +78,7 @@ def commands(
     + ["export saved_model", "export xla", "overwrite saved_model", "overwrite xla"],
 )
 @settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
