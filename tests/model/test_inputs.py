@@ -1,6 +1,7 @@
 """Data of every kind is computed right, or refused before the first step."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,7 +269,7 @@ def test_xla_does_not_clamp_ids_in_silence(sizes: GPTConfig, tokens: Tokens) -> 
         (([[1, 2], [3]], [[1, 2], [3, 4]]), "as many labels"),
         (([[1, 2], [3]], [[1, 2], [3, 4]], [1, 1]), "as many labels"),
         (("some text", "some text"), "`token_ids` must be integers.*Encode text"),
-        ((object(), object()), "`token_ids` must be integers. Received: ndarray of"),
+        ((Path("a"), Path("b")), "`token_ids` must be integers. Received: ndarray of"),
     ],
     ids=str,
 )
