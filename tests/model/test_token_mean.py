@@ -184,7 +184,7 @@ def test_labels_of_minus_100_need_a_weight_of_0(
         ([own_function, own_function], "must be one loss"),
         ({"a": own_function, "b": own_function}, "must be one loss"),
     ],
-    ids=str,
+    ids=["object", "name", "list", "dict"],
 )
 def test_a_loss_that_does_not_fit_is_refused(
     model: Any, loss: Any, sentence: str
