@@ -36,7 +36,7 @@ LINES = "".join(json.dumps({"text": d, "id": 1}) + "\n" for d in DOCUMENTS).enco
 def zip_of(content: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a.txt", content)
+        archive.writestr(zipfile.ZipInfo("a.txt"), content)
     return file.getvalue()
 
 
