@@ -79,7 +79,7 @@ def test_work_that_was_stopped_goes_on_with_the_same_key_only(
     hint = f"line 1: it has no `{first}`, but `title` .see `--text-key`."
     with pytest.raises(InputError, match=hint):
         attempt(first)
-    assert (tmp_path / "out.unfinished").is_dir()
+    assert (tmp_path / "out" / "journal.json").is_file()
     with pytest.raises(InputError, match="begun with other text key"):
         attempt(second, "skip")
     assert attempt(first, "skip")["corpus"]["skipped"]["no document"]["count"] == 1
