@@ -13,11 +13,10 @@ def strip(model: keras.Model) -> keras.Model:
     """Returns the same model without wrappers and masks.
 
     Its outputs equal the masked model's, also where values were assigned under the
-    masks; every weight trains, the revived ones
-    starting from zero. It has its own variables (tfmot's `strip_pruning` alone
-    shares them with the masked model) and, where the model was compiled, a fresh
-    optimizer of the same settings: the old moments would push the revived
-    weights 17 times harder than the others.
+    masks; every weight trains, the revived ones starting from zero. It has its own
+    variables (tfmot's `strip_pruning` alone shares them with the masked model) and,
+    where the model was compiled, a fresh optimizer of the same settings: the old
+    moments would push the revived weights 17 times harder than the others.
 
     Args:
         model: A model from `build_gpt`, or any Keras model with wrapped layers.
