@@ -75,7 +75,7 @@ def main() -> None:
 
 def repeat(text: str, size: int, corpus: Path) -> int:
     """Writes the text again and again, until the file has the size."""
-    from spdf_keras.data.corpus import open_text
+    from spdf_keras.data.corpus.documents import open_text
 
     content = (open_text(text).rstrip() + "\n\n").encode()
     with corpus.open("wb") as file:
@@ -86,8 +86,8 @@ def repeat(text: str, size: int, corpus: Path) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """Runs one variant on a corpus that is there."""
-    from spdf_keras.data.prepare import prepare
-    from spdf_keras.data.tokenizer import Tokenizer
+    from spdf_keras.data.shards.prepare import prepare
+    from spdf_keras.data.tokenizers.bpe import Tokenizer
 
     tokenizer = Tokenizer.load(args.tokenizer)
     if args.variant == "prepare":
@@ -105,7 +105,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 def time_raw(text: str, encode: Callable[[list[str]], Any]) -> float:
     """Seconds in the tokenizer, for the documents of a file."""
-    from spdf_keras.data.corpus import read_documents
+    from spdf_keras.data.corpus.documents import read_documents
 
     seconds, documents = 0.0, []
     reading = read_documents([text])

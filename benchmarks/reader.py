@@ -62,7 +62,7 @@ def write_shards(
     tokens: NDArray[np.uint16], folder: Path, args: argparse.Namespace
 ) -> Any:
     """Our format, and its reader."""
-    from spdf_keras.data.shards import Shards
+    from spdf_keras.data.shards.reader import Shards
 
     folder.mkdir()
     shards = []

@@ -1,7 +1,7 @@
 """GPT-2's byte-level BPE in plain Python, for the runners: no library, no package.
 
 It reads the `vocab.json` and `merges.txt` of a run's folder `tokenizer/`, and gives
-the ids of `spdf_keras.data.tokenizer.Tokenizer`. It is meant for prompts, not for
+the ids of `spdf_keras.data.tokenizers.bpe.Tokenizer`. It is meant for prompts, not for
 corpora.
 """
 

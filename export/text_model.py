@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
-from spdf_keras.data.graph_tokenizer import GraphTokenizer
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
+from spdf_keras.data.tokenizers.in_graph import GraphTokenizer
 from spdf_keras.errors import ExportError, InputError
 from spdf_keras.evaluation import end_token_ids, generate_texts
 from spdf_keras.export.card import ExportCard, card_path

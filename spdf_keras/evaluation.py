@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spdf_keras.config import Config, DecodeConfig
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.task import Example, Task
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 from spdf_keras.metrics.protocols import Scores, score

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import Config, SparsityConfig, to_toml
-from spdf_keras.data.corpora import Corpora
-from spdf_keras.data.corpus import read_documents
-from spdf_keras.data.prepare import write_shards
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.corpus.documents import read_documents
+from spdf_keras.data.samples.corpora import Corpora
+from spdf_keras.data.shards.prepare import write_shards
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tasks.e2e import find_split, read_e2e
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import as_lines, check_data, generate_texts, write_lines
 from spdf_keras.export import to_saved_model, to_tflite

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from spdf_keras import load_model
 from spdf_keras.config import load_config
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.shards.reader import Shards
 
 FIXTURE = Path(__file__).with_name("fixtures") / "version_0_1_0"
 

@@ -12,7 +12,7 @@ from spdf_keras.cli import main
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig, GPTConfig
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import (
     as_lines,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from spdf_keras.data.corpus import read_documents
-from spdf_keras.data.pieces import json_text_pieces
+from spdf_keras.data.corpus.documents import read_documents
+from spdf_keras.data.corpus.pieces import json_text_pieces
 from spdf_keras.data.tasks.webnlg import read_webnlg
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json, load_toml
 

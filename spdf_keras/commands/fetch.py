@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json
-from spdf_keras.data.fetch import COLLECTIONS
+from spdf_keras.data.public.fetch import COLLECTIONS
 
 HELP = "download the public files of a task"
 
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
-    from spdf_keras.data.fetch import fetch
+    from spdf_keras.data.public.fetch import fetch
     from spdf_keras.errors import InputError
 
     for name in args.names:

@@ -65,8 +65,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import corpus_progress, print_json, print_table, say
-    from spdf_keras.data.prepare import prepare
-    from spdf_keras.data.tokenizer import Tokenizer
+    from spdf_keras.data.shards.prepare import prepare
+    from spdf_keras.data.tokenizers.bpe import Tokenizer
 
     size = args.vocabulary_size
     with corpus_progress("prepare") as report:

@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table, say, step_progress
-    from spdf_keras.data.shards import Shards
+    from spdf_keras.data.shards.reader import Shards
 
     # What fine-tuning and decoding read is kept in the run for them.
     reads = ["model", "sparsity", "train", "finetune", "decode"]

@@ -51,7 +51,7 @@ def run(args: Namespace) -> None:
     for sparsity in args.sparsity:
         check_sparsity(sparsity)
     load_tensorflow()
-    from spdf_keras.data.corpora import Corpora
+    from spdf_keras.data.samples.corpora import Corpora
     from spdf_keras.folders import claim
     from spdf_keras.quickstart import (
         COLUMNS,

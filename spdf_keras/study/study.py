@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import Config, FinetuneConfig, StudyConfig, load_config, to_toml
-from spdf_keras.data.corpus import read_documents
-from spdf_keras.data.prepare import write_shards
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.corpus.documents import read_documents
+from spdf_keras.data.shards.prepare import write_shards
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tasks.files import find_file
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import (
     PERPLEXITY,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import Config, to_toml
-from spdf_keras.data.shards import Shards
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.shards.reader import Shards
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spdf_keras.config import Config
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.training.run import Run
 

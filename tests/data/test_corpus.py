@@ -12,9 +12,9 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spdf_keras.data import corpus as module
-from spdf_keras.data import pieces
-from spdf_keras.data.corpus import CorpusReader, find_inputs, read_documents
+from spdf_keras.data.corpus import documents as module
+from spdf_keras.data.corpus import pieces
+from spdf_keras.data.corpus.documents import CorpusReader, find_inputs, read_documents
 from spdf_keras.errors import InputError
 
 # Without the time: a test has the same name whenever it is collected.
@@ -266,7 +266,7 @@ def test_damage_is_refused_with_its_line_or_skipped_and_counted(
 def test_a_line_beyond_the_limit_is_refused_or_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spdf_keras.data.streams.MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr("spdf_keras.data.corpus.streams.MAX_LINE_BYTES", 2**20)
     file = tmp_path / "a.jsonl"
     file.write_bytes(ONE + json_lines(["long " * 900_000]) + TWO)
     with pytest.raises(InputError, match="line 2: it has more than"):

@@ -15,10 +15,16 @@ from typing import Any
 import pytest
 
 from spdf_keras.cli import main
-from spdf_keras.data import fetch as fetch_module
-from spdf_keras.data.fetch import COLLECTIONS, Collection, PublicFile, fetch, fetch_file
+from spdf_keras.data.public import fetch as fetch_module
+from spdf_keras.data.public.fetch import (
+    COLLECTIONS,
+    Collection,
+    PublicFile,
+    fetch,
+    fetch_file,
+)
 from spdf_keras.data.tasks.e2e import read_e2e
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
 CONTENT = bytes(range(256)) * 1000

@@ -15,8 +15,13 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from spdf_keras.data.corpus import CorpusReader, find_inputs, open_text, read_documents
-from spdf_keras.data.forms import ending, form_of, why_not_text
+from spdf_keras.data.corpus.documents import (
+    CorpusReader,
+    find_inputs,
+    open_text,
+    read_documents,
+)
+from spdf_keras.data.corpus.forms import ending, form_of, why_not_text
 from spdf_keras.errors import InputError
 
 # Without the time: a test has the same name whenever it is collected.

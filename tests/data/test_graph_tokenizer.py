@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from spdf_keras.data.graph_tokenizer import GraphTokenizer
-from spdf_keras.data.tokenizer import END_OF_TEXT, Tokenizer
+from spdf_keras.data.tokenizers.bpe import END_OF_TEXT, Tokenizer
+from spdf_keras.data.tokenizers.in_graph import GraphTokenizer
 
 Pair = tuple[Tokenizer, GraphTokenizer]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spdf_keras.data import pieces as module
-from spdf_keras.data.pieces import cut, json_text_pieces
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.corpus import pieces as module
+from spdf_keras.data.corpus.pieces import cut, json_text_pieces
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 
 TOKENIZER = Tokenizer.train(
     ["the cats' 1st re-run, we'll see 'em  \n\n all 12"] * 9, 400

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from spdf_keras.data import pieces
-from spdf_keras.data import prepare as module
-from spdf_keras.data.prepare import prepare, training_sample
-from spdf_keras.data.shards import Shards
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.corpus import pieces
+from spdf_keras.data.shards import prepare as module
+from spdf_keras.data.shards.prepare import prepare, training_sample
+from spdf_keras.data.shards.reader import Shards
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
 TEXTS = [
@@ -33,7 +33,7 @@ TOKENIZER = Tokenizer.train(TEXTS, 300)
 SMALL_STEPS = """
 import os, signal, sys
 from spdf_keras.data import journal, pieces, prepare, writer
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 
 inputs, tokenizer, out, calls = *sys.argv[1:4], int(sys.argv[4])
 prepare._CHUNK_CHARACTERS, prepare._JOURNAL_SECONDS = 300, 0
@@ -280,8 +280,8 @@ def test_a_long_document_has_the_ids_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE_CHARACTERS", 100)
-    monkeypatch.setattr("spdf_keras.data.corpus.PIECE_CHARACTERS", 100)
-    monkeypatch.setattr("spdf_keras.data.corpus._LONG_LINE_BYTES", 200)
+    monkeypatch.setattr("spdf_keras.data.corpus.documents.PIECE_CHARACTERS", 100)
+    monkeypatch.setattr("spdf_keras.data.corpus.documents._LONG_LINE_BYTES", 200)
     monkeypatch.setattr(module, "_CHUNK_CHARACTERS", 300)
     long = "\n".join(TEXTS)
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": long}))
@@ -307,8 +307,8 @@ def test_a_tokenizer_is_trained_on_an_equal_share_of_each_file(tmp_path: Path) -
 # Not `getrusage`: its peak is that of the process that started this one, too.
 MEASURED = """
 import re, sys
-from spdf_keras.data.prepare import prepare
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.shards.prepare import prepare
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 prepare([sys.argv[1]], Tokenizer.load(sys.argv[2]), 1024, sys.argv[3])
 print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """

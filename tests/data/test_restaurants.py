@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from spdf_keras.data import restaurants as grammar
-from spdf_keras.data.restaurants import (
+from spdf_keras.data.samples import restaurants as grammar
+from spdf_keras.data.samples.restaurants import (
     FAMILY_PHRASES,
     NUM_MRS,
     VALUES,

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spdf_keras.data import writer as module
-from spdf_keras.data.prepare import write_shards
-from spdf_keras.data.shards import Shards, shuffled
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.shards import writer as module
+from spdf_keras.data.shards.prepare import write_shards
+from spdf_keras.data.shards.reader import Shards, shuffled
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
 TEXTS = [f"document number {i} has {i * i} words and {i % 7} cats" for i in range(200)]

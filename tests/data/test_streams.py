@@ -10,9 +10,9 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spdf_keras.data import streams as module
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.streams import DamageError, Stream, read_lines, split_lines
+from spdf_keras.data.corpus import streams as module
+from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.streams import DamageError, Stream, read_lines, split_lines
 from spdf_keras.errors import InputError
 
 PACK: dict[str, Callable[[bytes], bytes]] = {

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from spdf_keras.cli import main
-from spdf_keras.data import corpus as module
-from spdf_keras.data.corpus import CorpusReader
-from spdf_keras.data.prepare import prepare
-from spdf_keras.data.shards import Shards
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.corpus import documents as module
+from spdf_keras.data.corpus.documents import CorpusReader
+from spdf_keras.data.shards.prepare import prepare
+from spdf_keras.data.shards.reader import Shards
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
 TEXTS = [f"page {n} has {n * n} words and a few cats" for n in range(40)]

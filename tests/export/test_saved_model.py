@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from spdf_keras import GPT, build_gpt
 from spdf_keras.config import DecodeConfig
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import generate_texts
 from spdf_keras.export import (

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import spdf_keras.export
 from spdf_keras import GPT, strip
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, tflite, to_tflite
 from spdf_keras.export.profile_tflite import ProfileError, profile

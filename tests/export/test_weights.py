@@ -5,7 +5,7 @@ import pytest
 
 from spdf_keras import GPT, GPTConfig, build_gpt, strip
 from spdf_keras.config import config_from_tables
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.export.weights import WeightSource, prunable_paths
 from spdf_keras.model.generation import effective_kernels

@@ -11,7 +11,7 @@ import pytest
 from spdf_keras.config import Config, StudyConfig, config_from_tables, load_config
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import check_data
 from spdf_keras.study import study as module

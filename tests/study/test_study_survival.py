@@ -16,7 +16,7 @@ import pytest
 from processes import checkpoints, finish, num_lines, reaches, records, wait_for
 
 from spdf_keras.config import config_from_tables, to_toml
-from spdf_keras.data.restaurants import (
+from spdf_keras.data.samples.restaurants import (
     generate_restaurants,
     pretraining_text,
     write_csv,

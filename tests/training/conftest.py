@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from spdf_keras.config import Config, config_from_tables
-from spdf_keras.data.prepare import write_shards
-from spdf_keras.data.restaurants import (
+from spdf_keras.data.samples.restaurants import (
     generate_restaurants,
     pretraining_text,
     write_csv,
 )
-from spdf_keras.data.shards import Shards
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.shards.prepare import write_shards
+from spdf_keras.data.shards.reader import Shards
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spdf_keras.config import Config, FinetuneConfig
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tasks.e2e import find_split, read_e2e
 from spdf_keras.errors import TrainingError
 from spdf_keras.training.finetune import finetune

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spdf_keras.config import Config
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.errors import InputError
 from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run

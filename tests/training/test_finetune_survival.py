@@ -26,7 +26,7 @@ from processes import (
 )
 
 from spdf_keras.config import Config
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.training.pretrain import pretrain
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from spdf_keras.config import Config, SparsityConfig, TrainConfig
-from spdf_keras.data.prepare import write_shards
-from spdf_keras.data.restaurants import pretraining_text
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.samples.restaurants import pretraining_text
+from spdf_keras.data.shards.prepare import write_shards
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import build_gpt

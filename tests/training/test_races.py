@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from spdf_keras.config import Config, to_toml
-from spdf_keras.data.restaurants import pretraining_text
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.samples.restaurants import pretraining_text
+from spdf_keras.data.shards.reader import Shards
 
 # What differs between two runs of one command on one machine.
 UNSTEADY = {"metrics.jsonl", "provenance.json", "card.json"}

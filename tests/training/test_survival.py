@@ -26,7 +26,7 @@ from processes import (
 )
 
 from spdf_keras.config import Config, config_from_tables, to_toml
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.shards.reader import Shards
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spdf_keras.cli import main
 from spdf_keras.config import Config, to_toml
-from spdf_keras.data.shards import Shards
+from spdf_keras.data.shards.reader import Shards
 
 # Names that the commands give to files of their own, and others.
 NAMES = [

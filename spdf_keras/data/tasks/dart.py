@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.forms import ending
+from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.forms import ending
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,

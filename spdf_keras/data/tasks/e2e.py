@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.forms import TEXTS, ending
-from spdf_keras.data.streams import split_lines
+from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.forms import TEXTS, ending
+from spdf_keras.data.corpus.streams import split_lines
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
 from spdf_keras.errors import InputError

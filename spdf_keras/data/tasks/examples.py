@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.shards import shuffled
+from spdf_keras.data.shards.reader import shuffled
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
 if TYPE_CHECKING:

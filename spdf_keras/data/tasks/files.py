@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.folders import entries_of
-from spdf_keras.data.streams import PACKED_SUFFIXES, split_lines
+from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.listing import entries_of
+from spdf_keras.data.corpus.streams import PACKED_SUFFIXES, split_lines
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json
 

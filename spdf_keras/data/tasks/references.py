@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.forms import STRUCTURED, ending, form_of
-from spdf_keras.data.streams import split_lines
+from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.forms import STRUCTURED, ending, form_of
+from spdf_keras.data.corpus.streams import split_lines
 from spdf_keras.data.tasks.columns import (
     OUTPUTS,
     REFERENCES,

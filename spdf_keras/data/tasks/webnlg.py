@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spdf_keras.data.corpus import open_text
-from spdf_keras.data.folders import LeftOut, files_under
-from spdf_keras.data.forms import ending
+from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.forms import ending
+from spdf_keras.data.corpus.listing import LeftOut, files_under
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,

@@ -8,7 +8,7 @@ from spdf_keras.data.tasks.e2e import find_split, linearise, read_e2e
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.references import read_references
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
 EXAMPLES = [

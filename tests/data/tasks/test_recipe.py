@@ -11,7 +11,7 @@ from spdf_keras.data.tasks.dart import read_dart_file
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.data.tasks.task import Counts, counts
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.flops import FINETUNE_SEQUENCES
 
 # The recipe's references of E2E have blanks that the csv has not.

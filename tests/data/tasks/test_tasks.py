@@ -15,7 +15,7 @@ from spdf_keras.data.tasks.curation import is_error, read_curation, split_of
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.registry import TASKS, get_task
 from spdf_keras.data.tasks.task import Counts, Example, counts
-from spdf_keras.data.tokenizer import Tokenizer
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import context_room
 

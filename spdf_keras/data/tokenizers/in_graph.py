@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from spdf_keras.data.tokenizer import Tokenizer, byte_characters
+from spdf_keras.data.tokenizers.bpe import Tokenizer, byte_characters
 
 # Classes of characters, and what stands before and after a text.
 _OTHER, _LETTER, _NUMBER, _WHITE_SPACE, _BLANK, _EDGE = range(6)

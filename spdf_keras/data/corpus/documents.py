@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spdf_keras.data.forms import HEAD_BYTES, why_not_text
-from spdf_keras.data.inputs import corpus_form
-from spdf_keras.data.inputs import find_inputs as find_inputs
-from spdf_keras.data.pieces import (
+from spdf_keras.data.corpus.forms import HEAD_BYTES, why_not_text
+from spdf_keras.data.corpus.inputs import corpus_form
+from spdf_keras.data.corpus.inputs import find_inputs as find_inputs
+from spdf_keras.data.corpus.pieces import (
     MAX_RUN_CHARACTERS,
     PIECE_CHARACTERS,
     cut,
     json_text_pieces,
     parse_json,
 )
-from spdf_keras.data.streams import (
+from spdf_keras.data.corpus.streams import (
     MAX_LINE_BYTES,
     DamageError,
     Line,

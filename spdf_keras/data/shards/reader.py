@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.journal import JOURNAL
-from spdf_keras.data.tokenizer import Tokenizer
-from spdf_keras.data.writer import SPLITS
+from spdf_keras.data.shards.journal import JOURNAL
+from spdf_keras.data.shards.writer import SPLITS
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json
 

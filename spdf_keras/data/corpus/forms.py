@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from spdf_keras.data.streams import (
+from spdf_keras.data.corpus.streams import (
     PACKED_SUFFIXES,
     DamageError,
     Stream,

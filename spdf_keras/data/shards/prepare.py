@@ -24,17 +24,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.corpus import CorpusReader, Piece
-from spdf_keras.data.inputs import Inputs, find_inputs
-from spdf_keras.data.journal import (
+from spdf_keras.data.corpus.documents import CorpusReader, Piece
+from spdf_keras.data.corpus.inputs import Inputs, find_inputs
+from spdf_keras.data.corpus.pieces import cut
+from spdf_keras.data.shards.journal import (
     JOURNAL,
     Journal,
     find_finished,
     fingerprint_files,
 )
-from spdf_keras.data.pieces import cut
-from spdf_keras.data.tokenizer import Tokenizer
-from spdf_keras.data.writer import SHARD_NAME, ShardWriter
+from spdf_keras.data.shards.writer import SHARD_NAME, ShardWriter
+from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.files import remove_files, replace_file, sync_folder
 from spdf_keras.folders import claim

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spdf_keras.data.restaurants import (
+from spdf_keras.data.samples.restaurants import (
     generate_restaurants,
     pretraining_text,
     write_csv,

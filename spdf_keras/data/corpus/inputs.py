@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from spdf_keras.data.folders import LeftOut, files_under
-from spdf_keras.data.forms import (
+from spdf_keras.data.corpus.forms import (
     HEAD_BYTES,
     JSON_LINES,
     STRUCTURED,
@@ -17,7 +16,8 @@ from spdf_keras.data.forms import (
     head_of,
     why_not_text,
 )
-from spdf_keras.data.streams import split_lines
+from spdf_keras.data.corpus.listing import LeftOut, files_under
+from spdf_keras.data.corpus.streams import split_lines
 from spdf_keras.errors import InputError
 
 _IN_FOLDERS = (*JSON_LINES, *TEXTS)

@@ -1,0 +1,1 @@
+"""Documents out of the files of a corpus."""

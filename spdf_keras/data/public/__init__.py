@@ -1,0 +1,1 @@
+"""Public files of tasks and corpora, downloaded."""

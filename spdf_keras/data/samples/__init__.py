@@ -1,0 +1,1 @@
+"""Corpora that a first run needs no download for."""

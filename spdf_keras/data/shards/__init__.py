@@ -1,0 +1,1 @@
+"""Token shards: the folder that pre-training reads."""
