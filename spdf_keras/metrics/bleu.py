@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from spdf_keras.metrics.checks import UndefinedScoreError, check_items
-from spdf_keras.metrics.ngrams import Tokens, closest_length, count_ngrams
-from spdf_keras.metrics.tokens import (
+from spdf_keras.metrics.counting.ngrams import Tokens, closest_length, count_ngrams
+from spdf_keras.metrics.tokenizers.mteval import (
     lower_ascii,
     tokenize_detok,
     tokenize_mteval,

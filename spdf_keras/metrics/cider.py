@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.metrics.checks import UndefinedScoreError
-from spdf_keras.metrics.ngrams import Corpus, Order, count_ngrams
+from spdf_keras.metrics.counting.ngrams import Corpus, Order, count_ngrams
 
 _LONGEST = 4
 _SIGMA = 6.0

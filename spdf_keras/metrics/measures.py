@@ -60,7 +60,7 @@ class Case:
         All references go through the tokenizer together, as there, and so do the
         hypotheses: whether a period ends a line can depend on the next one.
         """
-        from spdf_keras.metrics.ptb import ptb_tokenize_lines
+        from spdf_keras.metrics.tokenizers.ptb import ptb_tokenize_lines
 
         flat = iter(ptb_tokenize_lines(list(chain.from_iterable(self.references))))
         references = [list(islice(flat, len(texts))) for texts in self.references]
@@ -69,7 +69,7 @@ class Case:
     @cached_property
     def words(self) -> tuple[list[str], list[list[str]]]:
         """The texts as NLTK separates their words, missing references padded."""
-        from spdf_keras.metrics.treebank import word_tokenize
+        from spdf_keras.metrics.tokenizers.treebank import word_tokenize
 
         tokenize = cache(word_tokenize)
         references = [[*map(tokenize, texts)] for texts in self.padded()]

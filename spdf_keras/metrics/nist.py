@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from spdf_keras.metrics.checks import UndefinedScoreError
-from spdf_keras.metrics.ngrams import Tokens, count_ngrams
-from spdf_keras.metrics.tokens import tokenize_mteval, tokenize_python
+from spdf_keras.metrics.counting.ngrams import Tokens, count_ngrams
+from spdf_keras.metrics.tokenizers.mteval import tokenize_mteval, tokenize_python
 
 _ORDERS = (1, 2, 3, 4, 5)
 # The penalty is 1/2 for hypotheses that have two thirds of the references' words.

@@ -13,7 +13,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.metrics import measures
 from spdf_keras.metrics.checks import UndefinedScoreError, check_items
 from spdf_keras.metrics.measures import Case, Measured, Values
-from spdf_keras.metrics.tokens import words_in_bytes
+from spdf_keras.metrics.tokenizers.mteval import words_in_bytes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spdf_keras.metrics.edits import Pair, Words, edit_distances
-from spdf_keras.metrics.shifts import Shift, perform, shifted_distances
+from spdf_keras.metrics.counting.edits import Pair, Words, edit_distances
+from spdf_keras.metrics.counting.shifts import Shift, perform, shifted_distances
 
 
 @dataclass

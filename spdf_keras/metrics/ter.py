@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spdf_keras.metrics.checks import UndefinedScoreError
-from spdf_keras.metrics.edits import (
+from spdf_keras.metrics.counting.edits import (
     DELETE,
     INSERT,
     MATCH,
@@ -24,7 +24,7 @@ from spdf_keras.metrics.edits import (
     edit_distances,
     edit_paths,
 )
-from spdf_keras.metrics.shifts import Shift, perform, shifted_distances
+from spdf_keras.metrics.counting.shifts import Shift, perform, shifted_distances
 
 _BEAM = 20
 _MAX_SHIFT_WORDS = 10

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spdf_keras.metrics.edits import edit_distances, edit_paths
-from spdf_keras.metrics.shifts import Shift, perform, shifted_distances
+from spdf_keras.metrics.counting.edits import edit_distances, edit_paths
+from spdf_keras.metrics.counting.shifts import Shift, perform, shifted_distances
 
 Words = tuple[int, ...]
 TEXT = st.lists(st.integers(0, 4), max_size=9).map(tuple)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
 from spdf_keras.metrics import official
-from spdf_keras.metrics.jflex import read_scanner
 from spdf_keras.metrics.official import official_file, read_member
-from spdf_keras.metrics.ptb import (
+from spdf_keras.metrics.tokenizers.jflex import read_scanner
+from spdf_keras.metrics.tokenizers.ptb import (
     ARCHIVE,
     LEXER,
     PUNCTUATION,

@@ -1,6 +1,6 @@
 import pytest
 
-from spdf_keras.metrics.tokens import (
+from spdf_keras.metrics.tokenizers.mteval import (
     lower_ascii,
     tokenize_detok,
     tokenize_mteval,

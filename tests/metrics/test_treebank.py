@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics import sentences
-from spdf_keras.metrics.sentences import split_sentences
-from spdf_keras.metrics.treebank import word_tokenize
+from spdf_keras.metrics.tokenizers import sentences
+from spdf_keras.metrics.tokenizers.sentences import split_sentences
+from spdf_keras.metrics.tokenizers.treebank import word_tokenize
 
 CASES = ["generation_eval_example", "lora_webnlg_melbourne", "lora_dart_bart"]
 

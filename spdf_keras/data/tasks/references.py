@@ -21,7 +21,7 @@ from spdf_keras.data.tasks.columns import (
 )
 from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
-from spdf_keras.metrics.tokens import words_in_bytes
+from spdf_keras.metrics.tokenizers.mteval import words_in_bytes
 
 Lines = list[str]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.metrics.edits import Pair, Words, edit_distances
+from spdf_keras.metrics.counting.edits import Pair, Words, edit_distances
 
 _BITS = 64
 _TOGETHER = 50_000  # shifts whose columns stay in the cache

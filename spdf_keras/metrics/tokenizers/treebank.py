@@ -10,7 +10,7 @@ Reference:
 
 import re
 
-from spdf_keras.metrics.sentences import split_sentences
+from spdf_keras.metrics.tokenizers.sentences import split_sentences
 
 # In this order, each on what the ones before have left.
 _RULES = [

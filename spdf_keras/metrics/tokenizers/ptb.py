@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from spdf_keras.metrics.jflex import read_scanner
+from spdf_keras.metrics.tokenizers.jflex import read_scanner
 
 ARCHIVE = "tokenizer/stanford-corenlp-3.4.1.jar"
 LEXER = "edu/stanford/nlp/process/PTBLexer.class"

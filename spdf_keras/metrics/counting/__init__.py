@@ -1,0 +1,1 @@
+"""N-grams and edits of many texts at once."""

@@ -1,0 +1,1 @@
+"""The tokenisations of the official scorers."""
