@@ -24,12 +24,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
-    from spdf_keras.report.groups import (
+    from spdf_keras.report.content.tables import summary_table
+    from spdf_keras.report.runs.groups import (
         evaluation_groups,
         model_labels,
         pretraining_groups,
     )
-    from spdf_keras.report.tables import summary_table
     from spdf_keras.report.write import TITLE, write_report
 
     title = TITLE if args.title is None else args.title

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spdf_keras.files import replacing
 from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
 from spdf_keras.matmul.problem import Shape
-from spdf_keras.report.drawing import COLORS, INK, UNKNOWN, figure_style
+from spdf_keras.report.page.drawing import COLORS, INK, UNKNOWN, figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

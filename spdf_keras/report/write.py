@@ -10,15 +10,15 @@ from typing import Any
 from spdf_keras import __version__
 from spdf_keras.files import replace_file
 from spdf_keras.folders import check_is_folder, share
-from spdf_keras.report.collect import collect
-from spdf_keras.report.density import read_density
-from spdf_keras.report.document import Document
-from spdf_keras.report.drawing import SOFTWARE
-from spdf_keras.report.groups import Group, evaluation_groups, model_labels
-from spdf_keras.report.html import to_html
-from spdf_keras.report.markdown import to_markdown
-from spdf_keras.report.records import RunRecord
-from spdf_keras.report.sections import build_sections
+from spdf_keras.report.content.sections import build_sections
+from spdf_keras.report.page.document import Document
+from spdf_keras.report.page.drawing import SOFTWARE
+from spdf_keras.report.page.html import to_html
+from spdf_keras.report.page.markdown import to_markdown
+from spdf_keras.report.runs.collect import collect
+from spdf_keras.report.runs.density import read_density
+from spdf_keras.report.runs.groups import Group, evaluation_groups, model_labels
+from spdf_keras.report.runs.records import RunRecord
 
 TITLE = "Sparse pre-training, dense fine-tuning"
 

@@ -8,8 +8,8 @@ import pytest
 
 from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
-from spdf_keras.report.collect import collect
-from spdf_keras.report.fields import hide_paths
+from spdf_keras.report.runs.collect import collect
+from spdf_keras.report.runs.fields import hide_paths
 
 from .conftest import CONFIG, FakeRuns
 

@@ -8,9 +8,7 @@ import pytest
 
 from spdf_keras.config import SparsityConfig
 from spdf_keras.errors import InputError
-from spdf_keras.report.collect import collect
-from spdf_keras.report.density import read_density
-from spdf_keras.report.figures import (
+from spdf_keras.report.content.figures import (
     density_figure,
     loss_figures,
     score_figures,
@@ -18,8 +16,10 @@ from spdf_keras.report.figures import (
     sparsity_colors,
     thin,
 )
-from spdf_keras.report.groups import evaluation_groups, model_labels
-from spdf_keras.report.records import Curve
+from spdf_keras.report.runs.collect import collect
+from spdf_keras.report.runs.density import read_density
+from spdf_keras.report.runs.groups import evaluation_groups, model_labels
+from spdf_keras.report.runs.records import Curve
 
 from .conftest import CONFIG, FakeRuns
 

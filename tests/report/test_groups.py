@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spdf_keras.config import Config, FinetuneConfig
-from spdf_keras.report.collect import collect
-from spdf_keras.report.groups import (
+from spdf_keras.report.runs.collect import collect
+from spdf_keras.report.runs.groups import (
     Group,
     evaluation_groups,
     finetuning_groups,
@@ -17,7 +17,7 @@ from spdf_keras.report.groups import (
     pretraining_groups,
     without_losers,
 )
-from spdf_keras.report.quantities import Summary, number_ranges, summarise
+from spdf_keras.report.runs.quantities import Summary, number_ranges, summarise
 
 from .conftest import CONFIG, FakeRuns
 

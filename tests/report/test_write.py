@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spdf_keras.commands import report as command
 from spdf_keras.errors import InputError
-from spdf_keras.report.document import (
+from spdf_keras.report.page.document import (
     Bullets,
     Document,
     Paragraph,
@@ -24,8 +24,8 @@ from spdf_keras.report.document import (
     Table,
     code,
 )
-from spdf_keras.report.html import to_html
-from spdf_keras.report.markdown import to_markdown
+from spdf_keras.report.page.html import to_html
+from spdf_keras.report.page.markdown import to_markdown
 from spdf_keras.report.write import Report, write_report
 
 from .conftest import CONFIG, FakeRuns

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from spdf_keras.config import GPTConfig
-from spdf_keras.report.printed import model_label, task_order
-from spdf_keras.report.quantities import Summary, number_ranges, summarise
-from spdf_keras.report.records import Evaluation, RunRecord
+from spdf_keras.report.runs.printed import model_label, task_order
+from spdf_keras.report.runs.quantities import Summary, number_ranges, summarise
+from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 # They change where or how fast something is computed, not what. Seeds are apart.
 # Masks are kept or not by `Group.tuning`.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from spdf_keras.report.document import (
+from spdf_keras.report.page.document import (
     Block,
     Bullets,
     Document,
@@ -21,7 +21,7 @@ def to_markdown(document: Document) -> str:
     r"""Writes a document as GitHub's Markdown.
 
     Example:
-        >>> from spdf_keras.report.document import Section
+        >>> from spdf_keras.report.page.document import Section
         >>> blocks = (Paragraph("With `a|b`, 1 < 2."),)
         >>> print(to_markdown(Document("T", "Made now.", (Section("S", blocks),))))
         # T

@@ -13,9 +13,9 @@ from typing import Any
 
 from spdf_keras.config import Config
 from spdf_keras.errors import InputError
-from spdf_keras.report.fields import Fields, hide_paths, read_json
-from spdf_keras.report.printed import task_order
-from spdf_keras.report.records import (
+from spdf_keras.report.runs.fields import Fields, hide_paths, read_json
+from spdf_keras.report.runs.printed import task_order
+from spdf_keras.report.runs.records import (
     Conditions,
     Curve,
     Evaluation,

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterator
 from itertools import groupby
 
-from spdf_keras.report.document import (
+from spdf_keras.report.page.document import (
     Block,
     Bullets,
     Document,

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from spdf_keras.config import StepConfig
-from spdf_keras.report.cells import ABSENT, Labels, score_table
-from spdf_keras.report.document import (
+from spdf_keras.report.content.cells import ABSENT, Labels, score_table
+from spdf_keras.report.page.document import (
     Block,
     Bullets,
     Paragraph,
@@ -13,9 +13,9 @@ from spdf_keras.report.document import (
     code,
     plain,
 )
-from spdf_keras.report.groups import tuning_of
-from spdf_keras.report.quantities import number_ranges, percent
-from spdf_keras.report.records import Evaluation, RunRecord
+from spdf_keras.report.runs.groups import tuning_of
+from spdf_keras.report.runs.quantities import number_ranges, percent
+from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 NOT_RECORDED = "not recorded"
 

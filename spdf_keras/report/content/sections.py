@@ -2,9 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from spdf_keras.report.cells import Labels, score_table
-from spdf_keras.report.density import Density
-from spdf_keras.report.document import (
+from spdf_keras.report.content.cells import Labels, score_table
+from spdf_keras.report.content.figures import (
+    density_figure,
+    loss_figures,
+    score_figures,
+    sparsity_colors,
+)
+from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
+from spdf_keras.report.content.origins import describe_decoding, provenance_blocks
+from spdf_keras.report.content.samples import sample_tables
+from spdf_keras.report.content.tables import density_table, results_table, summary_table
+from spdf_keras.report.page.document import (
     Block,
     Bullets,
     Paragraph,
@@ -12,14 +21,8 @@ from spdf_keras.report.document import (
     code,
     plain,
 )
-from spdf_keras.report.figures import (
-    density_figure,
-    loss_figures,
-    score_figures,
-    sparsity_colors,
-)
-from spdf_keras.report.flops_tables import finetuning_table, pretraining_table
-from spdf_keras.report.groups import (
+from spdf_keras.report.runs.density import Density
+from spdf_keras.report.runs.groups import (
     Group,
     by_task_and_split,
     evaluation_groups,
@@ -30,11 +33,8 @@ from spdf_keras.report.groups import (
     unlike_recipes,
     without_losers,
 )
-from spdf_keras.report.provenance import describe_decoding, provenance_blocks
-from spdf_keras.report.quantities import number_ranges
-from spdf_keras.report.records import Evaluation, RunRecord
-from spdf_keras.report.samples import sample_tables
-from spdf_keras.report.tables import density_table, results_table, summary_table
+from spdf_keras.report.runs.quantities import number_ranges
+from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 
 def build_sections(

@@ -6,7 +6,7 @@ numbers of the runs behind a row, which the report lists with their commands.
 
 from collections.abc import Sequence
 
-from spdf_keras.report.cells import (
+from spdf_keras.report.content.cells import (
     ABSENT,
     MEANS,
     TUNING,
@@ -21,10 +21,10 @@ from spdf_keras.report.cells import (
     score_cell,
     score_table,
 )
-from spdf_keras.report.density import Density
-from spdf_keras.report.document import Row, Table
-from spdf_keras.report.groups import Group, main_groups
-from spdf_keras.report.quantities import percent, scientific, summarise
+from spdf_keras.report.page.document import Row, Table
+from spdf_keras.report.runs.density import Density
+from spdf_keras.report.runs.groups import Group, main_groups
+from spdf_keras.report.runs.quantities import percent, scientific, summarise
 
 
 def results_table(

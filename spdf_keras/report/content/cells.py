@@ -5,11 +5,11 @@ from itertools import groupby
 
 from spdf_keras.config import GPTConfig
 from spdf_keras.flops import MODELS
-from spdf_keras.report.document import Row
-from spdf_keras.report.groups import Group
-from spdf_keras.report.printed import SCORE_TABLES, Score, ScoreTable, paper_model
-from spdf_keras.report.quantities import Summary, summarise
-from spdf_keras.report.records import RunRecord
+from spdf_keras.report.page.document import Row
+from spdf_keras.report.runs.groups import Group
+from spdf_keras.report.runs.printed import SCORE_TABLES, Score, ScoreTable, paper_model
+from spdf_keras.report.runs.quantities import Summary, summarise
+from spdf_keras.report.runs.records import RunRecord
 
 Labels = Mapping[GPTConfig, str]
 ABSENT = "-"

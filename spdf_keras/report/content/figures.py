@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spdf_keras.report.cells import Labels, score_table
-from spdf_keras.report.density import MATRICES, Density
-from spdf_keras.report.document import Picture
-from spdf_keras.report.drawing import (
+from spdf_keras.report.content.cells import Labels, score_table
+from spdf_keras.report.page.document import Picture
+from spdf_keras.report.page.drawing import (
     COLORS,
     INK,
     LINE_COLORS,
@@ -20,10 +19,11 @@ from spdf_keras.report.drawing import (
     Draw,
     draw_picture,
 )
-from spdf_keras.report.groups import Group, tuning_of
-from spdf_keras.report.printed import Score, ScoreTable
-from spdf_keras.report.quantities import Summary, percent
-from spdf_keras.report.records import Curve, RunRecord
+from spdf_keras.report.runs.density import MATRICES, Density
+from spdf_keras.report.runs.groups import Group, tuning_of
+from spdf_keras.report.runs.printed import Score, ScoreTable
+from spdf_keras.report.runs.quantities import Summary, percent
+from spdf_keras.report.runs.records import Curve, RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

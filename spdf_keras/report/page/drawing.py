@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from spdf_keras.report.document import Picture
+from spdf_keras.report.page.document import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

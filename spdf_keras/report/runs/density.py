@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from spdf_keras.errors import InputError
-from spdf_keras.report.records import RunRecord
+from spdf_keras.report.runs.records import RunRecord
 from spdf_keras.sparsity.masks import num_zeros, unpack_mask
 
 # As the paper names the six matrices of a block.

@@ -10,7 +10,7 @@ from spdf_keras.flops import (
     TRAINING_FACTOR,
     training_flops,
 )
-from spdf_keras.report.cells import (
+from spdf_keras.report.content.cells import (
     ABSENT,
     TUNING,
     Labels,
@@ -23,9 +23,9 @@ from spdf_keras.report.cells import (
     printed_label,
     row,
 )
-from spdf_keras.report.document import Row, Table
-from spdf_keras.report.groups import Group
-from spdf_keras.report.quantities import exaflops, percent, scientific, summarise
+from spdf_keras.report.page.document import Row, Table
+from spdf_keras.report.runs.groups import Group
+from spdf_keras.report.runs.quantities import exaflops, percent, scientific, summarise
 
 
 def pretraining_table(groups: Sequence[Group], labels: Labels) -> Table:
