@@ -14,7 +14,7 @@ from spdf_keras.export.bitmask import information_bound
 from spdf_keras.export.card import Logits
 from spdf_keras.model.block import Cache
 from spdf_keras.model.build import build_gpt
-from spdf_keras.model.generation import Kernels, effective_kernels
+from spdf_keras.model.decoding.passes import Kernels, effective_kernels
 from spdf_keras.model.gpt import GPT
 from spdf_keras.values import as_type
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from spdf_keras.export.graphs import caches_of, exact_float32, named_caches
 from spdf_keras.model.binding import bound
-from spdf_keras.model.generation import decode, effective_kernels, prefill, project
+from spdf_keras.model.decoding.passes import decode, effective_kernels, prefill, project
 from spdf_keras.model.gpt import GPT
 from spdf_keras.optimizer import AdamW, Move, clip_factor, decays
 

@@ -21,10 +21,10 @@ from spdf_keras.export.graphs import (
     write_signatures,
 )
 from spdf_keras.export.runtimes import SAVED_MODEL_RUNTIMES
-from spdf_keras.model.generation import prefill, project
-from spdf_keras.model.generator import check_beams, token_id_list
+from spdf_keras.model.decoding.generator import check_beams, token_id_list
+from spdf_keras.model.decoding.passes import prefill, project
+from spdf_keras.model.decoding.search import Continuations, Prompts, search
 from spdf_keras.model.gpt import GPT
-from spdf_keras.model.search import Continuations, Prompts, search
 
 SIGNATURES = ("serving_default", "generate", "generate_beam")
 

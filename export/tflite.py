@@ -34,7 +34,7 @@ from spdf_keras.export.runtimes import (
     TFLITE_SPARSE_RUNTIMES,
 )
 from spdf_keras.export.sparse_encoding import SparseReport, sparse_encode
-from spdf_keras.model.generation import decode, prefill, project
+from spdf_keras.model.decoding.passes import decode, prefill, project
 from spdf_keras.model.gpt import GPT
 
 QUANTIZATIONS = ("none", "fp16", "int8")

@@ -166,7 +166,7 @@ def check_data(
     Raises:
         InputError: If an example is too long, or the settings do not fit the model.
     """
-    from spdf_keras.model.generator import check_beams
+    from spdf_keras.model.decoding.generator import check_beams
 
     check_beams(config.decode, config.model.vocabulary_size)
     by_perplexity = protocol_of(task.name) == PERPLEXITY
@@ -205,7 +205,7 @@ def perplexity(
     Reference:
         Appendix A.3 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
-    from spdf_keras.model.loss import NextTokenCrossentropy
+    from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 
     pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
     model.compile(loss=NextTokenCrossentropy())

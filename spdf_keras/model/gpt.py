@@ -8,8 +8,8 @@ import tensorflow as tf
 from spdf_keras.config import GPTConfig, config_from_tables
 from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
+from spdf_keras.model.decoding.generator import Generator
 from spdf_keras.model.embedding import TiedEmbedding
-from spdf_keras.model.generator import Generator
 from spdf_keras.model.saving import SavedModel
 from spdf_keras.sparsity.masks import num_zeros
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.model.checked import CheckedModel
-from spdf_keras.model.rows import only_tensor
-from spdf_keras.model.token_mean import (
+from spdf_keras.model.fitting.checked import CheckedModel
+from spdf_keras.model.fitting.rows import only_tensor
+from spdf_keras.model.fitting.token_mean import (
     TokenMean,
     add_up,
     labels_that_count,

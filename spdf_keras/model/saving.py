@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, refuse_keras3
-from spdf_keras.model.fitting import FittedModel, create_slots, is_legacy
+from spdf_keras.model.fitting.callbacks import FittedModel, create_slots, is_legacy
 from spdf_keras.model.weight_files import Stored, WeightFile, open_weights
 from spdf_keras.optimizer import AdamW
 from spdf_keras.sparsity.remask import masked, remask

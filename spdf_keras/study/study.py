@@ -28,7 +28,7 @@ from spdf_keras.evaluation import (
 from spdf_keras.files import replace_file
 from spdf_keras.folders import claim
 from spdf_keras.keras2 import keras
-from spdf_keras.model.generator import check_beams
+from spdf_keras.model.decoding.generator import check_beams
 from spdf_keras.study.plan import (
     KEPT,
     Cell,

@@ -20,8 +20,8 @@ from spdf_keras.data.tasks.examples import EncodedPairs, PairStream
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.model.build import build_gpt
+from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 from spdf_keras.model.gpt import GPT
-from spdf_keras.model.loss import NextTokenCrossentropy
 from spdf_keras.optimizer import WarmupDecay, adamw
 from spdf_keras.sparsity.strip import strip
 from spdf_keras.training.callbacks import Report

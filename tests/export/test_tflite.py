@@ -18,7 +18,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, tflite, to_tflite
 from spdf_keras.export.profile_tflite import ProfileError, profile
 from spdf_keras.export.run_tflite import RunError, TFLiteModel
-from spdf_keras.model.generation import effective_kernels
+from spdf_keras.model.decoding.passes import effective_kernels
 
 Files = dict[str, ExportCard]
 

@@ -8,7 +8,7 @@ from spdf_keras.config import config_from_tables
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.export.weights import WeightSource, prunable_paths
-from spdf_keras.model.generation import effective_kernels
+from spdf_keras.model.decoding.passes import effective_kernels
 from spdf_keras.training.checkpoint import save_checkpoint
 from spdf_keras.training.run import Run
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from spdf_keras import build_gpt
 from spdf_keras.config import DecodeConfig, GPTConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.generator import Generator
-from spdf_keras.model.search import search_function
+from spdf_keras.model.decoding.generator import Generator
+from spdf_keras.model.decoding.search import search_function
 
 Logits = Callable[[list[int]], NDArray[np.float64]]
 

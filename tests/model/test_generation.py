@@ -7,7 +7,7 @@ import tensorflow as tf
 from spdf_keras import build_gpt
 from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.generation import decode, effective_kernels, prefill, project
+from spdf_keras.model.decoding.passes import decode, effective_kernels, prefill, project
 
 
 def widen(model: Any) -> None:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from spdf_keras import build_gpt
 from spdf_keras.config import PRESETS, GPTConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.loss import NextTokenCrossentropy
+from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 
 
 def keras_nlp_logits(model: Any, token_ids: np.ndarray) -> np.ndarray:

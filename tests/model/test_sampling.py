@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from spdf_keras import build_gpt
 from spdf_keras.config import GPTConfig
-from spdf_keras.model.logits import ban_repeated_ngrams, draw, penalise_repetition
+from spdf_keras.model.decoding.constraints import (
+    ban_repeated_ngrams,
+    draw,
+    penalise_repetition,
+)
 
 EVENLY = (np.arange(20_000) + 0.5) / 20_000
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.model.loss import NextTokenCrossentropy
+from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 
 
 class TokenMean:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spdf_keras.model.block import Cache
-from spdf_keras.model.generation import Kernels
+from spdf_keras.model.decoding.passes import Kernels
 
 # Steps whose keys and values wait in a small part of their own. Every step copies
 # that part, which is cheaper than to copy the whole; this many steps join it.

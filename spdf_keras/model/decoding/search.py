@@ -6,9 +6,18 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
-from spdf_keras.model.branches import Branches
-from spdf_keras.model.generation import Kernels, effective_kernels, prefill, project
-from spdf_keras.model.logits import ban_repeated_ngrams, draw, penalise_repetition
+from spdf_keras.model.decoding.cache import Branches
+from spdf_keras.model.decoding.constraints import (
+    ban_repeated_ngrams,
+    draw,
+    penalise_repetition,
+)
+from spdf_keras.model.decoding.passes import (
+    Kernels,
+    effective_kernels,
+    prefill,
+    project,
+)
 
 
 class Prompts(NamedTuple):

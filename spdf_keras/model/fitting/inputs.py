@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.model.rows import is_on_disk, is_sequence, only_tensor, rows_of
-from spdf_keras.model.token_mean import check_weight_shape
+from spdf_keras.model.fitting.rows import is_on_disk, is_sequence, only_tensor, rows_of
+from spdf_keras.model.fitting.token_mean import check_weight_shape
 
 _UNEQUAL = (
     "Each sequence must have as many labels, and weights, as it has token ids. "

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.search import Continuations, Prompts, search_function
+from spdf_keras.model.decoding.search import Continuations, Prompts, search_function
 
 # Prompts are padded to a multiple of this: fewer sizes for the memory allocator.
 _PROMPT_BUCKET = 16

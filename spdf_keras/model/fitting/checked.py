@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.model.inputs import InputRules
+from spdf_keras.model.fitting.inputs import InputRules
 
 # A sentence of ours that TensorFlow has wrapped, and what it says itself where the
 # data could not be looked at before.

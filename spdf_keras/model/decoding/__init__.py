@@ -1,0 +1,1 @@
+"""Continuations of prompts, with a key-value cache."""

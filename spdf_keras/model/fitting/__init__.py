@@ -1,0 +1,1 @@
+"""What Keras' fit is given and does: data, loss, checks, callbacks."""
