@@ -54,7 +54,7 @@ IS_311 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
 
 .venv/.installed: .venv/.created setup.py pyproject.toml
 	$(PIP) install -e .
-	$(BIN)/python -m spdf_keras.native.build
+	$(BIN)/python -m spdf_keras.native.tensorflow.build
 	@touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -18,7 +18,13 @@ setup(
     # Follows the link `spdf_keras/export`: in a wheel its files are real ones.
     packages=find_packages(include=["spdf_keras", "spdf_keras.*"]),
     # `spdf_keras/configs` is a link too, so an installed wheel has every config.
-    package_data={"spdf_keras": ["configs/**/*.toml", "native/src/*"]},
+    package_data={
+        "spdf_keras": [
+            "configs/**/*.toml",
+            "native/core/*",
+            "native/tensorflow/*.cpp",
+        ]
+    },
     entry_points={"console_scripts": ["spdf-keras = spdf_keras.cli:main"]},
     # Each range starts at a tested version and ends before the next that may break.
     install_requires=[

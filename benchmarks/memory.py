@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from spdf_keras import build_gpt
-    from spdf_keras.sparsity.report import mask_reports
+    from spdf_keras.sparsity.audit import mask_reports
 
     stages: list[dict[str, Any]] = [stage("TensorFlow loaded", 0.0)]
     start = time.perf_counter()

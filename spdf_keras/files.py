@@ -1,4 +1,4 @@
-"""Atomic writes: a file is complete or unchanged, whoever else writes it."""
+"""Atomic writes (a file is complete or unchanged), and the cache folder."""
 
 import contextlib
 import os
@@ -11,6 +11,21 @@ from typing import IO, Any
 # Suffix of a temporary file that a killed process left.
 UNFINISHED = ".unfinished"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.unfinished")
+
+
+def cache_folder() -> Path:
+    """Where this software keeps what it can make again: compiled code, tables.
+
+    It is `$SPDF_CACHE` where that is set, else `$XDG_CACHE_HOME/spdf_keras`, else
+    `~/.cache/spdf_keras`. It may not exist yet.
+
+    Raises:
+        RuntimeError: If neither variable is set and there is no home folder.
+    """
+    if folder := os.environ.get("SPDF_CACHE"):
+        return Path(folder)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "spdf_keras"
 
 
 @contextlib.contextmanager

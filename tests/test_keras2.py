@@ -15,7 +15,7 @@ from spdf_keras import build_gpt, strip
 from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, refuse_keras3
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 
 BUILD = "; print(spdf_keras.build_gpt('gpt_nano', 0.5).sparsity)"
 

@@ -11,7 +11,7 @@ from spdf_keras import build_gpt
 from spdf_keras.config import PRESETS, GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.optimizer import AdamW, WarmupDecay
+from spdf_keras.optimization.adamw import AdamW, WarmupDecay
 
 
 def reference_step(

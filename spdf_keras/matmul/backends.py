@@ -9,8 +9,12 @@ import tensorflow as tf
 
 from spdf_keras.errors import ExportError
 from spdf_keras.matmul.problem import Array, Problem
-from spdf_keras.native.build import load_operations
-from spdf_keras.native.products import pack_kernel, packed_linear, sparse_linear
+from spdf_keras.native.tensorflow.build import load_operations
+from spdf_keras.native.tensorflow.products import (
+    pack_kernel,
+    packed_linear,
+    sparse_linear,
+)
 
 Call = Callable[[], Any]
 

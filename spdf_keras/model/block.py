@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.keras2 import keras, named_after
-from spdf_keras.model.linear import linear
+from spdf_keras.kernels import linear
 
 import tensorflow_model_optimization as tfmot  # isort: skip
 

@@ -18,7 +18,7 @@ from spdf_keras.model.fitting.token_mean import (
     one_loss,
     token_weights,
 )
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 
 LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
 

@@ -12,7 +12,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.fitting.callbacks import FittedModel, create_slots, is_legacy
 from spdf_keras.model.weight_files import Stored, WeightFile, open_weights
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.sparsity.remask import masked, remask
 
 _LEGACY = "legacy_optimizer_"

@@ -17,7 +17,7 @@ from tensorflow.python.trackable import base as trackable
 
 from spdf_keras.config import check_sparsity
 from spdf_keras.keras2 import keras, named_after
-from spdf_keras.native import products
+from spdf_keras.native.tensorflow import products
 from spdf_keras.sparsity.masks import random_mask
 from spdf_keras.sparsity.remask import masked
 from spdf_keras.values import as_type

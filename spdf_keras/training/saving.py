@@ -8,7 +8,7 @@ import tensorflow as tf
 from spdf_keras.config import StepConfig
 from spdf_keras.errors import TrainingError
 from spdf_keras.keras2 import keras
-from spdf_keras.sparsity.report import mask_reports
+from spdf_keras.sparsity.audit import mask_reports
 from spdf_keras.training.callbacks import StepLog, Validate
 from spdf_keras.training.checkpoint import save_checkpoint
 from spdf_keras.training.run import Run

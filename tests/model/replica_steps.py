@@ -11,7 +11,7 @@ import numpy as np
 
 from spdf_keras import GPTConfig, build_gpt
 from spdf_keras.keras2 import keras
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.training.cluster import start_cluster
 
 SIZES = GPTConfig(1, 2, 16, vocabulary_size=64, max_sequence_length=16)

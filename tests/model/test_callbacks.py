@@ -15,7 +15,7 @@ from spdf_keras import build_gpt, load_model
 from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 
 import tensorflow_model_optimization as tfmot  # isort: skip
 

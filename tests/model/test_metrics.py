@@ -9,7 +9,7 @@ import tensorflow as tf
 from spdf_keras import build_gpt
 from spdf_keras.config import GPTConfig
 from spdf_keras.keras2 import keras
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 
 Tokens = tuple[np.ndarray, np.ndarray, np.ndarray]
 

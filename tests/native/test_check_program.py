@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spdf_keras.native import build
+from spdf_keras.native.tensorflow import build
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 LOOPS: dict[str, tuple[str, ...]] = {"portable": ()}
@@ -23,7 +23,7 @@ def compile_check(
     folder: Path,
 ) -> str:
     """Compiles the program; returns its path."""
-    sources = build._SOURCES
+    sources = build._CORE
     common = [compiler, "-std=c++17", "-Wno-psabi", f"-I{sources}", *flags]
     objects = []
     for name, own in loops.items():

@@ -12,10 +12,19 @@ from hypothesis import strategies as st
 
 from spdf_keras import GPTConfig, build_gpt, load_model, strip
 from spdf_keras.errors import InputError
-from spdf_keras.native import build, products
-from spdf_keras.native.build import NotBuiltError, build_library, load_operations
-from spdf_keras.native.products import Choice, pack_kernel, packed_linear, sparse_linear
-from spdf_keras.sparsity.report import mask_reports
+from spdf_keras.native.tensorflow import build, products
+from spdf_keras.native.tensorflow.build import (
+    NotBuiltError,
+    build_library,
+    load_operations,
+)
+from spdf_keras.native.tensorflow.products import (
+    Choice,
+    pack_kernel,
+    packed_linear,
+    sparse_linear,
+)
+from spdf_keras.sparsity.audit import mask_reports
 
 
 @pytest.fixture(scope="module", autouse=True)

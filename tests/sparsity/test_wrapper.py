@@ -12,9 +12,9 @@ from spdf_keras import build_gpt, load_model, strip
 from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.sparsity.audit import mask_reports
 from spdf_keras.sparsity.masks import random_mask
-from spdf_keras.sparsity.report import mask_reports
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 import tensorflow_model_optimization as tfmot  # isort: skip

@@ -15,7 +15,7 @@ import numpy as np
 from spdf_keras import GPTConfig, build_gpt
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.optimizer import AdamW
+from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.training.cluster import start_cluster
 
 import tensorflow as tf  # isort: skip

@@ -13,9 +13,9 @@ from spdf_keras.data.shards.reader import Shards
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import build_gpt
-from spdf_keras.native import products
-from spdf_keras.native.products import Choice
-from spdf_keras.sparsity.report import mask_reports
+from spdf_keras.native.tensorflow import products
+from spdf_keras.native.tensorflow.products import Choice
+from spdf_keras.sparsity.audit import mask_reports
 from spdf_keras.training.checkpoint import restore_checkpoint
 from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spdf_keras.files import cache_folder
+
 Array = NDArray[np.uint64]
 
 
@@ -25,17 +27,12 @@ def cached_array(name: str, build: Callable[[], Array]) -> Array:
     """
     # Without a cache it takes longer, nothing else: there may be no home folder.
     with suppress(OSError, RuntimeError, ValueError):
-        if (kept := _read(_folder() / name)) is not None:
+        if (kept := _read(cache_folder() / name)) is not None:
             return kept
     array = build()
     with suppress(OSError, RuntimeError):
-        _write(_folder() / name, array)
+        _write(cache_folder() / name, array)
     return array
-
-
-def _folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "spdf_keras"
 
 
 def _read(file: Path) -> Array | None:

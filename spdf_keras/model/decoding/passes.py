@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.model.block import Cache
-from spdf_keras.native.products import PackedKernel, pack_kernel
+from spdf_keras.native.tensorflow.products import PackedKernel, pack_kernel
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 # By name, per block: tensors, and where zeros are skipped packed kernels.

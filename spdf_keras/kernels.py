@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from spdf_keras.native.products import (
+from spdf_keras.native.tensorflow.products import (
     PackedKernel,
     SparseKernel,
     packed_linear,

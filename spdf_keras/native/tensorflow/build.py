@@ -1,6 +1,6 @@
 """Compiles the native library, once per machine, and loads it.
 
-    python -m spdf_keras.native.build
+    python -m spdf_keras.native.tensorflow.build
 
 compiles it beforehand, as `make` does when it installs the package; without that it
 is compiled on the first use.
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.errors import InputError
+from spdf_keras.files import cache_folder
 
-_SOURCES = Path(__file__).with_name("src")
+_HERE = Path(__file__).parent
+_CORE = _HERE.with_name("core")
 _FLAGS = ("-std=c++17", "-O3", "-fPIC")
 # Loops are compiled for each of these, and chosen when they run.
 _X86_LOOPS = {
@@ -54,8 +56,8 @@ def load_operations() -> Any:
 def build_library() -> Path:
     """Compiles the library, unless it is there.
 
-    It lies in `SPDF_CACHE`, or else `~/.cache/spdf_keras`, by a checksum of
-    its sources, TensorFlow's version and the compiler. `CXX` names the compiler.
+    It lies in `cache_folder()`, by a checksum of its sources, TensorFlow's version
+    and the compiler. The variable `CXX` names the compiler.
 
     Returns:
         The file.
@@ -66,7 +68,7 @@ def build_library() -> Path:
     import tensorflow as tf
 
     compiler = _compiler()
-    library = _cache() / f"{_checksum(compiler, tf.__version__)}.so"
+    library = cache_folder() / f"{_checksum(compiler, tf.__version__)}.so"
     if not library.is_file():
         flags = (*_FLAGS, *tf.sysconfig.get_compile_flags())
         _compile(compiler, flags, tf.sysconfig.get_link_flags(), library)
@@ -84,14 +86,9 @@ def _compiler() -> str:
     )
 
 
-def _cache() -> Path:
-    folder = os.environ.get("SPDF_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "spdf_keras"
-
-
 def _checksum(*conditions: str) -> str:
     digest = hashlib.sha256(repr((_FLAGS, _X86_LOOPS, conditions)).encode())
-    for path in sorted(_SOURCES.iterdir()):
+    for path in (*sorted(_CORE.iterdir()), *sorted(_HERE.glob("*.cpp"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -106,14 +103,14 @@ def _compile(
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         objects = []
         for source, own in (
-            *((f"loops_{name}", own) for name, own in loops.items()),
-            ("structure", ()),
-            ("sparse", ()),
-            ("tf_ops", ()),
+            *((_CORE / f"loops_{name}.cpp", own) for name, own in loops.items()),
+            (_CORE / "structure.cpp", ()),
+            (_CORE / "sparse.cpp", ()),
+            (_HERE / "ops.cpp", ()),
         ):
-            target = f"{folder}/{source}.o"
-            code = str(_SOURCES / f"{source}.cpp")
-            _run([compiler, *flags, *own, "-c", code, "-o", target])
+            target = f"{folder}/{source.stem}.o"
+            include = f"-I{_CORE}"
+            _run([compiler, *flags, include, *own, "-c", str(source), "-o", target])
             objects.append(target)
         made = f"{folder}/library.so"
         _run([compiler, "-shared", *objects, *link_flags, "-o", made])

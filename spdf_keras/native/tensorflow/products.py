@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from spdf_keras.native.build import NotBuiltError, load_operations
+from spdf_keras.native.tensorflow.build import NotBuiltError, load_operations
 
 # Tokens that a choice is measured with: a training batch of GPT-2 Small.
 _TOKENS = 1024

@@ -1,0 +1,1 @@
+"""The optimizer, its schedules and the scale of the loss."""
