@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
-    from spdf_keras.export.benchmark import compare_artefacts
     from spdf_keras.export.card import ExportCard
     from spdf_keras.export.saved_model import to_saved_model
     from spdf_keras.export.text_model import to_text_model
     from spdf_keras.export.tflite import to_tflite
     from spdf_keras.export.xla import to_xla
+    from spdf_keras.measuring.artefacts import compare_artefacts
 
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
-    "compare_artefacts": "spdf_keras.export.benchmark",
+    "compare_artefacts": "spdf_keras.measuring.artefacts",
     "to_saved_model": "spdf_keras.export.saved_model",
     "to_text_model": "spdf_keras.export.text_model",
     "to_tflite": "spdf_keras.export.tflite",

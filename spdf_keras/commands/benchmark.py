@@ -31,7 +31,7 @@ def run(args: Namespace) -> None:
     from dataclasses import asdict
 
     from spdf_keras.console import print_json, print_table, say
-    from spdf_keras.export.benchmark import Row, compare_artefacts, saving
+    from spdf_keras.measuring.artefacts import Row, compare_artefacts, saving
 
     with saving(args.out) if args.out else nullcontext() as write:
         rows = compare_artefacts(

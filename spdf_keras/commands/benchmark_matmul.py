@@ -75,7 +75,7 @@ def run(args: Namespace) -> None:
     from spdf_keras.config import check_sparsity
     from spdf_keras.console import load_tensorflow, print_json, print_table, say
     from spdf_keras.errors import InputError
-    from spdf_keras.matmul.problem import Shape
+    from spdf_keras.measuring.matmul.problem import Shape
 
     shapes = [Shape.parse(text) for text in args.shapes]
     sparsities = sorted({check_sparsity(s) for s in args.sparsity})
@@ -87,10 +87,10 @@ def run(args: Namespace) -> None:
         if min(values) <= 0:
             raise InputError(f"{name} must be positive. Received: {min(values)}.")
     load_tensorflow()
-    from spdf_keras.matmul.backends import BACKENDS
-    from spdf_keras.matmul.measure import measure
-    from spdf_keras.matmul.store import Store
-    from spdf_keras.matmul.tables import notes, tables
+    from spdf_keras.measuring.matmul.backends import BACKENDS
+    from spdf_keras.measuring.matmul.measure import measure
+    from spdf_keras.measuring.matmul.store import Store
+    from spdf_keras.measuring.matmul.tables import notes, tables
     from spdf_keras.native.tensorflow.products import available
 
     backends = list(dict.fromkeys(args.backends))

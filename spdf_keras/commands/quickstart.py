@@ -53,7 +53,7 @@ def run(args: Namespace) -> None:
     load_tensorflow()
     from spdf_keras.data.samples.corpora import Corpora
     from spdf_keras.folders import claim
-    from spdf_keras.quickstart import (
+    from spdf_keras.study.quickstart import (
         COLUMNS,
         Quickstart,
         result_row,

@@ -9,7 +9,7 @@ import pytest
 from spdf_keras import GPT
 from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export import ExportCard, compare_artefacts, to_saved_model, to_xla
-from spdf_keras.export.benchmark import Measured, Row, artefact_kind, save
+from spdf_keras.measuring.artefacts import Measured, Row, artefact_kind, save
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spdf_keras.errors import InputError
-from spdf_keras.matmul.backends import BACKENDS, UnsupportedError
-from spdf_keras.matmul.problem import Problem, Shape, relative_error
+from spdf_keras.measuring.matmul.backends import BACKENDS, UnsupportedError
+from spdf_keras.measuring.matmul.problem import Problem, Shape, relative_error
 from spdf_keras.native.tensorflow.build import NotBuiltError, load_operations
 
 OURS = {"training", "inference"}

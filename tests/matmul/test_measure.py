@@ -10,12 +10,18 @@ from hypothesis import strategies as st
 
 from spdf_keras.cli import main
 from spdf_keras.commands import benchmark_matmul
-from spdf_keras.matmul import measure as measuring
-from spdf_keras.matmul.backends import BACKENDS, DenseTensorFlow
-from spdf_keras.matmul.figure import draw, points
-from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even, measure
-from spdf_keras.matmul.problem import Shape
-from spdf_keras.matmul.tables import notes, tables
+from spdf_keras.measuring.matmul import measure as measuring
+from spdf_keras.measuring.matmul.backends import BACKENDS, DenseTensorFlow
+from spdf_keras.measuring.matmul.figure import draw, points
+from spdf_keras.measuring.matmul.measure import (
+    FORWARD,
+    TRAINING,
+    Row,
+    break_even,
+    measure,
+)
+from spdf_keras.measuring.matmul.problem import Shape
+from spdf_keras.measuring.matmul.tables import notes, tables
 
 SHAPE = Shape(64, 32)
 

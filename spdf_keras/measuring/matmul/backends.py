@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from spdf_keras.errors import ExportError
-from spdf_keras.matmul.problem import Array, Problem
+from spdf_keras.measuring.matmul.problem import Array, Problem
 from spdf_keras.native.tensorflow.build import load_operations
 from spdf_keras.native.tensorflow.products import (
     pack_kernel,

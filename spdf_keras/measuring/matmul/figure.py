@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spdf_keras.files import replacing
-from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
-from spdf_keras.matmul.problem import Shape
+from spdf_keras.measuring.matmul.measure import FORWARD, TRAINING, Row, break_even
+from spdf_keras.measuring.matmul.problem import Shape
 from spdf_keras.report.page.drawing import COLORS, INK, UNKNOWN, figure_style
 
 if TYPE_CHECKING:

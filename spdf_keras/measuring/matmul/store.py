@@ -11,8 +11,8 @@ from pathlib import Path
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 from spdf_keras.folders import share
-from spdf_keras.matmul.figure import draw
-from spdf_keras.matmul.measure import FORWARD, TRAINING, Cell, Row
+from spdf_keras.measuring.matmul.figure import draw
+from spdf_keras.measuring.matmul.measure import FORWARD, TRAINING, Cell, Row
 from spdf_keras.parsing import load_json
 from spdf_keras.provenance import provenance
 

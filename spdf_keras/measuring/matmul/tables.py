@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from spdf_keras.matmul.figure import points
-from spdf_keras.matmul.measure import FORWARD, TRAINING, Row, break_even
+from spdf_keras.measuring.matmul.figure import points
+from spdf_keras.measuring.matmul.measure import FORWARD, TRAINING, Row, break_even
 
 Table = tuple[str, list[str], list[list[str]]]
 

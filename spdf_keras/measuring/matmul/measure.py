@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from spdf_keras.matmul.backends import BACKENDS, Backend, Call, UnsupportedError
-from spdf_keras.matmul.problem import Array, Problem, Shape, relative_error
+from spdf_keras.measuring.matmul.backends import (
+    BACKENDS,
+    Backend,
+    Call,
+    UnsupportedError,
+)
+from spdf_keras.measuring.matmul.problem import Array, Problem, Shape, relative_error
 
 FORWARD, GRADIENTS, TRAINING = "forward", "gradients", "forward and gradients"
 

@@ -1,0 +1,1 @@
+"""Measurements in turns: exported artefacts, matrix products."""
