@@ -4,7 +4,7 @@
     python benchmarks/accelerator.py --size 12288 --sparsity 0 0.5 0.75 0.9 0.95
 
 It needs JAX and NumPy alone, so it runs where TensorFlow is not: copy it there with
-`export/run_xla.py` beside it or in `../export/`. Artefacts are timed program by
+`run_xla.py` beside it or in `../export/runners/`. Artefacts are timed program by
 program (`run_xla.py --benchmark`). Products of a square random sparse matrix with a
 dense one, float32, are timed dense and as BCSR of `jax.experimental.sparse`, in turns;
 on a GPU that is cuSPARSE. With `--bfloat16`, dense factors are bfloat16 as well.
@@ -57,7 +57,7 @@ def main() -> None:
 
 def artefact(folder: str, rounds: int) -> dict[str, Any]:
     """Checks an artefact and times its programs."""
-    sys.path[:0] = [str(HERE), str(HERE.parent / "export")]
+    sys.path[:0] = [str(HERE), str(HERE.parent / "export" / "runners")]
     from run_xla import XLAModel  # type: ignore[import-not-found]
 
     model = XLAModel(folder)

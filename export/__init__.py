@@ -5,7 +5,7 @@
     card = to_tflite(model, "gpt.tflite", sparse=True)
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
 
-`run_saved_model.py`, `run_tflite.py` and `run_xla.py` in this folder run what was
+`run_saved_model.py`, `run_tflite.py` and `run_xla.py` in `runners/` run what was
 exported, each with the runtime and NumPy alone; `docs/export.md` tells it all.
 
 Every artefact is run before it is delivered: its logits are compared with the
@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
     from spdf_keras.export.card import ExportCard
-    from spdf_keras.export.saved_model import to_saved_model
-    from spdf_keras.export.text_model import to_text_model
-    from spdf_keras.export.tflite import to_tflite
-    from spdf_keras.export.xla import to_xla
+    from spdf_keras.export.saved_model.exporter import to_saved_model
+    from spdf_keras.export.saved_model.text_model import to_text_model
+    from spdf_keras.export.tflite.exporter import to_tflite
+    from spdf_keras.export.xla.exporter import to_xla
     from spdf_keras.measuring.artefacts import compare_artefacts
 
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
     "compare_artefacts": "spdf_keras.measuring.artefacts",
-    "to_saved_model": "spdf_keras.export.saved_model",
-    "to_text_model": "spdf_keras.export.text_model",
-    "to_tflite": "spdf_keras.export.tflite",
-    "to_xla": "spdf_keras.export.xla",
+    "to_saved_model": "spdf_keras.export.saved_model.exporter",
+    "to_text_model": "spdf_keras.export.saved_model.text_model",
+    "to_tflite": "spdf_keras.export.tflite.exporter",
+    "to_xla": "spdf_keras.export.xla.exporter",
 }
 
 __all__ = [

@@ -46,7 +46,7 @@ def level(module: str) -> int:
 
 
 def modules() -> dict[str, Path]:
-    paths = [*PACKAGE.rglob("*.py"), *(PACKAGE / "export").glob("*.py")]
+    paths = [*PACKAGE.rglob("*.py"), *(PACKAGE / "export").rglob("*.py")]
     found = {}
     for path in paths:
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -69,7 +69,7 @@ def test_imports_point_down() -> None:
     found = modules()
     assert len(found) > 40 and any(name.startswith("export.") for name in found)
     for name, path in found.items():
-        if name == "__init__":
+        if name in ("__init__", "export"):
             continue  # it names the homes of what it offers
         for target in imported(path):
             if target.startswith("spdf_keras."):
@@ -125,3 +125,11 @@ def test_keras_3_is_refused_with_the_way_out() -> None:
     result = run("import spdf_keras.keras2", TF_USE_LEGACY_KERAS="0")
     last = result.stderr.strip().splitlines()[-1]
     assert "TF_USE_LEGACY_KERAS=0. Unset it" in last
+
+
+def test_runners_import_nothing_of_the_package() -> None:
+    runners = {n: p for n, p in modules().items() if n.startswith("export.runners.")}
+    assert len(runners) == 6
+    for name, path in runners.items():
+        names = imported(path)
+        assert not any(n.split(".")[0] == "spdf_keras" for n in names), name

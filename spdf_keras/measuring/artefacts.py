@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from spdf_keras.errors import ExportError, InputError
+from spdf_keras.export import runners
 from spdf_keras.export.card import card_path
 from spdf_keras.export.files import size_bytes
 from spdf_keras.files import replace_file, replacing
@@ -187,7 +188,7 @@ class _Child:
         self._results: list[dict[str, Any]] = []
 
     def __enter__(self) -> "_Child":
-        script = Path(__file__).with_name("measure.py")
+        script = Path(runners.__path__[0]) / "measure.py"
         self._process = subprocess.Popen(
             [sys.executable, str(script), self._kind, str(self._path)],
             stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
 from spdf_keras.export.bitmask import Bitmask, information_bound
-from spdf_keras.export.programs import unpack
+from spdf_keras.export.xla.programs import unpack
 
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.data.tokenizers.bpe import Tokenizer
-from spdf_keras.export.plain_tokenizer import PlainTokenizer
+from spdf_keras.export.runners.plain_tokenizer import PlainTokenizer
 
 TEXT = "it's we're they've I'm you'll he'd, 1234 low  lower\n\nlowest  über ½ 北京 "
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spdf_keras.export import ExportCard
-from spdf_keras.export.csr import CSR
-from spdf_keras.export.sparse_encoding import sparse_encode
+from spdf_keras.export.tflite.csr import CSR
+from spdf_keras.export.tflite.sparse_encoding import sparse_encode
 
 Matrix = NDArray[np.float32]
 

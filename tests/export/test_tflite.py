@@ -15,14 +15,15 @@ import spdf_keras.export
 from spdf_keras import GPT, strip
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.export import ExportCard, ExportError, tflite, to_tflite
-from spdf_keras.export.profile_tflite import ProfileError, profile
-from spdf_keras.export.run_tflite import RunError, TFLiteModel
+from spdf_keras.export import ExportCard, ExportError, to_tflite
+from spdf_keras.export.runners.profile_tflite import ProfileError, profile
+from spdf_keras.export.runners.run_tflite import RunError, TFLiteModel
+from spdf_keras.export.tflite import exporter as tflite
 from spdf_keras.model.decoding.passes import effective_kernels
 
 Files = dict[str, ExportCard]
 
-RUNNER = Path(spdf_keras.export.__path__[0]) / "run_tflite.py"
+RUNNER = Path(spdf_keras.export.__path__[0]) / "runners" / "run_tflite.py"
 
 # Sums of 64 to 256 float32 products in another order: 1e-6 of the largest logit.
 TOLERANCE = 1e-5
@@ -403,7 +404,7 @@ def test_the_runner_needs_the_runtime_alone(model: GPT, files: Files) -> None:
 def test_the_runner_continues_text_with_a_tokenizer_of_its_own(
     model: GPT, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spdf_keras.export.run_tflite import main
+    from spdf_keras.export.runners.run_tflite import main
 
     tokenizer = Tokenizer.train(["low lower lowest " * 3], 300)
     tokenizer.save(tmp_path)
@@ -438,7 +439,7 @@ def test_the_runner_ends_with_one_sentence_and_status_2(files: Files) -> None:
 def test_what_cannot_be_run_is_told_in_one_sentence(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spdf_keras.export.run_tflite import main
+    from spdf_keras.export.runners.run_tflite import main
 
     dense = files["dense"].path
     (tmp_path / "no.tflite").write_bytes(b"no model" * 8)

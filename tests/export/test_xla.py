@@ -13,12 +13,14 @@ from safetensors.numpy import load_file
 import spdf_keras.export
 from spdf_keras import GPT, build_gpt
 from spdf_keras.errors import ExportError, InputError
-from spdf_keras.export import ExportCard, run_xla, to_xla, xla_check
+from spdf_keras.export import ExportCard, to_xla
 from spdf_keras.export.bitmask import Bitmask
-from spdf_keras.export.run_xla import RunError, XLAModel
+from spdf_keras.export.runners import run_xla
+from spdf_keras.export.runners.run_xla import RunError, XLAModel
 from spdf_keras.export.weights import WeightSource
+from spdf_keras.export.xla import check as xla_check
 
-RUNNER = Path(spdf_keras.export.__path__[0]) / "run_xla.py"
+RUNNER = Path(spdf_keras.export.__path__[0]) / "runners" / "run_xla.py"
 
 # Sums of 64 to 256 float32 products in another order: 1e-6 of the largest logit.
 TOLERANCE = 1e-5

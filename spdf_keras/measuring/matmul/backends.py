@@ -197,7 +197,7 @@ class SparseTFLite(DenseTFLite):
 
     @staticmethod
     def _encode(model: bytes) -> bytes:
-        from spdf_keras.export.sparse_encoding import sparse_encode
+        from spdf_keras.export.tflite.sparse_encoding import sparse_encode
 
         encoded, report = sparse_encode(model)
         if not report.encoded:

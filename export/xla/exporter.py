@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from spdf_keras.export import programs
 from spdf_keras.export.card import ExportCard
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.graphs import cache_names
-from spdf_keras.export.programs import Argument, Program
 from spdf_keras.export.runtimes import XLA_RUNTIMES
 from spdf_keras.export.weights import WeightSource
-from spdf_keras.export.xla_check import run_check, write_check
-from spdf_keras.export.xla_plan import XLAPlan
-from spdf_keras.export.xla_weights import WrittenWeights, write_weights
+from spdf_keras.export.xla import programs
+from spdf_keras.export.xla.check import run_check, write_check
+from spdf_keras.export.xla.plan import XLAPlan
+from spdf_keras.export.xla.programs import Argument, Program
+from spdf_keras.export.xla.weights import WrittenWeights, write_weights
 from spdf_keras.flops import decode_flops, forward_flops, training_flops
 from spdf_keras.model.binding import skeleton
 from spdf_keras.model.gpt import GPT

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from spdf_keras.errors import ExportError
 from spdf_keras.export.graphs import exact_float32
-from spdf_keras.export.safetensors_file import safetensors_writer
 from spdf_keras.export.weights import WeightSource
-from spdf_keras.export.xla_plan import XLAPlan
+from spdf_keras.export.xla.plan import XLAPlan
+from spdf_keras.export.xla.safetensors_file import safetensors_writer
 from spdf_keras.model.binding import bound, skeleton
 
 _DECODED_TOKENS = 4
@@ -83,7 +83,7 @@ def run_check(folder: Path) -> dict[str, Any]:
     """Runs the artefact in JAX, in a process of its own."""
     if find_spec("jax") is None:
         return {}
-    runner = Path(__file__).with_name("run_xla.py")
+    runner = Path(__file__).parents[1] / "runners" / "run_xla.py"
     done = subprocess.run(
         [sys.executable, str(runner), str(folder), "--check"],
         capture_output=True,

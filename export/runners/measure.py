@@ -1,6 +1,6 @@
 """Measures one artefact in a process of its own, on demand; `benchmark.py` drives it.
 
-    python export/measure.py tflite MODEL.tflite
+    python measure.py tflite MODEL.tflite
 
 Each line of its input is an order, each line of its output the result, in JSON:
 `{"load": true}` loads the artefact anew and generates two tokens, so that all of it

@@ -20,7 +20,7 @@ from spdf_keras.export.graphs import (
     trace,
     write_signatures,
 )
-from spdf_keras.export.saved_model import (
+from spdf_keras.export.saved_model.exporter import (
     CHECKED_NEW_TOKENS,
     FOLDER_WITH,
     NEW_TOKENS,

@@ -1,7 +1,7 @@
 """Runs an exported `.tflite` file; needs NumPy and ai-edge-litert, nothing else.
 
-    python export/run_tflite.py MODEL.tflite --token-ids 1,2,3 --max-new-tokens 16
-    python export/run_tflite.py MODEL.tflite --tokenizer RUN/tokenizer --prompt "I am"
+    python run_tflite.py MODEL.tflite --token-ids 1,2,3 --max-new-tokens 16
+    python run_tflite.py MODEL.tflite --tokenizer RUN/tokenizer --prompt "I am"
 
 It prints one JSON object with the prompt, its greedy continuation, and what that
 took: seconds to load, to the first token and per token, and the peak of memory.

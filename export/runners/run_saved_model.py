@@ -1,6 +1,6 @@
 """Runs an exported SavedModel; needs TensorFlow alone, no Keras model, no spdf_keras.
 
-    python export/run_saved_model.py FOLDER --token-ids 1,2,3 --max-new-tokens 16
+    python run_saved_model.py FOLDER --token-ids 1,2,3 --max-new-tokens 16
 
 It prints one JSON object with the prompt and its greedy continuation. What cannot
 be used is told in one sentence, with exit status 2.

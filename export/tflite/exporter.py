@@ -28,12 +28,12 @@ from spdf_keras.export.graphs import (
     trace,
     write_signatures,
 )
-from spdf_keras.export.run_tflite import TFLiteModel
+from spdf_keras.export.runners.run_tflite import TFLiteModel
 from spdf_keras.export.runtimes import (
     TFLITE_DENSE_RUNTIMES,
     TFLITE_SPARSE_RUNTIMES,
 )
-from spdf_keras.export.sparse_encoding import SparseReport, sparse_encode
+from spdf_keras.export.tflite.sparse_encoding import SparseReport, sparse_encode
 from spdf_keras.model.decoding.passes import decode, prefill, project
 from spdf_keras.model.gpt import GPT
 

@@ -1,8 +1,8 @@
 """Runs an exported XLA artefact; needs JAX and NumPy, nothing else.
 
-    python export/run_xla.py FOLDER --check
-    python export/run_xla.py FOLDER --token-ids 1,2,3 --max-new-tokens 16
-    python export/run_xla.py FOLDER --benchmark
+    python run_xla.py FOLDER --check
+    python run_xla.py FOLDER --token-ids 1,2,3 --max-new-tokens 16
+    python run_xla.py FOLDER --benchmark
 
 `--check` compares the programs' results with those that were stored when the folder
 was written; `--benchmark` times each program on the device that JAX chooses, in

@@ -1,6 +1,6 @@
 """Profiles an exported `.tflite` file by operator; needs ai-edge-litert alone.
 
-    python export/profile_tflite.py MODEL.tflite --signature decode --runs 20
+    python profile_tflite.py MODEL.tflite --signature decode --runs 20
 
 It prints the runtime's own table: time, calls and share of each kind of operator,
 those inside XNNPACK too. Inputs are zeros, which are valid tokens and positions. The

@@ -22,7 +22,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from spdf_keras.export.csr import CSR
+from spdf_keras.export.tflite.csr import CSR
 
 # Data may lie inside the flatbuffer up to this size, as all runtimes expect it; its
 # offsets end at 2 GiB, and the tables need some room too.

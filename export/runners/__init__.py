@@ -1,0 +1,1 @@
+"""Programs that run exports; none of them imports this package."""

@@ -1,0 +1,1 @@
+"""SavedModels from token ids or from text."""

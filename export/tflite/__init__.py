@@ -1,0 +1,1 @@
+"""TFLite files, dense or sparse-encoded."""
