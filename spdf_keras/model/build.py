@@ -19,7 +19,8 @@ from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimization.adamw import AdamW, WarmupDecay, adamw
+from spdf_keras.optimization.adamw import AdamW, adamw
+from spdf_keras.optimization.schedule import WarmupDecay
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 

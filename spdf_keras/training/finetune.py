@@ -22,7 +22,8 @@ from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.model.build import build_gpt
 from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimization.adamw import WarmupDecay, adamw
+from spdf_keras.optimization.adamw import adamw
+from spdf_keras.optimization.schedule import WarmupDecay
 from spdf_keras.sparsity.strip import strip
 from spdf_keras.training.callbacks import Report
 from spdf_keras.training.checkpoint import (

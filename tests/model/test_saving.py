@@ -16,7 +16,8 @@ from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.build import functional_gpt
-from spdf_keras.optimization.adamw import AdamW, WarmupDecay
+from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.optimization.schedule import WarmupDecay
 
 Batches = Callable[..., Any]
 FORMATS = ["model.keras", "model.h5", "model_folder"]

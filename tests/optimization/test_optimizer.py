@@ -11,7 +11,8 @@ from spdf_keras import build_gpt
 from spdf_keras.config import PRESETS, GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
-from spdf_keras.optimization.adamw import AdamW, WarmupDecay
+from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.optimization.schedule import WarmupDecay
 
 
 def reference_step(

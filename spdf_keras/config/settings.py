@@ -1,95 +1,29 @@
-"""Every setting: type, default, meaning, valid values; and Table 1's presets.
+"""Every setting: type, default, meaning, valid values.
 
-A setting is a field of one of the frozen dataclasses below. Config files are
-TOML with one table per dataclass; `load_config` checks every name and type, so
-a misspelt setting never passes in silence. Nothing here needs TensorFlow.
+A setting is a field of one of the frozen dataclasses below; each is one table of a
+config file. Nothing here needs TensorFlow.
 """
 
 import dataclasses
-import json
 import math
-import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from spdf_keras.errors import InputError
-from spdf_keras.parsing import load_toml
-from spdf_keras.values import as_float32, as_type, check_floats, check_integers, shown
+from spdf_keras.config.checks import (
+    Section,
+    check,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    check_sparsity,
+)
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 COMPUTES = ("dense", "sparse", "auto")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def check_sparsity(sparsity: float, where: str = "") -> float:
-    """Returns `sparsity` if it is a number in `[0, 1)`, else raises `InputError`."""
-    try:
-        number = as_type("sparsity", float, sparsity)
-    except InputError:
-        number = math.nan
-    if not 0.0 <= number < 1.0:
-        raise InputError(
-            f"`sparsity` must be in [0, 1). Received: sparsity={shown(sparsity)}"
-            f"{where}."
-        )
-    return float(number)
-
-
-def check_seed(seed: int, name: str = "seed") -> int:
-    """Returns `seed` as an integer if it is one of at least 0, else raises."""
-    number = int(as_type(name, int, seed))
-    if number < 0:
-        raise InputError(f"`{name}` must be at least 0. Received: {name}={number}.")
-    check_integers(name, number)
-    return number
-
-
-def _check(section: Any, name: str, ok: bool, must: str) -> None:
-    if not ok:
-        value = getattr(section, name)
-        raise InputError(f"`{name}` must be {must}. Received: {name}={shown(value)}.")
-
-
-def _check_positive(section: Any, *names: str) -> None:
-    for name in names:
-        _check(section, name, getattr(section, name) > 0, "positive")
-
-
-def _check_not_negative(section: Any, *names: str) -> None:
-    for name in names:
-        _check(section, name, getattr(section, name) >= 0, "at least 0")
-
-
-def _check_fraction(section: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        is_one = value < 1.0 and as_float32(value) == 1.0
-        must = "in [0, 1)" + (" as float32 rounds it" if is_one else "")
-        _check(section, name, 0.0 <= value < 1.0 and not is_one, must)
-
-
-class _Section:
-    """What the dataclasses below share: values of the right type and size."""
-
-    def __post_init__(self) -> None:
-        types = {f.name: f.type for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        for name, kind in types.items():
-            value = as_type(name, kind, getattr(self, name))
-            check_integers(name, value)
-            object.__setattr__(self, name, value)
-        # A setting's own bounds come first: they say more than "finite".
-        self._check_values()
-        for name in types:
-            check_floats(name, getattr(self, name))
-
-    def _check_values(self) -> None:
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
-class GPTConfig(_Section):
+class GPTConfig(Section):
     """Sizes of a GPT. Table 1 gives those of the paper's two models.
 
     Attributes:
@@ -114,9 +48,9 @@ class GPTConfig(_Section):
     def _check_values(self) -> None:
         if self.intermediate_dim == 0:
             object.__setattr__(self, "intermediate_dim", 4 * self.hidden_dim)
-        _check_positive(self, *(f.name for f in dataclasses.fields(self)))
+        check_positive(self, *(f.name for f in dataclasses.fields(self)))
         must = f"a multiple of num_heads={self.num_heads}"
-        _check(self, "hidden_dim", self.hidden_dim % self.num_heads == 0, must)
+        check(self, "hidden_dim", self.hidden_dim % self.num_heads == 0, must)
 
     @property
     def num_parameters(self) -> int:
@@ -128,7 +62,7 @@ class GPTConfig(_Section):
 
 
 @dataclass(frozen=True)
-class SparsityConfig(_Section):
+class SparsityConfig(Section):
     """Fixed random masks.
 
     Attributes:
@@ -142,11 +76,11 @@ class SparsityConfig(_Section):
 
     def _check_values(self) -> None:
         check_sparsity(self.sparsity)
-        _check_not_negative(self, "seed")
+        check_not_negative(self, "seed")
 
 
 @dataclass(frozen=True)
-class StepConfig(_Section):
+class StepConfig(Section):
     """An optimizer step: what pre-training and fine-tuning share.
 
     Attributes:
@@ -188,14 +122,14 @@ class StepConfig(_Section):
     keep_checkpoints: int = 2
 
     def _check_values(self) -> None:
-        _check_positive(self, "batch_size", "micro_batches", "learning_rate", "epsilon")
-        _check_positive(self, "keep_checkpoints")
-        _check_not_negative(self, "weight_decay", "clip_norm", "seed")
-        _check_not_negative(self, "checkpoint_every")
-        _check_fraction(self, "beta_1", "beta_2")
+        check_positive(self, "batch_size", "micro_batches", "learning_rate", "epsilon")
+        check_positive(self, "keep_checkpoints")
+        check_not_negative(self, "weight_decay", "clip_norm", "seed")
+        check_not_negative(self, "checkpoint_every")
+        check_fraction(self, "beta_1", "beta_2")
         divides = self.batch_size % self.micro_batches == 0
         must = f"a divisor of batch_size={self.batch_size}"
-        _check(self, "micro_batches", divides, must)
+        check(self, "micro_batches", divides, must)
 
 
 @dataclass(frozen=True)
@@ -227,17 +161,17 @@ class TrainConfig(StepConfig):
 
     def _check_values(self) -> None:
         super()._check_values()
-        _check_not_negative(self, "tokens", "warmup_tokens", "validate_every")
+        check_not_negative(self, "tokens", "warmup_tokens", "validate_every")
         for name in ("final_learning_rate", "warmup_fraction"):
-            _check(self, name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+            check(self, name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         known = self.precision in PRECISIONS
-        _check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
+        check(self, "precision", known, "one of " + ", ".join(PRECISIONS))
         known = self.compute in COMPUTES
-        _check(self, "compute", known, "one of " + ", ".join(COMPUTES))
+        check(self, "compute", known, "one of " + ", ".join(COMPUTES))
         if self.compute != "dense":
             fits = self.precision == "float32" and not self.jit_compile
             must = "dense unless precision is float32 and jit_compile is false"
-            _check(self, "compute", fits, must)
+            check(self, "compute", fits, must)
 
     def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
         """Optimizer steps to see all training tokens, rounded up.
@@ -295,13 +229,13 @@ class FinetuneConfig(StepConfig):
 
     def _check_values(self) -> None:
         super()._check_values()
-        _check_positive(self, "epochs", "patience", "sequence_length")
-        _check_not_negative(self, "warmup_steps")
-        _check_fraction(self, "label_smoothing")
+        check_positive(self, "epochs", "patience", "sequence_length")
+        check_not_negative(self, "warmup_steps")
+        check_fraction(self, "label_smoothing")
 
 
 @dataclass(frozen=True)
-class DecodeConfig(_Section):
+class DecodeConfig(Section):
     """How `generate` and `evaluate` decode.
 
     The defaults are greedy. The LoRA recipe, which the paper's tables use, is 10
@@ -338,17 +272,17 @@ class DecodeConfig(_Section):
     seed: int = 0
 
     def _check_values(self) -> None:
-        _check_positive(self, "max_new_tokens", "batch_size", "num_beams")
-        _check_positive(self, "repetition_penalty", "temperature")
-        _check_not_negative(self, "no_repeat_ngram_size", "top_k", "seed")
-        _check(self, "length_penalty", math.isfinite(self.length_penalty), "finite")
-        _check(self, "top_p", 0 < self.top_p <= 1, "in (0, 1]")
+        check_positive(self, "max_new_tokens", "batch_size", "num_beams")
+        check_positive(self, "repetition_penalty", "temperature")
+        check_not_negative(self, "no_repeat_ngram_size", "top_k", "seed")
+        check(self, "length_penalty", math.isfinite(self.length_penalty), "finite")
+        check(self, "top_p", 0 < self.top_p <= 1, "in (0, 1]")
         draws = self.sample and self.num_beams > 1
-        _check(self, "num_beams", not draws, "1 where `sample` is true")
+        check(self, "num_beams", not draws, "1 where `sample` is true")
 
 
 @dataclass(frozen=True)
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """The paper's protocol as one job; the defaults are those of appendix A.2.
 
     Every pair of sparsity and seed is pre-trained once. Fine-tuning searches the grid
@@ -391,16 +325,16 @@ class StudyConfig(_Section):
         for name in names:
             values = getattr(self, name)
             different = len(set(values)) == len(values) > 0
-            _check(self, name, different, "one or more values, each once")
+            check(self, name, different, "one or more values, each once")
         for sparsity in self.sparsities:
             check_sparsity(sparsity)
-        _check(self, "seeds", min(self.seeds) >= 0, "at least 0")
+        check(self, "seeds", min(self.seeds) >= 0, "at least 0")
         for name in names[2:]:
-            _check(self, name, min(getattr(self, name)) > 0, "positive")
-        _check_not_negative(self, "search_seeds", "train_inputs", "validation_inputs")
-        _check_positive(self, "search_beams")
+            check(self, name, min(getattr(self, name)) > 0, "positive")
+        check_not_negative(self, "search_seeds", "train_inputs", "validation_inputs")
+        check_positive(self, "search_beams")
         has_text = bool(self.corpus) or self.task_text
-        _check(self, "corpus", has_text, "a file or more where `task_text` is false")
+        check(self, "corpus", has_text, "a file or more where `task_text` is false")
 
 
 @dataclass(frozen=True)
@@ -422,172 +356,3 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named model and its pre-training.
-
-    Attributes:
-        model: Its sizes.
-        train: Its pre-training settings.
-    """
-
-    model: GPTConfig
-    train: TrainConfig
-
-
-PRESETS: dict[str, Preset] = {
-    # Laptops and tests: about 1M and 10M parameters. The warm-up is shorter
-    # than the paper's share of 15 %, for runs that stop early.
-    "gpt_nano": Preset(
-        GPTConfig(4, 4, 128, vocabulary_size=2048, max_sequence_length=256),
-        TrainConfig(batch_size=16, warmup_tokens=400_000, learning_rate=2e-3),
-    ),
-    "gpt_mini": Preset(
-        GPTConfig(6, 5, 320, vocabulary_size=8192, max_sequence_length=512),
-        TrainConfig(batch_size=32, warmup_tokens=8_000_000, learning_rate=1e-3),
-    ),
-    # Table 1.
-    "gpt2_small": Preset(GPTConfig(12, 12, 768), TrainConfig(batch_size=256)),
-    "gpt3_xl": Preset(
-        GPTConfig(24, 16, 2048),
-        TrainConfig(batch_size=512, learning_rate=2e-4, tokens=26_000_000_000),
-    ),
-}
-
-
-def get_preset(name: str) -> Preset:
-    """Returns the preset called `name`, or raises `InputError` with the names."""
-    if not isinstance(name, str) or name not in PRESETS:
-        known = ", ".join(PRESETS)
-        raise InputError(f"Unknown preset '{name}'. Known: {known}.")
-    return PRESETS[name]
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a TOML file, and overrides on top of it.
-
-    `[model]` may name a `preset`; sizes beside it change it, and the preset's
-    pre-training settings are the defaults of `[train]`.
-
-    Args:
-        path: The file.
-        overrides: Lines such as `train.learning_rate=3e-4`.
-
-    Raises:
-        InputError: If the file is missing or not TOML, or a setting is unknown,
-            of a wrong type or out of range.
-    """
-    return config_from_tables(read_tables(path), overrides)
-
-
-def read_tables(path: str | Path) -> dict[str, Any]:
-    """Reads the tables of a config file, whose settings are not checked yet.
-
-    Raises:
-        InputError: If the file is missing or not TOML.
-    """
-    try:
-        return load_toml(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        message = f"Cannot read the config file '{path}': {error.strerror}."
-        raise InputError(message) from error
-    except ValueError as error:
-        message = f"The config file '{path}' is not TOML: {error}."
-        raise InputError(message) from error
-
-
-def config_from_tables(
-    tables: dict[str, Any], overrides: Sequence[str] = (), base: Config | None = None
-) -> Config:
-    """Builds a `Config` from parsed TOML tables and override lines.
-
-    Args:
-        tables: `{section: {setting: value}}`.
-        overrides: Lines such as `train.learning_rate=3e-4`, which win.
-        base: Where settings that are not given come from; the defaults if None.
-
-    Raises:
-        InputError: As `load_config`.
-    """
-    base = base or Config()
-    sections = {f.name: getattr(base, f.name) for f in dataclasses.fields(Config)}
-    given: dict[str, dict[str, Any]] = {}
-    for name, table in tables.items():
-        if name not in sections or not isinstance(table, dict):
-            raise _unknown(name, sections)
-        given[name] = dict(table)
-    for line in overrides:
-        section, setting, value = parse_override(line)
-        given.setdefault(section, {})[setting] = value
-    preset_name = given.get("model", {}).pop("preset", None)
-    if preset_name is not None:
-        preset = get_preset(preset_name)
-        sections["model"], sections["train"] = preset.model, preset.train
-    for name, table in given.items():
-        sections[name] = _replace(name, sections[name], table)
-    return Config(**sections)
-
-
-def to_toml(config: Config) -> str:
-    """Writes every setting as TOML that `load_config` reads back.
-
-    `[study]` is left out where it says nothing, as in every run.
-    """
-    lines = []
-    for name, section in dataclasses.asdict(config).items():
-        if name == "study" and config.study == StudyConfig():
-            continue
-        lines.append(f"[{name}]")
-        # JSON's strings, numbers and booleans are TOML's too.
-        lines += [f"{key} = {json.dumps(value)}" for key, value in section.items()]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _replace(name: str, section: Any, table: dict[str, Any]) -> Any:
-    types = {f.name: f.type for f in dataclasses.fields(section)}
-    values = {}
-    for key, value in table.items():
-        if key not in types:
-            raise _unknown(f"{name}.{key}", types)
-        values[key] = as_type(f"{name}.{key}", types[key], value)
-    if "hidden_dim" in values and "intermediate_dim" not in values:
-        values["intermediate_dim"] = 0  # follows the new width, not the old one
-    if "warmup_tokens" in values and "warmup_fraction" not in values:
-        values["warmup_fraction"] = 1.0  # what is asked for is done
-    return dataclasses.replace(section, **values)
-
-
-def parse_override(line: str) -> tuple[str, str, Any]:
-    """Section, setting and value of a line such as `train.learning_rate=3e-4`.
-
-    Raises:
-        InputError: If it looks otherwise, or there is no such setting.
-    """
-    key, equals, value = line.partition("=")
-    section, dot, setting = key.strip().partition(".")
-    if not equals or not dot:
-        raise InputError(
-            "An override must look like `train.learning_rate=3e-4`. "
-            f"Received: '{line}'."
-        )
-    sections = [f.name for f in dataclasses.fields(Config)]
-    if section not in sections:
-        raise _unknown(section, sections)
-    default: Any = getattr(Config(), section)
-    known = [f.name for f in dataclasses.fields(default)]
-    if setting not in known and (section, setting) != ("model", "preset"):
-        raise _unknown(f"{section}.{setting}", known)
-    try:
-        parsed = load_toml(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word, as the shell takes quotes away
-    except ValueError as error:
-        raise InputError(f"`--set {key}` cannot be used: {error}.") from error
-    return section, setting, parsed
-
-
-def _unknown(name: str, known: Any) -> InputError:
-    return InputError(f"Unknown setting `{name}`. Known here: {', '.join(known)}.")
