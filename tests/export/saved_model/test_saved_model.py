@@ -17,12 +17,12 @@ from spdf_keras.errors import InputError
 from spdf_keras.evaluation import generate_texts
 from spdf_keras.export import ExportCard, ExportError, to_saved_model, to_text_model
 from spdf_keras.export.runners import run_saved_model
-from spdf_keras.export.saved_model import exporter as saved_model
+from spdf_keras.export.saved_model import signatures as saved_model_signatures
 
 # One process runs both with the same operators; only fusions differ.
 TOLERANCE = 1e-5
 
-BEAMS = saved_model.BEAM_SEARCH
+BEAMS = saved_model_signatures.BEAM_SEARCH
 
 IN_PLAIN_TENSORFLOW = """
 import json, sys
@@ -293,7 +293,7 @@ def test_a_wrong_file_is_not_delivered(
     def off_by_a_little(model: GPT, hidden: tf.Tensor) -> tf.Tensor:
         return 1.001 * model.embedding(hidden, reverse=True)
 
-    monkeypatch.setattr(saved_model, "project", off_by_a_little)
+    monkeypatch.setattr(saved_model_signatures, "project", off_by_a_little)
     with pytest.raises(ExportError, match="logits differ from the Keras model's by"):
         to_saved_model(model, tmp_path / "gpt")
     assert not list(tmp_path.iterdir())

@@ -175,7 +175,10 @@ def test_the_sparse_file_is_smaller_and_unpacks_at_load(files: Files) -> None:
         assert ops - dense_counts[name] == {"DENSIFY": 12}
     assert not any(runtime.skips_zeros for runtime in sparse.runtimes)
     assert sparse.bound_size_bytes < sparse.size_bytes < 1.2 * sparse.bound_size_bytes
-    assert "12 weights encoded, 0 kept dense; 24 DENSIFY" in sparse.notes[-1]
+    assert (
+        "12 weights are encoded, 0 are dense; the file has 24 DENSIFY"
+        in sparse.notes[-1]
+    )
 
 
 def test_sparse_and_dense_file_give_the_same_bits(files: Files) -> None:
@@ -376,8 +379,8 @@ def test_lengths_and_paths_are_checked_before_the_work(
         to_tflite(model, files["dense"].path)
     with pytest.raises(InputError, match="must name a file. Received: .* is a folder"):
         to_tflite(model, tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="must be a GPT .* Received: str"):
-        to_tflite("gpt", tmp_path / "m.tflite")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="must be a GPT .* Received: 'gpt', which is"):
+        to_tflite("gpt", tmp_path / "m.tflite")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
