@@ -14,6 +14,7 @@ from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
 from spdf_keras.config import GPTConfig
 from spdf_keras.model.build import functional_gpt
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.paths import KERNELS, kernel_path
 
 
 def skeleton(sizes: GPTConfig, precision: str = "float32", seed: int = 0) -> GPT:
@@ -78,10 +79,10 @@ def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
         norms = {"final_norm": model.final_norm}
         for block in model.blocks:
             start = block.name
-            if f"{start}/query/kernel" in tensors:
-                names = [f"{start}/{name}" for name in block.prunable_names]
-                put(block, "_kernels", *(f"{name}/kernel" for name in names))
-                put(block, "_biases", *(f"{name}/bias" for name in names))
+            kernels = [kernel_path(start, name) for name in KERNELS]
+            if kernels[0] in tensors:
+                put(block, "_kernels", *kernels)
+                put(block, "_biases", *(f"{start}/{name}/bias" for name in KERNELS))
             for norm in (block.attention_norm, block.feedforward_norm):
                 norms[f"{start}/{norm.name}"] = norm
         for path, norm in norms.items():

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from spdf_keras.keras2 import keras, named_after
 from spdf_keras.kernels import linear
+from spdf_keras.model.paths import KERNELS
 
 import tensorflow_model_optimization as tfmot  # isort: skip
 
@@ -54,14 +55,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         are W_Q, W_K, W_V, W_D, W_I and W_O.
     """
 
-    prunable_names = (
-        "query",
-        "key",
-        "value",
-        "attention_output",
-        "intermediate",
-        "output",
-    )
+    prunable_names = KERNELS
 
     def __init__(
         self,

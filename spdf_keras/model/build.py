@@ -19,6 +19,7 @@ from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.paths import block_name
 from spdf_keras.optimization.adamw import AdamW, adamw
 from spdf_keras.optimization.schedule import WarmupDecay
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
@@ -185,7 +186,7 @@ def functional_gpt(
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     x = embedding(token_ids)
     for index in range(sizes.num_layers):
-        name = f"block_{index}"
+        name = block_name(index)
         layer: keras.layers.Layer = GPTBlock(
             sizes.num_heads,
             sizes.intermediate_dim,

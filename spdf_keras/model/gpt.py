@@ -10,6 +10,7 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.decoding.generator import Generator
 from spdf_keras.model.embedding import TiedEmbedding
+from spdf_keras.model.paths import kernel_path
 from spdf_keras.model.saving import SavedModel
 from spdf_keras.sparsity.masks import num_zeros
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
@@ -60,7 +61,7 @@ class GPT(SavedModel):
     def named_masks(self) -> dict[str, tf.Variable]:
         """Every mask by the path of its kernel; empty for a dense model."""
         return {
-            f"{layer.layer.name}/{name}/kernel": mask
+            kernel_path(layer.layer.name, name): mask
             for layer in self._masked_blocks
             for name, mask in zip(layer.layer.prunable_names, layer.masks, strict=True)
         }
@@ -72,7 +73,7 @@ class GPT(SavedModel):
         It can be assigned: a run that goes on keeps what `auto` had chosen.
         """
         return [
-            f"{layer.layer.name}/{name}/kernel"
+            kernel_path(layer.layer.name, name)
             for layer in self._masked_blocks
             for name in layer.sparse_names
         ]
@@ -83,7 +84,7 @@ class GPT(SavedModel):
             layer.sparse_names = tuple(
                 name
                 for name in layer.layer.prunable_names
-                if f"{layer.layer.name}/{name}/kernel" in paths
+                if kernel_path(layer.layer.name, name) in paths
             )
 
     def describe_products(self) -> str:

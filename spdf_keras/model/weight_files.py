@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from spdf_keras.errors import InputError
-from spdf_keras.model.block import GPTBlock
+from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 
-_BLOCK_WEIGHTS = [
-    f"{name}/{kind}" for name in GPTBlock.prunable_names for kind in ("kernel", "bias")
-]
+_BLOCK_WEIGHTS = [f"{name}/{kind}" for name in KERNELS for kind in ("kernel", "bias")]
 _NORM_WEIGHTS = [
     f"{norm}/{kind}"
     for norm in ("attention_norm", "feedforward_norm")
@@ -116,10 +114,10 @@ def _read_v3(file: h5py.File) -> WeightFile:
     take("tied_embedding", ["embedding/token", "embedding/position"])
     take("layer_normalization", ["final_norm/gamma", "final_norm/beta"])
     for index in range(len(file["layers"])):
-        name, suffix = f"block_{index}", f"_{index}" if index else ""
+        name, suffix = block_name(index), f"_{index}" if index else ""
         place, wrapper = f"gpt_block{suffix}", f"prune_fixed_random{suffix}"
         if f"layers/{wrapper}" in file:
-            kernels = [f"{name}/{kernel}/kernel" for kernel in GPTBlock.prunable_names]
+            kernels = [kernel_path(name, kernel) for kernel in KERNELS]
             take(wrapper, kernels, masks)
             place = f"{wrapper}/layer"
         take(place, [f"{name}/{path}" for path in _BLOCK_WEIGHTS])
@@ -150,7 +148,7 @@ def _read_legacy(group: h5py.Group) -> WeightFile:
                 return
             name, stored = name.removesuffix(":0"), _stored(dataset)
             if mask := _MASK.search(name):
-                masks[f"{start}/{mask[1]}/kernel"] = stored
+                masks[kernel_path(start, mask[1])] = stored
             elif path := _path(start, name):
                 weights[path] = stored
 
@@ -204,10 +202,10 @@ def _read_checkpoint(prefix: str) -> WeightFile:
             for end, table in _TABLES.items():
                 weights[f"embedding/{table}"] = stored(inside[end])
         elif "query/kernel" in block:
-            name, blocks = f"block_{blocks}", blocks + 1
-            for kernel in GPTBlock.prunable_names:
-                if f"mask/{kernel}" in inside:
-                    masks[f"{name}/{kernel}/kernel"] = stored(inside[f"mask/{kernel}"])
+            name, blocks = block_name(blocks), blocks + 1
+            for kernel in KERNELS:
+                if mask := inside.get(f"mask/{kernel}"):
+                    masks[kernel_path(name, kernel)] = stored(mask)
             for path in _BLOCK_WEIGHTS:
                 weights[f"{name}/{path}"] = stored(block[path])
             for path in _NORM_WEIGHTS:
