@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from spdf_keras.config import GPTConfig, check_sparsity, get_preset
 from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
-from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.build import pretraining_optimizer
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.sparsity.masks import random_mask, unpack_mask
 from spdf_keras.training.run import Run
@@ -145,7 +145,7 @@ class WeightSource:
 def prunable_paths(sizes: GPTConfig) -> dict[str, str]:
     """Maps the path of each kernel with a mask to the key of the mask's draw."""
     return {
-        f"block_{index}/{name}/kernel": f"block_{index}/{name}"
-        for index in range(sizes.num_layers)
-        for name in GPTBlock.prunable_names
+        kernel_path(block, kernel): f"{block}/{kernel}"
+        for block in map(block_name, range(sizes.num_layers))
+        for kernel in KERNELS
     }
