@@ -56,14 +56,14 @@ def staged(
     _check_target(path, overwrite, folder_with, beside)
     target = Path(os.path.realpath(path))
     holder = target if folder_with else target.parent
-    own = "" if folder_with else f".{target.name}"
+    prefix = "" if folder_with else f".{target.name}"
     new_folders: list[Path] = []
     try:
         new_folders = make_folder(holder)
-        with lock(holder / f"{own}{LOCK}", f"'{path}'"):
+        with lock(holder / f"{prefix}{LOCK}", f"'{path}'"):
             _check_target(path, overwrite, folder_with, beside)
-            _tidy(holder, own)
-            with _stage(holder, own) as stage:
+            _tidy(holder, prefix)
+            with _stage(holder, prefix) as stage:
                 new = stage / target.name
                 yield new
                 if folder_with:
@@ -77,18 +77,18 @@ def staged(
 
 
 @contextlib.contextmanager
-def _stage(holder: Path, own: str) -> Iterator[Path]:
+def _stage(holder: Path, prefix: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
-        prefix=f"{own}.spdf_keras-", suffix=".unfinished", dir=holder
+        prefix=f"{prefix}.spdf_keras-", suffix=".unfinished", dir=holder
     ) as folder:
         yield Path(folder)
 
 
-def _tidy(holder: Path, own: str) -> None:
+def _tidy(holder: Path, prefix: str) -> None:
     """Removes the stages that killed processes left of the same export."""
     for path in holder.iterdir():
         stage = _STAGE.fullmatch(path.name)
-        if stage and (stage[1] or "") == own:
+        if stage and (stage[1] or "") == prefix:
             shutil.rmtree(path)
 
 

@@ -96,9 +96,9 @@ def trace_generation(decoding: Decoding) -> Any:
     """Traces `generate` or, with several beams, `generate_beam`."""
 
     def run(token_ids: Any, lengths: Any, max_new_tokens: Any) -> Any:
-        found = decoding.continue_prompts(token_ids, lengths, max_new_tokens)
-        scores = {"scores": found.scores} if decoding.settings.num_beams > 1 else {}
-        padded = {"token_ids": _padded_tokens(found), "lengths": found.counts}
+        new = decoding.continue_prompts(token_ids, lengths, max_new_tokens)
+        scores = {"scores": new.scores} if decoding.settings.num_beams > 1 else {}
+        padded = {"token_ids": _padded_tokens(new), "lengths": new.counts}
         return {**padded, **scores}
 
     return trace(run, _TOKEN_IDS, _LENGTHS, _NEW_TOKENS)
@@ -125,8 +125,8 @@ def trace_text(
             close = tf.fill((tf.shape(text)[0], 1), separator_id)
             rows = tf.concat([rows, close], 1)
         lengths = tf.cast(rows.row_lengths(), tf.int32)
-        found = decoding.continue_prompts(rows.to_tensor(), lengths, max_new_tokens)
-        tokens = tf.RaggedTensor.from_tensor(_padded_tokens(found), found.counts)
+        new = decoding.continue_prompts(rows.to_tensor(), lengths, max_new_tokens)
+        tokens = tf.RaggedTensor.from_tensor(_padded_tokens(new), new.counts)
         output = in_graph.decode_batch(tokens)
         if separator:
             output = tf.strings.regex_replace(output, r"(?s)\n\n.*", "")
@@ -135,7 +135,7 @@ def trace_text(
     return trace(run, _TEXTS, _NEW_TOKENS)
 
 
-def _padded_tokens(found: Continuations) -> tf.Tensor:
+def _padded_tokens(new: Continuations) -> tf.Tensor:
     """Returns the new tokens, with -1 behind the end of each continuation."""
-    counted = tf.sequence_mask(found.counts, tf.shape(found.token_ids)[1])
-    return tf.where(counted, found.token_ids, _PADDING)
+    counted = tf.sequence_mask(new.counts, tf.shape(new.token_ids)[1])
+    return tf.where(counted, new.token_ids, _PADDING)
