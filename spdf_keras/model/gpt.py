@@ -88,19 +88,19 @@ class GPT(SavedModel):
             )
 
     def describe_products(self) -> str:
-        """A sentence: how many kernels skip their zeros, and what was measured."""
+        """Says how many kernels skip their zeros, and the timings that decided it."""
         skipped, masked = len(self.sparse_kernels), len(self.named_masks())
-        choices = {
-            tuple(weight.shape): choice
+        by_shape = {
+            tuple(weight.shape): pair
             for layer in self._masked_blocks[:1]
-            for weight, choice in zip(
-                layer.prunable_weights, layer.measured().values(), strict=False
+            for weight, pair in zip(
+                layer.prunable_weights, layer.step_times().values(), strict=False
             )
         }
         times = "; ".join(
-            f"{rows} x {columns}: {choice.sparse * 1e3:.1f} ms, dense "
-            f"{choice.dense * 1e3:.1f} ms"
-            for (rows, columns), choice in choices.items()
+            f"{rows} x {columns}: {pair.skipping * 1e3:.1f} ms, dense "
+            f"{pair.dense * 1e3:.1f} ms"
+            for (rows, columns), pair in by_shape.items()
         )
         text = f"Zeros are skipped in {skipped} of {masked} masked kernels"
         return f"{text} (a training step of {times})." if times else f"{text}."

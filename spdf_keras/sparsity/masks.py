@@ -16,8 +16,18 @@ from spdf_keras.errors import InputError
 from spdf_keras.values import as_type
 
 
+def mask_path(layer: str, kernel: str) -> str:
+    """Returns the path by which the mask of a layer's kernel is drawn.
+
+    Args:
+        layer: Name of the layer, such as `block_0`.
+        kernel: Name of the kernel in it, such as `query`.
+    """
+    return f"{layer}/{kernel}"
+
+
 def num_zeros(size: int, sparsity: float) -> int:
-    """How many of `size` weights a mask sets to zero: `round(sparsity * size)`."""
+    """Returns how many of `size` weights are zero: `round(sparsity * size)`."""
     return round(sparsity * size)
 
 
@@ -31,8 +41,8 @@ def random_mask(
     changes no other mask.
 
     Args:
-        path: Where the weight sits in the model, such as `block_0/query`. Not
-            `weight.name`, which several weights may share.
+        path: `mask_path` of the weight, such as `block_0/query`. `weight.name` does
+            not serve, as several weights may share it.
         shape: Shape of the weight.
         sparsity: Fraction of zeros, in `[0, 1)`.
         seed: Seed of the masks.

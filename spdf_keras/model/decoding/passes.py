@@ -4,8 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.kernels import PackedKernel
 from spdf_keras.model.block import Cache
-from spdf_keras.native.tensorflow.products import PackedKernel, pack_kernel
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 # By name, per block: tensors, and where zeros are skipped packed kernels.
@@ -26,7 +26,7 @@ def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
     blocks = []
     for layer in model.blocks:
         if isinstance(layer, PruneFixedRandom):
-            kernels = layer.masked_kernels(pack_kernel if skip_zeros else None)
+            kernels = layer.masked_kernels(PackedKernel.pack if skip_zeros else None)
         else:
             kernels = layer.own_kernels()
         blocks.append(
