@@ -235,7 +235,7 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Yields the records of the metrics in order, without an incomplete last one."""
+        """Yields the records of the metrics in order, without an incomplete last."""
         if not self._metrics_file.is_file():
             return
         for line in self._metrics_file.read_text("utf-8").splitlines():
