@@ -24,7 +24,7 @@ from spdf_keras.sparsity.masks import mask_path
 from spdf_keras.sparsity.remask import masked
 from spdf_keras.sparsity.skipping import StepTimes, skipping_kernels, step_times
 
-# After keras2, which puts tfmot on the right Keras.
+# keras2 comes first, as it puts tfmot on the right Keras.
 import tensorflow_model_optimization as tfmot  # isort: skip
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
     pruning_wrapper,
@@ -88,8 +88,8 @@ class _MaskedKernel(trackable.Trackable):
 class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
     """Wraps a block so that its kernels keep a fixed random mask.
 
-    A subclass of tfmot's `PruneLowMagnitude`, so `strip_pruning`, policies and
-    callbacks know it; `UpdatePruningStep` is not needed, and does no harm.
+    It is a subclass of tfmot's `PruneLowMagnitude`, so `strip_pruning`, policies and
+    callbacks know it. `UpdatePruningStep` is not needed, and does no harm.
 
     The wrapped layer names its kernels in `prunable_names`, returns them from
     `get_prunable_weights`, and takes `kernels`, a dict of tensors by name, in
@@ -117,7 +117,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         TensorShape([1, 4, 8])
     """
 
-    # tfmot's UpdatePruningStep checks that pruning has started.
+    # tfmot's UpdatePruningStep checks by this that pruning has started.
     pruning_step = 0
 
     def __init__(
@@ -179,7 +179,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
                 self.layer.prunable_names, self.pruning_vars, strict=True
             )
         }
-        # Keras' own `__setattr__` would track it, and so save it.
+        # Keras' own `__setattr__` would track the attribute, and so save it.
         object.__setattr__(self, "_of_dense_block", of_dense_block)
         self.sparse_names = skipping_kernels(
             self._kernel_shapes, self.sparsity, self.compute
@@ -259,7 +259,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         return found
 
     def get_config(self) -> dict[str, Any]:
-        # The parent's would add its schedule, pooling and block size.
+        # The parent's config would add its schedule, pooling and block size.
         config = keras.layers.Layer.get_config(self)
         layer = keras.layers.serialize(self.layer, use_legacy_format=True)
         ours = {"sparsity": self.sparsity, "seed": self.seed, "compute": self.compute}
