@@ -35,7 +35,7 @@ def strip(model: keras.Model) -> keras.Model:
     masks = {id(weight): mask for weight, mask in masked_weights(model)}
     shared = tfmot.sparsity.keras.strip_pruning(model)
     dense = keras.models.clone_model(shared)
-    # The masked model ignores values under its masks, so the dense one must not get them.
+    # The masked model ignores values under its masks; the dense one must not get them.
     for ours, theirs in zip(dense.weights, shared.weights, strict=True):
         value, mask = theirs.numpy(), masks.get(id(theirs))
         ours.assign(value if mask is None else np.where(mask.numpy(), value, 0))
