@@ -69,8 +69,8 @@ def test_a_new_kind_of_kernel_needs_no_change_of_a_layer() -> None:
     left = tf.random.stateless_normal((8, 2), seed=(1, 1))
     right = tf.random.stateless_normal((2, 8), seed=(2, 2))
     own = block.own_kernels()
-    adapted = {**own, "query": LowRank(own["query"], left, right)}
-    merged = {**own, "query": own["query"] + left @ right}
+    adapted = {**own, "value": LowRank(own["value"], left, right)}
+    merged = {**own, "value": own["value"] + left @ right}
     np.testing.assert_allclose(
         block(x, kernels=adapted), block(x, kernels=merged), rtol=1e-4, atol=1e-5
     )
