@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.decoding.search import Continuations, Prompts, search_function
+from spdf_keras.model.decoding.search import search_function
+from spdf_keras.model.decoding.steps import Continuations, Prompts
 
 # Prompts are padded to a multiple of this, so the allocator sees fewer sizes.
 _PROMPT_BUCKET = 16
