@@ -1,7 +1,7 @@
 """Lets a GPT compute with tensors in place of its weights.
 
-So the layers themselves, not a copy of their formulas, make a program that takes
-its weights as arguments, and a model larger than the memory runs block by block.
+A program that takes its weights as arguments is thus made by the layers themselves,
+not by a copy of their formulas, and a model larger than the memory runs block by block.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from spdf_keras.model.paths import KERNELS, kernel_path
 
 
 def skeleton(sizes: GPTConfig, precision: str = "float32", seed: int = 0) -> GPT:
-    """A dense GPT without memory for its weights: all of them must be `bound`.
+    """Builds a dense GPT without memory for its weights, which must all be `bound`.
 
     Args:
-        sizes: Its sizes.
-        precision: What its layers compute in.
+        sizes: Sizes of the model.
+        precision: Precision of its layers, such as `mixed_bfloat16`.
         seed: Seed of the `initial_value` of its weights.
     """
     with tf.variable_creator_scope(_create_without_value):
@@ -48,9 +48,8 @@ def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
 
     Args:
         model: From `skeleton`.
-        tensors: By path, as in `GPT.named_weights`; each layer must be there with
-            all of its weights, or not at all. They are cast to what the layer
-            computes in.
+        tensors: Tensors by path, as in `GPT.named_weights`: for each layer all of its
+            weights or none. They are cast to the layer's compute dtype.
 
     Example:
         >>> model = skeleton(GPTConfig(1, 2, 8, vocabulary_size=16))
