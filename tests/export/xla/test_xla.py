@@ -65,22 +65,31 @@ def in_jax(folder: str, **given: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cards(model: GPT, tmp_path_factory: Any) -> dict[str, ExportCard]:
+def models(model: GPT, small_model: GPT) -> dict[str, GPT]:
+    """The model behind each of `cards`."""
+    return {"dense": model, "load": model, "step": small_model}
+
+
+@pytest.fixture(scope="module")
+def cards(models: dict[str, GPT], tmp_path_factory: Any) -> dict[str, ExportCard]:
     """Dense, sparse unpacked at load (with a training step), and inside each step."""
+    options: dict[str, dict[str, Any]] = {
+        "dense": {"signatures": ALL[:3]},
+        "load": {"signatures": ALL, "sparse": True},
+        "step": {"signatures": ALL[:3], "sparse": True, "unpack": "step"},
+    }
     folder = tmp_path_factory.mktemp("xla")
     return {
-        "dense": to_xla(model, folder / "dense", ALL[:3], **SIZES),
-        "load": to_xla(model, folder / "load", ALL, sparse=True, **SIZES),
-        "step": to_xla(
-            model, folder / "step", ALL[:3], sparse=True, unpack="step", **SIZES
-        ),
+        name: to_xla(models[name], folder / name, **chosen, **SIZES)
+        for name, chosen in options.items()
     }
 
 
 @pytest.mark.parametrize("name", ["dense", "load", "step"])
 def test_jax_alone_gives_the_keras_models_logits_and_32_greedy_tokens(
-    model: GPT, cards: dict[str, ExportCard], name: str
+    models: dict[str, GPT], cards: dict[str, ExportCard], name: str
 ) -> None:
+    model = models[name]
     token_ids = np.random.default_rng(1).integers(512, size=(1, 32))
     result = in_jax(
         cards[name].path,
@@ -248,7 +257,7 @@ def test_a_damaged_file_is_detected(
 
 
 def test_the_command_line_checks_generates_and_times(
-    model: GPT, cards: dict[str, ExportCard]
+    small_model: GPT, cards: dict[str, ExportCard]
 ) -> None:
     done = subprocess.run(
         [sys.executable, str(RUNNER), cards["step"].path, "--check", "--benchmark"]
@@ -258,9 +267,8 @@ def test_the_command_line_checks_generates_and_times(
     )
     assert done.returncode == 0, done.stderr
     generated, checked, timed = map(json.loads, done.stdout.splitlines())
-    assert (
-        generated["new_token_ids"] == model.generate([[1, 2, 3]], max_new_tokens=4)[0]
-    )
+    (expected,) = small_model.generate([[1, 2, 3]], max_new_tokens=4)
+    assert generated["new_token_ids"] == expected
     assert checked["passed"] and 0 < checked["error"] < TOLERANCE
     assert set(timed["programs"]) == set(ALL[:3])
     for result in timed["programs"].values():
