@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spdf_keras.config import Config, DecodeConfig
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
-from spdf_keras.data.tasks.task import Example, Task
+from spdf_keras.data.tasks.task import PERPLEXITY, Example, Task
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
@@ -22,15 +22,6 @@ from spdf_keras.provenance import provenance
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
     from spdf_keras.training.run import Run
-
-# Tables 4 to 6 come from the LoRA recipe's evaluation, and so do our scores; the
-# Curation Corpus (section A.3) is judged by perplexity.
-_PROTOCOLS = {
-    "e2e": "e2e-metrics",
-    "webnlg": "generation-eval",
-    "dart": "generation-eval",
-}
-PERPLEXITY = "perplexity"
 
 # The LoRA recipe also ends an output at an empty line.
 _PARAGRAPH = "\n\n"
@@ -54,11 +45,6 @@ class Evaluation:
     hypotheses: list[str]
     scores: Scores
     cut_contexts: int = 0
-
-
-def protocol_of(task: str) -> str:
-    """The protocol that a task is evaluated by."""
-    return _PROTOCOLS.get(task, PERPLEXITY)
 
 
 def context_room(config: Config) -> int:
@@ -169,7 +155,7 @@ def check_data(
     from spdf_keras.model.decoding.generator import check_beams
 
     check_beams(config.decode, config.model.vocabulary_size)
-    by_perplexity = protocol_of(task.name) == PERPLEXITY
+    by_perplexity = task.protocol == PERPLEXITY
     longest = min(config.finetune.sequence_length, config.model.max_sequence_length)
     if task.cut_context:
         context_room(config)
@@ -235,7 +221,7 @@ def evaluate(
         report: Gets the number of contexts done, after each batch.
     """
     room = context_room(config) if task.cut_context else None
-    protocol = protocol_of(task.name)
+    protocol = task.protocol
     contexts = [example.context for example in examples]
     if protocol == PERPLEXITY:
         contexts = contexts[:_SAMPLES]
@@ -255,7 +241,7 @@ def evaluate(
             scores.values["perplexity"] = None
             scores.errors["perplexity"] = reason
     else:
-        scores = score_task(task.name, hypotheses, examples)
+        scores = score_task(task, hypotheses, examples)
     cut = 0
     if room is not None:
         cut = sum(len(encode_context(tokenizer, c)) > room for c in contexts)
@@ -263,14 +249,14 @@ def evaluate(
 
 
 def score_task(
-    task: str, hypotheses: Sequence[str], examples: Sequence[Example]
+    task: Task, hypotheses: Sequence[str], examples: Sequence[Example]
 ) -> Scores:
     """Scores outputs as the LoRA recipe's evaluation of the task does.
 
     WebNLG's examples are also scored in their parts, `seen` and `unseen`.
     """
     references = [list(example.references) for example in examples]
-    protocol, texts = protocol_of(task), list(hypotheses)
+    protocol, texts = task.protocol, list(hypotheses)
     if protocol == "generation-eval":
         from spdf_keras.metrics.protocols import prepare_lora
 

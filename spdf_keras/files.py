@@ -10,7 +10,7 @@ from typing import IO, Any
 
 # Suffix of a temporary file that a killed process left.
 UNFINISHED = ".unfinished"
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.unfinished")
+_TEMPORARY = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}")
 
 
 def cache_folder() -> Path:
@@ -42,8 +42,7 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
         **options: Further arguments of `open`.
     """
     path = Path(os.path.realpath(path))
-    name = f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}"
-    temporary = path.with_name(name)
+    temporary = temporary_path(path)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
@@ -65,8 +64,19 @@ def replace_file(path: Path, content: str | bytes) -> None:
         file.write(content)
 
 
+def temporary_path(path: Path, key: str = "") -> Path:
+    """A place beside a file for its content until it is complete.
+
+    Args:
+        path: The file.
+        key: 16 hexadecimal digits, where a later process must find the same place
+            again; random ones are drawn where it is empty.
+    """
+    return path.with_name(f".{path.name}.{key or secrets.token_hex(8)}{UNFINISHED}")
+
+
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `replacing` gives."""
+    """Whether a file's name is one that `temporary_path` gives."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

@@ -120,7 +120,7 @@ def test_webnlg_is_scored_in_its_parts() -> None:
         for example, seen in zip(EXAMPLES, (True, False), strict=True)
     ]
     texts = ["Aromi is a pub.", "Cotto lies at a river."]
-    scores = score_task("webnlg", texts, examples)
+    scores = score_task(get_task("webnlg"), texts, examples)
     assert scores.protocol == "generation-eval"
     assert scores.parts.keys() == {"seen", "unseen"}
     assert scores.parts["seen"].values["ter"] == 0.0

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.commands.arguments import add_json, add_task_name
-from spdf_keras.metrics.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Scores, score
+from spdf_keras.data.tasks.registry import get_task
+from spdf_keras.data.tasks.task import Task
+from spdf_keras.metrics.protocols import PROTOCOLS, Scores, score
 
 HELP = "score a file of outputs"
 
@@ -73,15 +75,16 @@ def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
     from spdf_keras.errors import InputError
 
-    if args.task not in DEFAULT_PROTOCOL:
+    task = get_task(args.task)
+    if task.file_protocol is None:
         raise InputError(
             f"The score of {args.task} is perplexity, which needs the model: "
             "spdf-keras evaluate"
         )
     if args.data:
-        scores, references = _score_as_evaluate(args)
+        scores, references = _score_as_evaluate(args, task)
     else:
-        scores, references = _score_files(args)
+        scores, references = _score_files(args, args.protocol or task.file_protocol)
     if args.segments:
         write_segments(args.segments, scores)
     print_table(
@@ -104,7 +107,9 @@ def run(args: Namespace) -> None:
         print_json({**start, **_document(scores), "parts": parts_found})
 
 
-def _score_files(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
+def _score_files(
+    args: Namespace, protocol: str
+) -> tuple[Scores, Sequence[Sequence[str]]]:
     """The scores of files, and the references of each output."""
     from spdf_keras.data.tasks.references import (
         check_order,
@@ -116,7 +121,6 @@ def _score_files(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
 
     if args.split:
         raise InputError("`--split` is that of `--data`. Leave it out.")
-    protocol = args.protocol or DEFAULT_PROTOCOL[args.task]
     hypotheses = read_hypotheses(args.hypotheses)
     references = read_references(args.references, len(hypotheses))
     check_order(args.hypotheses, args.references)
@@ -125,12 +129,13 @@ def _score_files(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
     return score(protocol, hypotheses, references, parts), references
 
 
-def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
+def _score_as_evaluate(
+    args: Namespace, task: Task
+) -> tuple[Scores, Sequence[Sequence[str]]]:
     """The scores of outputs by the task's own files, and the references of each."""
     from spdf_keras.data.tasks.references import read_hypotheses
-    from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.errors import InputError
-    from spdf_keras.evaluation import protocol_of, score_task
+    from spdf_keras.evaluation import score_task
 
     for name in ("protocol", "parts"):
         if getattr(args, name):
@@ -139,7 +144,7 @@ def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]
                 "`spdf-keras evaluate`. Leave it out."
             )
     split = args.split or "validation"
-    examples = get_task(args.task).read(args.data, split)
+    examples = task.read(args.data, split)
     hypotheses = read_hypotheses(args.hypotheses)
     if len(hypotheses) != len(examples):
         raise InputError(
@@ -147,8 +152,8 @@ def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]
             f"split. Received: {len(hypotheses)} outputs for {len(examples)} inputs of "
             f"'{args.data}'."
         )
-    _say_if_long(hypotheses, protocol_of(args.task))
-    scores = score_task(args.task, hypotheses, examples)
+    _say_if_long(hypotheses, task.protocol)
+    scores = score_task(task, hypotheses, examples)
     return scores, [example.references for example in examples]
 
 

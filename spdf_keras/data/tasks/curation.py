@@ -33,8 +33,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from spdf_keras.data.public.published import Collection
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
-from spdf_keras.data.tasks.task import Example, Examples, Task, gather
+from spdf_keras.data.tasks.score_table import Score, ScoreTable
+from spdf_keras.data.tasks.task import PERPLEXITY, Example, Examples, Task, gather
 from spdf_keras.errors import InputError
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
@@ -230,4 +232,28 @@ def _has_columns(header: list[str]) -> bool:
     return "summary" in header and any(name in header for name in _ARTICLE)
 
 
-CURATION = Task("curation", read_curation, linearise, cut_context=True)
+# The paper judges it by perplexity (appendix A.3) and prints no table.
+_TABLE = ScoreTable(
+    "",
+    "Curation Corpus",
+    (Score("perplexity", "Perplexity", higher_is_better=False),),
+)
+
+_PUBLIC = Collection(
+    "the Curation Corpus",
+    "CC BY 4.0; each article belongs to its publisher",
+    "https://github.com/CurationCorp/curation-corpus",
+    elsewhere="The Curation Corpus (CC BY 4.0) is published as summaries with links "
+    "to the articles: follow https://github.com/CurationCorp/curation-corpus and put "
+    f"both into one csv file, curation/{_ONE_FILE}.",
+)
+
+CURATION = Task(
+    "curation",
+    read_curation,
+    linearise,
+    _TABLE,
+    _PUBLIC,
+    protocol=PERPLEXITY,
+    cut_context=True,
+)

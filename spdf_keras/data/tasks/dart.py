@@ -13,6 +13,7 @@ from typing import Any
 
 from spdf_keras.data.corpus.documents import open_text
 from spdf_keras.data.corpus.forms import ending
+from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,
@@ -21,8 +22,15 @@ from spdf_keras.data.tasks.files import (
     name_of_split,
     parse_json,
 )
+from spdf_keras.data.tasks.score_table import ScoreTable, printed_rows
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
-from spdf_keras.data.tasks.triples import Entry, Triple, parse_triples, read_xml
+from spdf_keras.data.tasks.triples import (
+    SCORES,
+    Entry,
+    Triple,
+    parse_triples,
+    read_xml,
+)
 from spdf_keras.errors import InputError
 
 SPLITS = {
@@ -114,4 +122,54 @@ def _triple(triple: Any, where: str) -> Triple:
     return subject, relation, value
 
 
-DART = Task("dart", read_dart, linearise)
+_TABLE = ScoreTable(
+    "Table 6",
+    "DART",
+    SCORES,
+    printed_rows(
+        ("bleu", "meteor", "ter"),
+        """
+        gpt2_small 0    46.30±0.16 0.38 0.51
+        gpt2_small 0.5  45.74±0.10 0.37 0.51
+        gpt2_small 0.75 44.97±0.11 0.37 0.52
+        gpt3_xl    0    47.71±0.11 0.39 0.49
+        gpt3_xl    0.5  47.10±0.13 0.39 0.49
+        gpt3_xl    0.75 46.96±0.08 0.38 0.50
+        """,
+    ),
+)
+
+_HOME = "https://github.com/Yale-LILY/dart"
+_TRAIN = f"{SPLITS['train']}.json"
+_PUBLIC = Collection(
+    "DART v1.1.1",
+    "MIT",
+    _HOME,
+    on_github(
+        "Yale-LILY/dart",
+        "master/data/v1.1.1",
+        "dart",
+        (
+            f"{SPLITS['validation']}.json",
+            2468789,
+            "d11b7982aeafc0761d9805502e4ad7487c557da0",
+        ),
+        (
+            f"{SPLITS['test']}.xml",
+            3958498,
+            "73b526ff793c0c61d22c2b4e6d2f8a0009c39709",
+        ),
+    ),
+    f"The training set of DART has no checksum here: get data/v1.1.1/{_TRAIN} from "
+    f"{_HOME} and put it beside the other files, as dart/{_TRAIN}.",
+)
+
+DART = Task(
+    "dart",
+    read_dart,
+    linearise,
+    _TABLE,
+    _PUBLIC,
+    protocol="generation-eval",
+    file_protocol="dart",
+)

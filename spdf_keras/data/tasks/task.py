@@ -1,13 +1,18 @@
 """What every fine-tuning task is, and what it gives.
 
-Loads neither TensorFlow nor NumPy: the command line names the tasks at once.
+It loads neither TensorFlow nor NumPy, so that the command line starts at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spdf_keras.data.public.published import Collection
+from spdf_keras.data.tasks.score_table import ScoreTable
 from spdf_keras.errors import InputError
+
+# The protocol of a task that is judged by the model's loss and not by its outputs.
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class Task:
-    """A fine-tuning corpus.
+    """A fine-tuning corpus, and all that commands and reports ask of it.
 
     Attributes:
-        name: What `--task` calls it.
+        name: Its name on the command line and in records.
         read: Reads a split (`train`, `validation`, `test`) out of a folder.
         linearise: Turns what a person types as an input into a context.
+        table: The table of its scores, and the rows that the paper prints.
+        public: Its public files.
+        protocol: How `evaluate` scores it, as the paper does: a name of
+            `metrics.protocols.PROTOCOLS`, or `PERPLEXITY`.
+        file_protocol: How `score` scores files where no protocol is named, as the
+            authors of the task do; None where outputs alone have no score.
         cut_context: Whether a context that is too long loses its end; False
             refuses it.
     """
@@ -73,6 +84,10 @@ class Task:
     name: str
     read: Callable[[str | Path, str], Examples]
     linearise: Callable[[str], str]
+    table: ScoreTable
+    public: Collection
+    protocol: str = PERPLEXITY
+    file_protocol: str | None = None
     cut_context: bool = False
 
     @property

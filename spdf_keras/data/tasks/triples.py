@@ -4,9 +4,17 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spdf_keras.data.tasks.score_table import Score
 from spdf_keras.errors import InputError
 
 Triple = tuple[str, str, str]
+
+# The columns of the paper's tables of WebNLG and DART.
+SCORES = (
+    Score("bleu", "BLEU"),
+    Score("meteor", "METEOR", decimals=3),
+    Score("ter", "TER", higher_is_better=False, decimals=3),
+)
 
 _BETWEEN = " | "
 

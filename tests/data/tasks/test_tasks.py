@@ -14,10 +14,11 @@ from spdf_keras.config import Config, DecodeConfig, FinetuneConfig
 from spdf_keras.data.tasks.curation import is_error, read_curation, split_of
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.registry import TASKS, get_task
-from spdf_keras.data.tasks.task import Counts, Example, counts
+from spdf_keras.data.tasks.task import PERPLEXITY, Counts, Example, counts
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation import context_room
+from spdf_keras.metrics.protocols import PROTOCOLS
 
 TOKENIZER = Tokenizer.train(["the mayor opened the bridge"], 270)
 
@@ -25,6 +26,10 @@ TOKENIZER = Tokenizer.train(["the mayor opened the bridge"], 270)
 def test_tasks_are_looked_up_by_name() -> None:
     assert list(TASKS) == ["e2e", "webnlg", "dart", "curation"]
     assert all(get_task(name).name == name for name in TASKS)
+    file_protocols = {task.file_protocol for task in TASKS.values()} - {None}
+    assert file_protocols <= set(PROTOCOLS)
+    protocols = {task.protocol for task in TASKS.values()}
+    assert protocols <= {*PROTOCOLS, PERPLEXITY}
     with pytest.raises(InputError, match="Unknown task 'xsum'. Known here: e2e, web"):
         get_task("xsum")
 
