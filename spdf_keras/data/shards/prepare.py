@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.corpus.documents import CorpusReader, Piece
+from spdf_keras.data.corpus.documents import CorpusReader
 from spdf_keras.data.corpus.inputs import Inputs, find_inputs
-from spdf_keras.data.corpus.pieces import cut
+from spdf_keras.data.corpus.pieces import Piece, cut
 from spdf_keras.data.shards.journal import (
     JOURNAL,
     Journal,

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.corpus.documents import Piece
+from spdf_keras.data.corpus.pieces import Piece
 from spdf_keras.errors import InputError
 
 SPLITS = ("train", "validation")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from spdf_keras.data.corpus.streams import split_lines
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import ending
+from spdf_keras.data.corpus.forms import ending, open_text
 from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
@@ -45,7 +44,7 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
     Args:
         folder: Where the files are, or the folder `dart` with them:
-            `dart-v1.1.1-full-train.json`, or else `.xml`, packed or not, and the
+            `dart-v1.1.1-full-train.json`, or else `.xml`, compressed or not, and the
             same with `dev` and `test`.
         split: `train`, `validation` or `test`.
 

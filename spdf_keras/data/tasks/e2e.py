@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import TEXTS, ending
-from spdf_keras.data.corpus.streams import split_lines
+from spdf_keras.data.corpus.forms import TEXTS, ending, open_text
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
 from spdf_keras.data.tasks.score_table import Score, ScoreTable, printed_rows
@@ -72,7 +71,7 @@ def read_e2e(path: str | Path) -> Examples:
 
     Args:
         path: Text lines if its name ends in `.txt`, else a csv with the header
-            `mr,ref`; packed or not.
+            `mr,ref`; compressed or not.
 
     Raises:
         InputError: If the file cannot be read or a row is malformed; the
@@ -124,7 +123,7 @@ def find_split(folder: str | Path, split: str) -> Path:
     splits come from the same kind, as their references are spaced differently.
 
     Args:
-        folder: Where the files are, packed or not.
+        folder: Where the files are, compressed or not.
         split: `train`, `validation` or `test`.
 
     Raises:

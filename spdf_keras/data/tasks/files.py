@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.forms import open_text
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.corpus.listing import entries_of
-from spdf_keras.data.corpus.streams import PACKED_SUFFIXES, split_lines
+from spdf_keras.data.corpus.streams import COMPRESSED_SUFFIXES
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json
 
@@ -34,7 +35,7 @@ def name_of_split(names: dict[str, str], split: str) -> str:
 def find_file(
     folder: str | Path, inner: Iterable[str], names: Iterable[str]
 ) -> Path | None:
-    """The first of `names` that is there, packed or not, in upper or lower case.
+    """The first of `names` that is there, compressed or not, in upper or lower case.
 
     Args:
         folder: Where to look first.
@@ -44,8 +45,8 @@ def find_file(
     bases = [Path(folder), *(Path(folder) / name for name in inner)]
     for name in names:
         for base in bases:
-            for packing in ("", *PACKED_SUFFIXES):
-                path = _in_any_case(base / f"{name}{packing}")
+            for suffix in ("", *COMPRESSED_SUFFIXES):
+                path = _in_any_case(base / f"{name}{suffix}")
                 if path:
                     return path
     return None
@@ -72,7 +73,7 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Table:
-    """Reads a csv file with commas, semicolons or tabs, packed or not.
+    """Reads a csv file with commas, semicolons or tabs, compressed or not.
 
     Args:
         path: The file.
@@ -119,7 +120,7 @@ def _rows(
 
 
 def read_json(path: str | Path) -> Any:
-    """Reads a JSON file, packed or not.
+    """Reads a JSON file, compressed or not.
 
     Raises:
         InputError: If it cannot be read; the message names line and column.

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import STRUCTURED, ending, form_of
-from spdf_keras.data.corpus.streams import split_lines
+from spdf_keras.data.corpus.forms import STRUCTURED, ending, form_of, open_text
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.tasks.columns import (
     OUTPUTS,
     REFERENCES,
@@ -27,7 +26,7 @@ Lines = list[str]
 
 
 def read_plain(path: str | Path) -> Lines:
-    """Reads the lines of a text file, packed or not.
+    """Reads the lines of a text file, compressed or not.
 
     Raises:
         InputError: If the file cannot be read, is not UTF-8, or is no plain text by

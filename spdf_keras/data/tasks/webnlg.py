@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import ending
+from spdf_keras.data.corpus.forms import ending, open_text
 from spdf_keras.data.corpus.listing import LeftOut, files_under
 from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks import triples
@@ -58,7 +57,7 @@ def read_webnlg(folder: str | Path, split: str) -> Examples:
 
     Looked for in this order, in `folder` and in `webnlg`,
     `webnlg_challenge_2017` and `webnlg/webnlg_challenge_2017` inside it:
-    `train.json`, `dev.json` or `test.json` (packed or not), the folder `train`,
+    `train.json`, `dev.json` or `test.json` (compressed or not), the folder `train`,
     `dev` or `test` of xml files, `webnlg_challenge_2017_xml.tar.gz`. The enriched
     corpus is read from its folder of one language.
 

@@ -359,11 +359,11 @@ def public(real_data: Path) -> dict[str, bytes]:
     found = {}
     for collection in COLLECTIONS.values():
         for file in collection.files:
-            packed = real_data / f"{file.name}.gz"
+            compressed = real_data / f"{file.name}.gz"
             plain = real_data / file.name
             found[f"/{file.name}"] = (
-                gzip.decompress(packed.read_bytes())
-                if packed.is_file()
+                gzip.decompress(compressed.read_bytes())
+                if compressed.is_file()
                 else plain.read_bytes()
             )
     return found

@@ -32,7 +32,7 @@ TOKENIZER = Tokenizer.train(TEXTS, 300)
 # and ends itself with SIGKILL after argv's number of calls in this package's code.
 SMALL_STEPS = """
 import os, signal, sys
-from spdf_keras.data import journal, pieces, prepare, writer
+from spdf_keras.data.shards import journal, prepare, writer
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 
 inputs, tokenizer, out, calls = *sys.argv[1:4], int(sys.argv[4])
@@ -71,7 +71,7 @@ def corpus(tmp_path: Path) -> Path:
     text = "\n\n".join(parts[2]).encode() + b"\n\nlost " * 300
     (folder / "z.txt.gz").write_bytes(gzip.compress(text)[:-3])
     (folder / "d.txt").write_text("\n\n".join(parts[3]))
-    # Endings in capitals, packed data under another name, and no ending.
+    # Endings in capitals, compressed data under another name, and no ending.
     lines = [json.dumps({"text": text}) for text in parts[4]]
     (folder / "e.JL.BZ2").write_bytes(bz2.compress("\r\r\n".join(lines).encode()))
     (folder / "f.txt").write_bytes(lzma.compress("\n\n".join(parts[5]).encode()))
@@ -102,9 +102,11 @@ def check_kills(corpus: Path, tokenizer: str, folder: Path, kills: int) -> None:
     undisturbed, out = folder / "undisturbed", folder / "out"
     (corpus / "h.jsonl").write_text('[\n{"text": "an array is no JSON lines"}\n]')
     long: dict[int, int] = {zstd.CompressionParameter.window_log: 31}
-    pack = zstd.ZstdCompressor(options=long)
+    compressor = zstd.ZstdCompressor(options=long)
     content = "\n\n".join(TEXTS[:50]).encode()
-    (corpus / "i.txt.zst").write_bytes(pack.compress(content) + pack.flush())
+    (corpus / "i.txt.zst").write_bytes(
+        compressor.compress(content) + compressor.flush()
+    )
     calls = run(corpus, tokenizer, undisturbed, 0)
     expected = content_of(undisturbed)
     assert len([name for name in expected if name.startswith("train-")]) > 3
@@ -146,7 +148,7 @@ def test_ten_kills_at_random_moments_lead_to_the_same_bytes(tmp_path: Path) -> N
             words = [TEXTS[rng.randrange(600)] for _ in range(rng.randrange(1, 9))]
             file.write(json.dumps({"text": f"{i}: {' '.join(words)}"}) + "\n")
     TOKENIZER.save(tmp_path / "tokenizer")
-    code = "from spdf_keras.data import prepare as p, writer as w; import sys;"
+    code = "from spdf_keras.data.shards import prepare as p, writer as w; import sys;"
     code += "p._JOURNAL_SECONDS = 0.2; w._SEQUENCES_PER_SHARD = 2000;"
     code += "from spdf_keras.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["prepare", str(corpus), "--tokenizer", str(tmp_path / "tokenizer")]
@@ -321,7 +323,7 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
     [("a.txt", "one"), ("a.jsonl", "one"), ("a.jsonl", "emoji"), ("a.txt.zst", "many")],
 )
 def test_memory_stays_below_a_gigabyte(tmp_path: Path, name: str, kind: str) -> None:
-    """One document of 100 MB; or many, of 200 MB, packed to almost nothing."""
+    """One document of 100 MB; or many, of 200 MB, compressed to almost nothing."""
     end = "\n\n" if kind == "many" else "\n"
     text = ("\n".join(TEXTS) + end) * (2 * 4000 if kind == "many" else 4000)
     text += "\U0001f600" if kind == "emoji" else ""
@@ -329,11 +331,11 @@ def test_memory_stays_below_a_gigabyte(tmp_path: Path, name: str, kind: str) -> 
     if name.endswith("jsonl"):
         text = json.dumps({"text": text}, ensure_ascii=False)
     content = text.encode()
-    packed = zstd.compress(content) if name.endswith("zst") else content
-    (tmp_path / name).write_bytes(packed)
+    compressed = zstd.compress(content) if name.endswith("zst") else content
+    (tmp_path / name).write_bytes(compressed)
     TOKENIZER.save(tmp_path / "tokenizer")
     arguments = [tmp_path / name, tmp_path / "tokenizer", tmp_path / "out"]
-    del text, content, packed
+    del text, content, compressed
     command = [sys.executable, "-c", MEASURED, *map(os.fspath, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     print(name, kind, done.stdout)

@@ -330,7 +330,7 @@ def test_a_csv_of_another_form_is_refused(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "pack"),
+    ("name", "compress"),
     [
         ("DevSet.CSV", bytes),
         ("devset.csv.bz2", bz2.compress),
@@ -338,9 +338,9 @@ def test_a_csv_of_another_form_is_refused(tmp_path: Path, content: bytes) -> Non
         ("devset.csv", gzip.compress),
     ],
 )
-def test_task_files_are_found_packed_and_in_any_case(
-    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+def test_task_files_are_found_compressed_and_in_any_case(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
 ) -> None:
-    (tmp_path / name).write_bytes(pack(b"mr,ref\nname[A],It is A.\n"))
+    (tmp_path / name).write_bytes(compress(b"mr,ref\nname[A],It is A.\n"))
     (example,) = TASKS["e2e"].read(tmp_path, "validation")
     assert example == Example("name : A", ("It is A.",))
