@@ -17,7 +17,7 @@ import pytest
 from backports import zstd
 
 from spdf_keras.data.corpus import pieces
-from spdf_keras.data.shards import prepare as module
+from spdf_keras.data.shards import pipeline
 from spdf_keras.data.shards.prepare import prepare, training_sample
 from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tokenizers.bpe import Tokenizer
@@ -32,13 +32,14 @@ TOKENIZER = Tokenizer.train(TEXTS, 300)
 # and ends itself with SIGKILL after argv's number of calls in this package's code.
 SMALL_STEPS = """
 import os, signal, sys
-from spdf_keras.data.shards import journal, prepare, writer
+from spdf_keras.data.shards import journal, layout, pipeline, prepare, writer
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 
 inputs, tokenizer, out, calls = *sys.argv[1:4], int(sys.argv[4])
-prepare._CHUNK_CHARACTERS, prepare._JOURNAL_SECONDS = 300, 0
+pipeline._CHUNK_CHARACTERS, pipeline._JOURNAL_SECONDS = 300, 0
 writer._SEQUENCES_PER_SHARD, writer._BUFFER_TOKENS = 150, 256
-files = {module.__file__ for module in (journal, prepare, writer)}
+modules = (journal, layout, pipeline, prepare, writer)
+files = {module.__file__ for module in modules}
 
 def count(frame, event, argument):
     global calls
@@ -148,7 +149,7 @@ def test_ten_kills_at_random_moments_lead_to_the_same_bytes(tmp_path: Path) -> N
             words = [TEXTS[rng.randrange(600)] for _ in range(rng.randrange(1, 9))]
             file.write(json.dumps({"text": f"{i}: {' '.join(words)}"}) + "\n")
     TOKENIZER.save(tmp_path / "tokenizer")
-    code = "from spdf_keras.data.shards import prepare as p, writer as w; import sys;"
+    code = "from spdf_keras.data.shards import pipeline as p, writer as w; import sys;"
     code += "p._JOURNAL_SECONDS = 0.2; w._SEQUENCES_PER_SHARD = 2000;"
     code += "from spdf_keras.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["prepare", str(corpus), "--tokenizer", str(tmp_path / "tokenizer")]
@@ -284,7 +285,7 @@ def test_a_long_document_has_the_ids_of_the_whole(
     monkeypatch.setattr(pieces, "PIECE_CHARACTERS", 100)
     monkeypatch.setattr("spdf_keras.data.corpus.documents.PIECE_CHARACTERS", 100)
     monkeypatch.setattr("spdf_keras.data.corpus.documents._LONG_LINE_BYTES", 200)
-    monkeypatch.setattr(module, "_CHUNK_CHARACTERS", 300)
+    monkeypatch.setattr(pipeline, "_CHUNK_CHARACTERS", 300)
     long = "\n".join(TEXTS)
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": long}))
     (tmp_path / "a.txt").write_text(long)
