@@ -2,7 +2,7 @@
 
 References are one file with blank-line-separated blocks, a block per output, or
 several files with a line per output each, in which an empty line is a missing
-reference. Every line of the outputs counts, an empty one too. Tables (.csv, .tsv) are
+reference. Every line of the outputs counts, even an empty one. Tables (.csv, .tsv) are
 read by their header, as e2e-metrics does: `MR,output`, and `MR,ref` with the references
 of one input in rows that follow each other.
 
@@ -34,7 +34,7 @@ _TITLES = {
     "ter_tercom": "TER (tercom)",
     "ter_pyter": "TER (pyter)",
 }
-# Outputs that take long enough for a word in between.
+# Scoring more outputs than this takes long enough for a message.
 _MANY = 300
 
 
@@ -111,10 +111,10 @@ def _score_files(
     args: Namespace, protocol: str
 ) -> tuple[Scores, Sequence[Sequence[str]]]:
     """The scores of files, and the references of each output."""
+    from spdf_keras.data.tasks.parts import read_parts
     from spdf_keras.data.tasks.references import (
         check_order,
         read_hypotheses,
-        read_parts,
         read_references,
     )
     from spdf_keras.errors import InputError
@@ -135,7 +135,7 @@ def _score_as_evaluate(
     """The scores of outputs by the task's own files, and the references of each."""
     from spdf_keras.data.tasks.references import read_hypotheses
     from spdf_keras.errors import InputError
-    from spdf_keras.evaluation import score_task
+    from spdf_keras.evaluation.scores import score_task
 
     for name in ("protocol", "parts"):
         if getattr(args, name):
@@ -187,12 +187,12 @@ def _numbers(references: Sequence[Sequence[str]]) -> str:
 
 
 def _sentences(scores: Scores) -> list[str]:
-    """What has no value and why, and in which part if not in all."""
-    found = [*scores.errors.values()]
+    """Why scores have no value, and in which part if not in all."""
+    sentences = [*scores.errors.values()]
     for part, some in scores.parts.items():
-        new = (sentence for sentence in some.errors.values() if sentence not in found)
-        found += [f"{part}: {sentence}" for sentence in new]
-    return found
+        new = (text for text in some.errors.values() if text not in sentences)
+        sentences += [f"{part}: {text}" for text in new]
+    return sentences
 
 
 def _document(scores: Scores) -> dict[str, Any]:

@@ -19,10 +19,8 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import (
-    check_data,
-    evaluate_run,
-)
+from spdf_keras.evaluation.checks import check_data
+from spdf_keras.evaluation.record import evaluate_run
 from spdf_keras.files import replace_file
 from spdf_keras.folders import claim
 from spdf_keras.keras2 import keras

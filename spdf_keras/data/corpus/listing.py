@@ -18,7 +18,7 @@ class LeftOut(dict[str, dict[str, Any]]):
 
 
 def entries_of(folder: Path) -> list[Path]:
-    """What is in a folder, sorted.
+    """The files and folders in a folder, sorted.
 
     Raises:
         InputError: If the folder cannot be read.

@@ -36,7 +36,7 @@ _STARTS = {
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
 }
 _START_BYTES = 16
-# zstd itself takes windows above 128 MiB (`--long=31`) only where it is told to.
+# By default, zstd refuses windows above 128 MiB (`--long=31`).
 _LONGEST_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
 

@@ -1,4 +1,4 @@
-"""What can be fetched: the public files of the tasks, a corpus and a vocabulary."""
+"""All that can be fetched: files of the tasks, a corpus and a vocabulary."""
 
 from spdf_keras.data.public.published import Collection, PublicFile, on_github
 from spdf_keras.data.tasks.registry import TASKS

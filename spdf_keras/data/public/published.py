@@ -1,4 +1,4 @@
-"""What a public file is, and a collection of them."""
+"""Public files and collections of them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ _CHUNK_BYTES = 1 << 16
 class PublicFile:
     """One file that is public somewhere.
 
-    Its length and its git blob id, which `git hash-object` prints, say what the file
-    must be; the address only says where it was last seen. So an address may name a
-    branch: a file is delivered only if its bytes are the right ones.
+    Its length and its git blob id, which `git hash-object` prints, determine its bytes;
+    the address is only where it was last seen. So an address may name a branch: a file
+    with other bytes is refused.
 
     Attributes:
         name: Its place under the folder that is fetched to.

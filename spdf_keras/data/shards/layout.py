@@ -73,7 +73,7 @@ class Layout:
             folder: The folder.
             writer: It has got all documents.
             tokenizer: It has encoded them.
-            corpus: What the index says about the files that were read.
+            corpus: The entry of the index about the files that were read.
             **more: Further entries of the index.
 
         Raises:

@@ -1,9 +1,9 @@
 """DART v1.1.1: triples out of tables, WebNLG and E2E to text.
 
 Reads the official JSON and xml, to equal examples in equal order. The relation is
-lower-cased, all else is used as it is written. Every annotation is one reference;
-an empty one (the test set has one) teaches and measures nothing, so it is left
-out and counted in `Examples.left_out`.
+lower-cased, everything else is used as it is written. Every annotation is one
+reference; an empty one (the test set has one) teaches and measures nothing, so it is
+left out and counted in `Examples.left_out`.
 """
 
 from collections import Counter
@@ -44,8 +44,8 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
     Args:
         folder: Where the files are, or the folder `dart` with them:
-            `dart-v1.1.1-full-train.json`, or else `.xml`, compressed or not, and the
-            same with `dev` and `test`.
+            `dart-v1.1.1-full-train.json`, otherwise `.xml`, compressed or not, and
+            the same with `dev` and `test`.
         split: `train`, `validation` or `test`.
 
     Raises:
@@ -63,7 +63,7 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
 
 def read_dart_file(path: str | Path) -> Examples:
-    """Reads one file, xml or JSON, whichever its text is."""
+    """Reads one file; its text shows whether it is xml or JSON."""
     text = open_text(path)
     is_xml = text.lstrip().startswith("<") or ending(path) == ".xml"
     entries = read_xml(str(path), text) if is_xml else _json_entries(path, text)
@@ -88,8 +88,8 @@ def linearise(text: str) -> str:
     return _context(parse_triples(text))
 
 
-def _context(found: Sequence[Triple]) -> str:
-    return triples.linearise([(s, relation.lower(), o) for s, relation, o in found])
+def _context(parts: Sequence[Triple]) -> str:
+    return triples.linearise([(s, relation.lower(), o) for s, relation, o in parts])
 
 
 def _json_entries(path: str | Path, text: str) -> Iterator[Entry]:

@@ -24,7 +24,7 @@ FILES = {
     "test": "testset_w_refs.csv",
 }
 
-# The same as the LoRA recipe has it.
+# The files of the LoRA recipe for the same splits.
 TEXT_FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 _COLUMNS = ["mr", "ref"]
@@ -70,8 +70,8 @@ def read_e2e(path: str | Path) -> Examples:
     all references of one are together, in file order.
 
     Args:
-        path: Text lines if its name ends in `.txt`, else a csv with the header
-            `mr,ref`; compressed or not.
+        path: A file of text lines if its name ends in `.txt`, otherwise a csv with
+            the header `mr,ref`; compressed or not.
 
     Raises:
         InputError: If the file cannot be read or a row is malformed; the
@@ -119,7 +119,7 @@ def _read_text(path: str | Path) -> Iterator[Example]:
 def find_split(folder: str | Path, split: str) -> Path:
     """Finds a split's file in `folder` or in its `e2e` folder.
 
-    The official csv files are taken where there are any, the text files else: all
+    The official csv files are taken where there are any, otherwise the text files: all
     splits come from the same kind, as their references are spaced differently.
 
     Args:

@@ -143,8 +143,8 @@ class PairStream:
     """All pairs, pass after pass, a batch at a time.
 
     Batches hold pairs of similar length, padded to a multiple of 16. The last batch
-    of a pass is filled up with rows of weight 0, so that no pair is lost. What a
-    batch holds is a function of its number, so that training resumes anywhere.
+    of a pass is filled up with rows of weight 0, so that no pair is lost. The content
+    of a batch is a function of its number, so that training resumes anywhere.
 
     Args:
         pairs: The pairs.

@@ -21,7 +21,7 @@ _WORDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
 
 
 def name_of_split(names: dict[str, str], split: str) -> str:
-    """What a corpus calls a split.
+    """A corpus's own name of a split.
 
     Raises:
         InputError: If `split` is not one of `names`.
@@ -35,11 +35,11 @@ def name_of_split(names: dict[str, str], split: str) -> str:
 def find_file(
     folder: str | Path, inner: Iterable[str], names: Iterable[str]
 ) -> Path | None:
-    """The first of `names` that is there, compressed or not, in upper or lower case.
+    """The first of `names` that exists, compressed or not, in upper or lower case.
 
     Args:
         folder: Where to look first.
-        inner: Folders inside it, to look in next.
+        inner: Folders inside it, where to look next.
         names: File names, best first.
     """
     bases = [Path(folder), *(Path(folder) / name for name in inner)]
@@ -64,7 +64,7 @@ class Table(NamedTuple):
     """A csv file.
 
     Attributes:
-        header: Names of the columns, as they are written but for blanks around them.
+        header: Names of the columns, without blanks around them.
         rows: Each row with the number of its last line; blank lines are left out.
     """
 
@@ -78,17 +78,17 @@ def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Tabl
     Args:
         path: The file.
         is_header: Whether names of columns, in lower case, are those that are needed.
-            It decides which character stands between the columns.
+            The first delimiter whose header passes is used.
 
     Raises:
-        InputError: If the file cannot be read, or a row is no row of csv; the message
-            names the line. From `rows` too.
+        InputError: If the file cannot be read, or a row is no row of csv, which is
+            raised from `rows` too; the message names the line.
     """
     lines = split_lines(open_text(path), keep_ends=True)
     for delimiter in _DELIMITERS:
         try:
             table = _table(path, lines, delimiter)
-        except InputError:  # names in quotes, with another character between them
+        except InputError:  # quoted names with another delimiter
             continue
         if is_header([name.lower() for name in table.header]):
             return table

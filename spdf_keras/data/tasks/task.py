@@ -1,4 +1,4 @@
-"""What every fine-tuning task is, and what it gives.
+"""Fine-tuning tasks and the examples that they give.
 
 It loads neither TensorFlow nor NumPy, so that the command line starts at once.
 """
@@ -22,7 +22,7 @@ class Example:
     Attributes:
         context: The linearised input.
         references: The texts that people wrote for it.
-        category: What the input is about, where the task says so.
+        category: The subject of the input, if the task names one.
         seen: Whether the category is one of the training set's (`cate` in the
             LoRA recipe); None where the task has no such parts.
     """
@@ -34,7 +34,7 @@ class Example:
 
 
 class Examples(list[Example]):
-    """A split's examples, and how much of its files is not among them.
+    """A split's examples, and counts of what its files hold besides.
 
     Attributes:
         left_out: Number of texts, inputs or rows by the reason why they were
@@ -116,9 +116,9 @@ def describe(examples: Sequence[Example]) -> str:
         >>> describe(Examples([Example("a", ("b", "c"))], {"empty texts": 2}))
         '1 inputs, 2 pairs, left out: 2 empty texts'
     """
-    found = counts(examples)
-    left_out = ", ".join(f"{n} {key}" for key, n in found.left_out.items())
-    pairs = f"{found.inputs} inputs, {found.pairs} pairs"
+    size = counts(examples)
+    left_out = ", ".join(f"{n} {key}" for key, n in size.left_out.items())
+    pairs = f"{size.inputs} inputs, {size.pairs} pairs"
     return f"{pairs}, left out: {left_out}" if left_out else pairs
 
 
@@ -132,9 +132,9 @@ def gather(
     set of WebNLG has a few inputs under two categories).
 
     Args:
-        rows: What a file holds, an entry or a pair at a time.
-        left_out: What the reader leaves out, which may grow while the rows are
-            read; inputs of which no text is left come to it.
+        rows: The content of a file, an entry or a pair at a time.
+        left_out: Counts of what the reader leaves out; they may grow while the rows
+            are read. Inputs without a text are added.
         source: Names the file or folder in the error.
 
     Raises:
@@ -151,8 +151,8 @@ def gather(
         if texts[context]
     ]
     reasons = {**left_out, "inputs without a text": len(first) - len(examples)}
-    found = Examples(examples, reasons)
-    if not found:
-        and_why = "".join(f"; left out: {n} {key}" for key, n in found.left_out.items())
-        raise InputError(f"'{source}' has no examples{and_why}.")
-    return found
+    gathered = Examples(examples, reasons)
+    if not gathered:
+        why = "".join(f"; left out: {n} {key}" for key, n in gathered.left_out.items())
+        raise InputError(f"'{source}' has no examples{why}.")
+    return gathered

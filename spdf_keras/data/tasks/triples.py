@@ -25,7 +25,7 @@ class Entry:
 
     Attributes:
         where: File and position, for errors.
-        category: What it is about.
+        category: The subject of the entry.
         triples: The input.
         texts: A comment (WebNLG: the quality) and a text for each lexicalisation.
             An enriched `<lex>` has its text in `<text>`, beside annotations of it.

@@ -1,7 +1,7 @@
 """The WebNLG challenge 2017: triples of DBpedia to text.
 
-Reads the official xml and the same as JSON, to equal examples in equal order.
-Only texts that are marked `good` are references; `Examples.left_out` counts the
+Reads the official xml, or JSON with the same content, to equal examples in equal
+order. Only texts that are marked `good` are references; `Examples.left_out` counts the
 others.
 """
 
@@ -47,7 +47,7 @@ _FOLDER = "webnlg_challenge_2017"
 _INNER = ("webnlg", _FOLDER, f"webnlg/{_FOLDER}")
 _ARCHIVE = f"{_FOLDER}_xml.tar.gz"
 _ARCHIVE_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
-# Of the test folder: the others lack the texts, or repeat a part of this one.
+# The only file of the test folder that is read: others lack the texts or repeat some.
 _TEST_FILE = "testdata_with_lex.xml"
 _TRIPLE_KEYS = ("subject", "property", "object")
 
@@ -55,7 +55,7 @@ _TRIPLE_KEYS = ("subject", "property", "object")
 def read_webnlg(folder: str | Path, split: str) -> Examples:
     """Reads a split: an example per distinct set of triples.
 
-    Looked for in this order, in `folder` and in `webnlg`,
+    The data is looked for in this order, in `folder` and in `webnlg`,
     `webnlg_challenge_2017` and `webnlg/webnlg_challenge_2017` inside it:
     `train.json`, `dev.json` or `test.json` (compressed or not), the folder `train`,
     `dev` or `test` of xml files, `webnlg_challenge_2017_xml.tar.gz`. The enriched
@@ -131,7 +131,7 @@ def _is_wanted(path: PurePosixPath) -> bool:
 
 
 def _folder_entries(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
-    # In the order of their paths, which is that of the JSON files.
+    # The order of paths is that of the JSON files.
     others = LeftOut()
     for path in files_under(folder, others):
         if _is_wanted(PurePosixPath(path.name)):

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from spdf_keras.cli import main
+from spdf_keras.data.tasks.parts import read_parts
 from spdf_keras.data.tasks.references import (
     read_hypotheses,
     read_lines,
-    read_parts,
     read_prompts,
     read_references,
 )

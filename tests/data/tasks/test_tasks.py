@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig
-from spdf_keras.data.tasks.curation import is_error, read_curation, split_of
+from spdf_keras.data.tasks.curation import read_curation, split_of
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
+from spdf_keras.data.tasks.notices import is_error
 from spdf_keras.data.tasks.registry import TASKS, get_task
 from spdf_keras.data.tasks.task import PERPLEXITY, Counts, Example, counts
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import context_room
+from spdf_keras.evaluation.checks import context_room
 from spdf_keras.metrics.protocols import PROTOCOLS
 
 TOKENIZER = Tokenizer.train(["the mayor opened the bridge"], 270)
