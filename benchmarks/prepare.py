@@ -75,7 +75,7 @@ def main() -> None:
 
 def repeat(text: str, size: int, corpus: Path) -> int:
     """Writes the text again and again, until the file has the size."""
-    from spdf_keras.data.corpus.documents import open_text
+    from spdf_keras.data.corpus.forms import open_text
 
     content = (open_text(text).rstrip() + "\n\n").encode()
     with corpus.open("wb") as file:

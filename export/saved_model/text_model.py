@@ -10,7 +10,7 @@ from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.data.tokenizers.in_graph import GraphTokenizer
 from spdf_keras.errors import ExportError, InputError
-from spdf_keras.evaluation import end_token_ids, generate_texts
+from spdf_keras.evaluation.texts import end_token_ids, generate_texts
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import staged
 from spdf_keras.export.graphs import (

@@ -149,7 +149,7 @@ def _model(source: Any, args: Namespace) -> Any:
 
 def _saved_model(source: Any, args: Namespace) -> Any:
     from spdf_keras.errors import InputError
-    from spdf_keras.evaluation import end_token_ids
+    from spdf_keras.evaluation.texts import end_token_ids
     from spdf_keras.export import to_saved_model, to_text_model
 
     is_run = not isinstance(source, str)

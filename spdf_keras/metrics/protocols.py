@@ -101,9 +101,6 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
 }
 
-# What a task is scored by where no protocol is named.
-DEFAULT_PROTOCOL = {"e2e": "e2e-metrics", "webnlg": "webnlg-2017", "dart": "dart"}
-
 # References of an item in the evaluation of LoRA.
 _LORA_REFERENCES = 6
 

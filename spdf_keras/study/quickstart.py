@@ -26,7 +26,8 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import as_lines, check_data, generate_texts, write_lines
+from spdf_keras.evaluation.checks import check_data
+from spdf_keras.evaluation.texts import as_lines, generate_texts, write_lines
 from spdf_keras.export import to_saved_model, to_tflite
 from spdf_keras.files import replace_file, replacing
 from spdf_keras.flops import training_flops

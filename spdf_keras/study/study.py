@@ -19,12 +19,8 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import (
-    PERPLEXITY,
-    check_data,
-    evaluate_run,
-    protocol_of,
-)
+from spdf_keras.evaluation.checks import check_data
+from spdf_keras.evaluation.record import evaluate_run
 from spdf_keras.files import replace_file
 from spdf_keras.folders import claim
 from spdf_keras.keras2 import keras
@@ -83,9 +79,10 @@ class Study:
             "validation": _spread(validation, config.study.validation_inputs),
             "test": test,
         }
-        # What the search is judged by; perplexity is better where it is lower.
-        by_perplexity = protocol_of(self._task.name) == PERPLEXITY
-        self._score, self._sign = (PERPLEXITY, -1) if by_perplexity else ("bleu", 1)
+        # The main score of the task judges the search.
+        main_score = self._task.table.scores[0]
+        self._score = main_score.name
+        self._sign = 1 if main_score.higher_is_better else -1
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
         self._done = 0

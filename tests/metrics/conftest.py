@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from spdf_keras.data.tasks.references import read_lines, read_parts, read_references
+from spdf_keras.data.tasks.parts import read_parts
+from spdf_keras.data.tasks.references import read_lines, read_references
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import check_data
+from spdf_keras.evaluation.checks import check_data
 from spdf_keras.study import study as module
 from spdf_keras.study.plan import Cell, Trial, cells, grid, modes, num_stages, searches
 from spdf_keras.study.study import Study

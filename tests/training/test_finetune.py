@@ -8,7 +8,9 @@ from spdf_keras.config import DecodeConfig, FinetuneConfig
 from spdf_keras.data.tasks.e2e import find_split, read_e2e
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import context_room, evaluate, write_lines
+from spdf_keras.evaluation.checks import context_room
+from spdf_keras.evaluation.scores import evaluate
+from spdf_keras.evaluation.texts import write_lines
 from spdf_keras.training.finetune import finetune
 from spdf_keras.training.run import Run
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from spdf_keras.config import GPTConfig
+from spdf_keras.data.tasks.registry import TASKS
+from spdf_keras.data.tasks.score_table import Score, ScoreTable
 from spdf_keras.flops import MODELS
 from spdf_keras.report.page.document import Row
 from spdf_keras.report.runs.groups import Group
-from spdf_keras.report.runs.printed import SCORE_TABLES, Score, ScoreTable, paper_model
+from spdf_keras.report.runs.printed import paper_model
 from spdf_keras.report.runs.quantities import Summary, summarise
 from spdf_keras.report.runs.records import RunRecord
 
@@ -19,10 +21,10 @@ TUNING = {"none": "none", "dense": "dense", "sparse": "sparse (masks kept)"}
 
 def score_table(task: str, groups: Sequence[Group]) -> ScoreTable:
     """The layout of a task's table; for a task that the paper lacks, its scores."""
-    if task in SCORE_TABLES:
-        return SCORE_TABLES[task]
+    if task in TASKS:
+        return TASKS[task].table
     names = dict.fromkeys(name for group in groups for name in group.score_names)
-    return ScoreTable("", task, tuple(Score(name, name) for name in names), {})
+    return ScoreTable("", task, tuple(Score(name, name) for name in names))
 
 
 def place_order(group: Group) -> tuple[float, float, str, str]:
@@ -72,7 +74,7 @@ def printed_label(name: str, groups: Sequence[Group]) -> str:
 
 def dataset_name(task: str) -> str:
     """What the paper calls a task."""
-    return SCORE_TABLES[task].task if task in SCORE_TABLES else task or "not recorded"
+    return TASKS[task].table.task if task in TASKS else task or "not recorded"
 
 
 def group_mean(group: Group, value: Callable[[RunRecord], float]) -> float:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spdf_keras.data.tasks.score_table import Score, ScoreTable
 from spdf_keras.report.content.cells import Labels, score_table
 from spdf_keras.report.page.document import Picture
 from spdf_keras.report.page.drawing import (
@@ -21,7 +22,6 @@ from spdf_keras.report.page.drawing import (
 )
 from spdf_keras.report.runs.density import MATRICES, Density
 from spdf_keras.report.runs.groups import Group, tuning_of
-from spdf_keras.report.runs.printed import Score, ScoreTable
 from spdf_keras.report.runs.quantities import Summary, percent
 from spdf_keras.report.runs.records import Curve, RunRecord
 
