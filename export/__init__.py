@@ -1,16 +1,17 @@
-"""From a trained model to a file that runs elsewhere.
+"""Exports a model to a file that runs elsewhere.
 
     from spdf_keras.export import to_saved_model, to_tflite, to_xla
 
     card = to_tflite(model, "gpt.tflite", sparse=True)
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
 
-`run_saved_model.py`, `run_tflite.py` and `run_xla.py` in `runners/` run what was
-exported, each with the runtime and NumPy alone; `docs/export.md` tells it all.
+All exporters take a GPT, a run or its folder, or a preset's name. The programs in
+`runners/` run the artefacts, each with the runtime and NumPy alone; `docs/export.md`
+describes the formats.
 
 Every artefact is run before it is delivered: its logits are compared with the
-model's, and the card says how far apart they are. Importing this package loads
-nothing; the first use of a name below does.
+model's, and the card gives the difference. Importing this package loads nothing; the
+first use of a name below does.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """A sparse array as one bit per entry and its non-zeros, without loss.
 
-At 75 % zeros a float32 array takes 0.281 of its dense bytes, at 50 % 0.531. The
-bound of any code for random zeros is 0.275 and 0.531: nothing is left to gain.
+At 75 % zeros a float32 array takes 0.281 of its dense bytes, at 50 % 0.531. No code
+for random zeros goes below 0.275 and 0.531, so a better code would gain nothing.
 """
 
 import math
@@ -45,16 +45,17 @@ class Bitmask:
         """Encodes an array of numbers of 1, 2, 4 or 8 bytes.
 
         Args:
-            array: Any shape. -0.0 and NaN are stored, so that every bit returns.
-            mask: Which entries to store; the others must be zero. Those whose bits
-                are not all zero if None.
+            array: Array of any shape. -0.0 and NaN are stored, so that every bit
+                returns.
+            mask: Entries to store; the others must be zero. If None, the entries
+                whose bits are not all zero.
         """
         if mask is None:
             mask = array.view(f"u{array.dtype.itemsize}") != 0
         return cls(array.shape, pack_mask(mask), array[mask])
 
     def decode(self) -> NDArray[Any]:
-        """The array.
+        """Returns the array.
 
         Raises:
             InputError: If bits and values do not fit each other or the shape.
@@ -79,11 +80,12 @@ class Bitmask:
 def information_bound(size: int, stored: int, value_bytes: int) -> float:
     """Bytes that no code goes below, for an array whose zeros lie at random.
 
-    The values, and the logarithm of the number of ways to choose their places.
+    It adds the bytes of the values and the logarithm of the number of ways to choose
+    their places.
 
     Args:
-        size: Entries of the array.
-        stored: How many of them are not zero.
+        size: Number of entries.
+        stored: Number of entries that are not zero.
         value_bytes: Bytes of one value.
 
     Example:

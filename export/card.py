@@ -1,4 +1,4 @@
-"""What was exported, how large it is, and how far its logits are off."""
+"""The card of an export: its format, its size, and the error of its logits."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ from spdf_keras.errors import ExportError
 from spdf_keras.export.runtimes import Runtime
 from spdf_keras.files import replace_file
 
-# Orders of summation differ between runtimes: 2e-5 of GPT-2 Small's largest
-# logit is the most that was seen, and a wrong weight shows at 1e-3 and above.
+# Runtimes sum in other orders: the largest error that was seen is 2e-5 of GPT-2 Small's
+# largest logit. A wrong weight gives 1e-3 and above.
 MAX_RELATIVE_ERROR = 1e-4
 
 Logits = NDArray[np.float32]
@@ -30,19 +30,19 @@ class ExportCard:
     Attributes:
         format: `saved_model`, `tflite` or `xla`, with `_sparse` and the quantization
             where it has them, as in `tflite_sparse_fp16`.
-        path: Where it lies.
+        path: Path of the file or folder.
         size_bytes: Size of the file, or of all files in the folder.
         dense_size_bytes: Size with every zero stored.
-        bound_size_bytes: Size with zeros coded as well as any code can; see
+        bound_size_bytes: Size with zeros in the shortest code; see
             `information_bound`.
         sparsity: Fraction of zeros in the six matrices of all blocks, counted.
         max_abs_error: Largest difference from the Keras model's logits, on
             random prompts, in the artefact's own runtime; None if it was not run.
-        max_abs_logit: Largest logit among them, to judge the error by.
-        vocabulary_size: Of the model.
-        sha256: Checksum of a single file; those of a folder are inside it.
-        notes: What to expect of it, one sentence each.
-        runtimes: For each known runtime, whether it computes zeros sparsely.
+        max_abs_logit: Largest of the Keras model's logits, to judge the error by.
+        vocabulary_size: Number of the model's tokens.
+        sha256: Checksum of a single file; a folder holds those of its files.
+        notes: Sentences about precision, loading and encoding.
+        runtimes: For each known runtime, whether it skips the zeros.
     """
 
     format: str
@@ -99,7 +99,7 @@ class ExportCard:
 
 
 def card_path(artefact: str | Path) -> Path:
-    """Where the card of an artefact lies: in its folder, or beside its file."""
+    """Returns the path of an artefact's card: in its folder, or beside its file."""
     artefact = Path(artefact)
     if artefact.is_dir():
         return artefact / "card.json"

@@ -1,4 +1,4 @@
-"""Artefacts that appear whole, or not at all, and in place of nothing else."""
+"""Writes artefacts that appear whole or not at all, and replace nothing else."""
 
 import contextlib
 import os
@@ -12,12 +12,15 @@ from spdf_keras.errors import InputError
 from spdf_keras.folders import LOCK, is_nothing, make_folder, remove_empty
 from spdf_keras.locks import lock
 
-# What the exporters write into a folder; nothing else is removed when one is replaced.
+# Names that the exporters give in a folder. Nothing else is removed when a folder is
+# replaced.
 _WRITTEN = re.compile(
     r"(saved_model|keras_metadata|fingerprint)\.pb|variables|assets|card\.json"
     r"|artefact\.json|(weights|check)\.safetensors|\w+\.stablehlo"
 )
-_STAGE = re.compile(r"\.spdf_keras-\w+\.unfinished")
+# A stage is a folder with unfinished files: in a folder that is being written, or
+# beside a file, whose name then stands first.
+_STAGE = re.compile(r"(\..+)?\.spdf_keras-\w+\.unfinished")
 
 
 @contextlib.contextmanager
@@ -29,38 +32,38 @@ def staged(
 ) -> Iterator[Path]:
     """Gives a path to write to, which becomes `path` when the block ends well.
 
-    It lies in a new folder on the same disk, which goes at the end in any case and
-    has room for intermediate files. Missing parent folders are made. One process at a
-    time writes to a path; a folder that exists is filled, not replaced, so that a
-    link, the working folder or a mounted disk serves.
+    That path lies in a new folder on the same disk, its stage, which is removed at the
+    end in any case and has room for intermediate files. Missing parent folders are
+    made. One process at a time writes to a path. A folder that exists is filled, not
+    replaced, so that it can be a link, the working folder or a mounted disk; while it
+    is filled, it lacks `folder_with` for a moment.
 
     Args:
         path: Where the file or folder is to appear.
-        overwrite: Whether it may replace what is there.
-        folder_with: For a folder, the file by which one of its kind is known:
-            nothing else is ever replaced. It appears last.
+        overwrite: Whether it may replace an earlier export.
+        folder_with: For a folder, the file by which a folder of its kind is known:
+            no other folder is replaced. This file appears last.
         beside: For a file, another one that the caller will write beside it.
 
     Yields:
         A path that does not exist yet, with the name of `path`.
 
     Raises:
-        InputError: If something is at `path` that must stay, another process writes
+        InputError: If `path` holds something that must stay, another process writes
             there, or no file can be written there.
     """
     path = Path(path)
     _check_target(path, overwrite, folder_with, beside)
     target = Path(os.path.realpath(path))
     holder = target if folder_with else target.parent
-    locked = holder / (LOCK if folder_with else f".{target.name}{LOCK}")
-    made: list[Path] = []
+    prefix = "" if folder_with else f".{target.name}"
+    new_folders: list[Path] = []
     try:
-        made = make_folder(holder)
-        with lock(locked, f"'{path}'"):
+        new_folders = make_folder(holder)
+        with lock(holder / f"{prefix}{LOCK}", f"'{path}'"):
             _check_target(path, overwrite, folder_with, beside)
-            if folder_with:
-                _tidy(holder)
-            with _stage(holder) as stage:
+            _tidy(holder, prefix)
+            with _stage(holder, prefix) as stage:
                 new = stage / target.name
                 yield new
                 if folder_with:
@@ -70,28 +73,29 @@ def staged(
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise InputError(f"Cannot write to '{path}': {error.strerror}.") from error
     finally:
-        remove_empty(made)
+        remove_empty(new_folders)
 
 
 @contextlib.contextmanager
-def _stage(holder: Path) -> Iterator[Path]:
+def _stage(holder: Path, prefix: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
-        prefix=".spdf_keras-", suffix=".unfinished", dir=holder
+        prefix=f"{prefix}.spdf_keras-", suffix=".unfinished", dir=holder
     ) as folder:
         yield Path(folder)
 
 
-def _tidy(folder: Path) -> None:
-    """Removes the stage of a process that was killed."""
-    for path in folder.iterdir():
-        if _STAGE.fullmatch(path.name):
+def _tidy(holder: Path, prefix: str) -> None:
+    """Removes the stages that killed processes left of the same export."""
+    for path in holder.iterdir():
+        stage = _STAGE.fullmatch(path.name)
+        if stage and (stage[1] or "") == prefix:
             shutil.rmtree(path)
 
 
 def _fill(target: Path, new: Path, replaced: Path, last: str) -> None:
-    """Moves the content of `new` into `target`, and what it replaces away."""
+    """Moves the content of `new` into `target`, and its earlier files to `replaced`."""
     replaced.mkdir()
-    # Without the file by which it is known, a folder is no artefact.
+    # Without the file `last` a folder is no artefact: it goes first, and comes last.
     order = sorted(os.listdir(target), key=lambda name: name != last)
     for name in filter(_WRITTEN.fullmatch, order):
         os.replace(target / name, replaced / name)
@@ -109,7 +113,7 @@ def _check_target(
         )
     names = _content(path) if folder_with else []
     taken = next(
-        (p for p in (path, beside) if p and not folder_with and _full(p)), None
+        (p for p in (path, beside) if p and not folder_with and _has_content(p)), None
     )
     if not names and taken is None:
         return
@@ -139,13 +143,13 @@ def _content(path: Path) -> list[str]:
     return [n for n in names if not is_nothing(n) and not _STAGE.fullmatch(n)]
 
 
-def _full(path: Path) -> bool:
-    """Whether there is a file with content, as `tempfile` makes none."""
+def _has_content(path: Path) -> bool:
+    """Whether a file has content; callers of `tempfile` give an empty file."""
     return path.exists() and path.stat().st_size > 0
 
 
 def size_bytes(path: str | Path) -> int:
-    """Size of a file, or of all files in a folder."""
+    """Adds up the bytes of a file, or of all files in a folder."""
     path = Path(path)
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,4 +1,4 @@
-"""What exports of TensorFlow graphs share: folded kernels, traces, exact products."""
+"""Folded kernels, traces and exact products, which the exporters share."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ _FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
 class FoldedKernels:
     """The kernels of all blocks, masks multiplied in, as variables of their own.
 
-    As variables, since a graph cannot hold 2 GB of constants; as values, since a
-    mask in an exported file would be multiplied at every call.
+    They are variables, since a graph cannot hold 2 GB of constants, and the masks are
+    multiplied here, since a mask in an exported file would be multiplied at every call.
 
     Args:
         model: The model; its weights are copied.
@@ -36,8 +36,8 @@ class FoldedKernels:
         with tf.device("CPU:0"):
             self._variables = [
                 {
-                    # Plus 0: a mask leaves -0.0 of a negative weight, and a sparse
-                    # encoding would not give that bit back.
+                    # A negative weight times 0 is -0.0, which a sparse encoding would
+                    # store as a value; adding 0 makes it 0.0.
                     name: tf.Variable(
                         kernel + 0.0, trainable=False, name=f"{index}/{name}"
                     )
@@ -47,7 +47,7 @@ class FoldedKernels:
             ]
 
     def tensors(self) -> Kernels:
-        """What `prefill` and `decode` take, read where this is called."""
+        """Reads the kernels as tensors, for `prefill` and `decode`."""
         return [
             {name: tf.convert_to_tensor(variable) for name, variable in block.items()}
             for block in self._variables
@@ -55,21 +55,21 @@ class FoldedKernels:
 
     @cached_property
     def _counts(self) -> list[tuple[int, int]]:
-        """Entries and non-zeros of each."""
+        """Entries and non-zeros of each kernel."""
         kernels = (v.numpy() for block in self._variables for v in block.values())
         return [(kernel.size, int(np.count_nonzero(kernel))) for kernel in kernels]
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros in all of them."""
+        """Fraction of zeros in all kernels."""
         sizes, kept = (sum(column) for column in zip(*self._counts, strict=True))
         return float(1.0 - kept / sizes)
 
     def redundant_bytes(self, value_bytes: int = 4) -> int:
-        """Bytes that the best code of their zeros would save, of dense ones.
+        """Bytes that the best code of the zeros would save.
 
         Args:
-            value_bytes: Bytes of a value.
+            value_bytes: Bytes of a stored value.
         """
         return round(
             sum(
@@ -80,21 +80,11 @@ class FoldedKernels:
 
 
 def float32_model(model: GPT) -> tuple[GPT, tuple[str, ...]]:
-    """The model that is exported: itself, or its twin that computes in float32.
+    """Returns the model, or a copy that computes in float32, and notes for the card.
 
     Args:
         model: A GPT of any precision.
-
-    Returns:
-        The model, and the notes that this calls for.
-
-    Raises:
-        InputError: If `model` is no GPT.
     """
-    if not isinstance(model, GPT):
-        raise InputError(
-            f"`model` must be a GPT from `build_gpt`. Received: {type(model).__name__}."
-        )
     precision = model.embedding.dtype_policy.name
     if precision == "float32":
         return model, ()
@@ -104,7 +94,7 @@ def float32_model(model: GPT) -> tuple[GPT, tuple[str, ...]]:
 
 
 def trace(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Any:
-    """A concrete function whose arguments have the names of `specs`."""
+    """Traces a function into a concrete one, with the argument names of the specs."""
     graph = tf.function(function, autograph=False)
     return graph.get_concrete_function(*specs, **named_specs)
 
@@ -115,12 +105,12 @@ def write_signatures(
     """Writes a SavedModel of concrete functions.
 
     Args:
-        functions: One per signature, by name.
+        functions: The function of each signature by its name.
         path: Folder to write.
-        *tracked: Modules whose tables they use.
+        *tracked: Modules whose tables the functions use.
     """
-    # Only the variables: a module that holds a Keras object is traced again when
-    # it is saved, and needs Keras when it is loaded.
+    # The module holds variables alone: one that holds a Keras object is traced again
+    # when it is saved, and needs Keras when it is loaded.
     module = tf.Module()
     module.tracked = list(tracked)
     module.variables_used = list(
@@ -133,7 +123,7 @@ def write_signatures(
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Keeps GPUs from rounding products to TensorFloat-32, off by 1e-3."""
+    """Keeps GPUs from TensorFloat-32, whose products are off by 1e-3."""
     config = tf.config.experimental
     before = config.tensor_float_32_execution_enabled()
     config.enable_tensor_float_32_execution(False)
@@ -144,7 +134,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def keras_logits(model: GPT, token_ids: Sequence[Any] | np.ndarray) -> Logits:
-    """The model's own logits, `(batch, length, vocabulary_size)`, in full float32."""
+    """Computes the model's logits, `(batch, length, vocabulary_size)`, in float32."""
     with exact_float32():
         return model(np.asarray(token_ids, np.int32), training=False).numpy()
 
@@ -155,7 +145,7 @@ def checked_lengths(
     """Fills in and checks the fixed sizes of `prefill` and `decode`.
 
     Args:
-        context: Of the model.
+        context: The model's context.
         prompt_length: Longest prompt; 0 is 64, or the cache where that is shorter.
         cache_length: Longest sequence, prompt and continuation; 0 is the context.
 
@@ -163,7 +153,7 @@ def checked_lengths(
         Prompt length and cache length.
 
     Raises:
-        InputError: If one of them is out of range.
+        InputError: If a length is out of range.
     """
     cache_length = as_type("cache_length", int, cache_length) or context
     if not 1 <= cache_length <= context:
@@ -182,17 +172,17 @@ def checked_lengths(
 
 
 def cache_names(num_layers: int) -> list[str]:
-    """The names of all blocks' caches: `k_0, v_0, k_1, ...`."""
+    """Names of the caches of all blocks: `k_0, v_0, k_1, ...`."""
     return [f"{letter}_{index}" for index in range(num_layers) for letter in "kv"]
 
 
 def named_caches(caches: list[Cache]) -> dict[str, tf.Tensor]:
-    """Caches of all blocks by their names."""
+    """Maps the caches of all blocks to their names."""
     parts = [part for cache in caches for part in cache]
     return dict(zip(cache_names(len(caches)), parts, strict=True))
 
 
 def caches_of(named: Mapping[str, tf.Tensor], num_layers: int) -> list[Cache]:
-    """The inverse of `named_caches`; other names are ignored."""
+    """Inverts `named_caches`; other names are ignored."""
     parts = [named[name] for name in cache_names(num_layers)]
     return list(zip(parts[::2], parts[1::2], strict=True))

@@ -1,6 +1,6 @@
-"""Which runtimes make use of an artefact's zeros, and which do not, and why.
+"""Runtimes that skip an artefact's zeros, and runtimes that do not, with the reasons.
 
-What is said was measured, or read in the source, with the versions that `setup.py`
+The reasons were measured, or read in the source, with the versions that `setup.py`
 names; `docs/export.md` has the figures. A smaller file is not a faster one.
 """
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a runtime does with the zeros of an artefact.
+    """A runtime, and whether it skips the zeros of an artefact.
 
     Attributes:
-        name: The runtime.
-        skips_zeros: Whether it leaves out their products.
-        reason: Why, or why not, in one sentence.
+        name: Name of the runtime and its device.
+        skips_zeros: Whether it leaves out products with zeros.
+        reason: The reason, in one or two sentences.
     """
 
     name: str
@@ -35,7 +35,7 @@ TFLITE_DENSE_RUNTIMES = (
         "LiteRT, CPU (XNNPACK)",
         False,
         "Zeros are stored, and its fully connected kernels are dense; its sparse "
-        "ones are for image models (NCHW) alone.",
+        "kernels are for image models (NCHW) alone.",
     ),
     Runtime("LiteRT, GPU", False, "Zeros are stored, and its kernels are dense."),
 )
@@ -44,16 +44,16 @@ TFLITE_SPARSE_RUNTIMES = (
     Runtime(
         "LiteRT, CPU (XNNPACK)",
         False,
-        "DENSIFY is unpacked once, at load, and dense kernels multiply the zeros.",
+        "DENSIFY unpacks weights once, at load, and dense kernels multiply the zeros.",
     ),
     Runtime(
         "LiteRT, CPU (built-in kernels)",
         False,
-        "DENSIFY is unpacked once. Its sparse kernel needs blocks of 1x4 and more, "
-        "which random masks do not have, and is slower than dense below 90 %.",
+        "DENSIFY unpacks weights once. The sparse kernel needs blocks of 1x4 and more, "
+        "which random masks do not have, and is slower than the dense one below 90 %.",
     ),
     Runtime(
-        "LiteRT, GPU", False, "DENSIFY is folded to a dense weight when it is built."
+        "LiteRT, GPU", False, "DENSIFY becomes a dense weight when the graph is built."
     ),
 )
 
@@ -61,18 +61,18 @@ XLA_RUNTIMES = (
     Runtime(
         "XLA, CPU (JAX)",
         False,
-        "StableHLO's products are dense; kernels are unpacked, and zeros multiplied.",
+        "StableHLO's products are dense: kernels are unpacked, and zeros multiplied.",
     ),
     Runtime(
         "XLA, GPU (JAX)",
         False,
-        "Dense products too; cuSPARSE is behind jax.experimental.sparse alone, and "
-        "sparse tensor cores need two zeros in every four weights, not random ones.",
+        "StableHLO's products are dense. Only jax.experimental.sparse calls cuSPARSE, "
+        "and sparse tensor cores need two zeros in every four weights.",
     ),
     Runtime(
         "Cerebras CS-2",
         True,
-        "The paper's machine skips single zeros that its software streams; it takes "
-        "these programs only through its own compiler, which was not tried.",
+        "The paper's machine skips single zeros of streamed weights. It takes these "
+        "programs only through its own compiler, which was not tried.",
     ),
 )

@@ -1,7 +1,7 @@
-"""Where an export gets its weights from, one at a time.
+"""Weights that an export reads one at a time.
 
-A model in memory has them all; a run's checkpoint and a preset's initial weights
-are read as they are needed, so that an export needs no memory for the model.
+A model in memory has them all; those of a run's checkpoint and of a preset are read
+or drawn when they are needed, so that an export needs no memory for the model.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.config import GPTConfig, check_sparsity, get_preset
-from spdf_keras.errors import InputError
+from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
-from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.build import pretraining_optimizer
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.sparsity.masks import random_mask, unpack_mask
 from spdf_keras.training.run import Run
@@ -27,14 +27,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class WeightSource:
-    """The weights of a GPT, and what is known of it.
+    """The weights of a GPT, with its sizes and its optimizer.
 
     Attributes:
-        sizes: Its sizes.
-        sparsity: Sparsity of its masks; 0 without masks.
-        precision: Its precision, such as `mixed_bfloat16`.
+        sizes: Sizes of the GPT.
+        sparsity: Sparsity of the masks; 0 without masks.
+        precision: Precision that the GPT computes in, such as `mixed_bfloat16`.
         shapes: Shape of each weight by its path, as in `GPT.named_weights`.
-        optimizer: How it is pre-trained; None if that is not `AdamW`.
+        optimizer: The optimizer of pre-training; None if it is not `AdamW`.
     """
 
     sizes: GPTConfig
@@ -46,39 +46,35 @@ class WeightSource:
     _mask: Callable[[str], Mask | None]
 
     def mask(self, path: str) -> Mask | None:
-        """The mask of a weight, 1 is kept; None where it has none."""
+        """Returns the mask of a weight, 1 is kept; None where it has none."""
         return self._mask(path)
 
     def read(self, path: str) -> NDArray[np.float32]:
-        """A weight, zero where its mask is; -0.0 becomes 0.0."""
+        """Reads a weight, zero where its mask is 0; -0.0 becomes 0.0."""
         weight, mask = np.array(self._read(path)), self.mask(path)
         if mask is not None:
             weight *= mask
-        # A mask leaves -0.0 of a negative weight, which would count as a value.
+        # A negative weight times 0 is -0.0, which an encoding would store as a value.
         weight += np.float32(0)
         return weight
 
     @classmethod
     def of(cls, source: Any, sparsity: float | None = None) -> "WeightSource":
-        """That of a model, a `Run`, or a preset's name.
+        """Opens the weights of a model, a run or a preset.
 
         Args:
-            source: One of these. A run's newest checkpoint counts.
-            sparsity: For a preset: sparsity of its initial weights; 0 if None.
+            source: As in `resolve_source`; so is `sparsity`.
+            sparsity: Sparsity of a preset's masks; 0 if None.
 
         Raises:
-            InputError: If it is none of these, or is no run.
+            InputError: As `resolve_source`.
         """
-        if isinstance(source, GPT):
-            return cls._of_model(source)
-        if isinstance(source, Run):
-            return cls._of_run(source)
+        source = resolve_source(source, sparsity)
         if isinstance(source, str):
             return cls._of_preset(source, sparsity or 0.0)
-        raise InputError(
-            "`model` must be a GPT from `build_gpt`, a Run or a preset's name. "
-            f"Received: {type(source).__name__}."
-        )
+        if isinstance(source, Run):
+            return cls._of_run(source)
+        return cls._of_model(source)
 
     @classmethod
     def _of_model(cls, model: GPT) -> "WeightSource":
@@ -105,10 +101,11 @@ class WeightSource:
             for path in weights.keys()  # noqa: SIM118
         }
 
-        @lru_cache(maxsize=1)  # `read` asks for it too
+        @lru_cache(maxsize=1)  # a caller asks for the mask that `read` has used
         def mask(path: str) -> Mask | None:
-            known = bits is not None and path in bits.keys()  # noqa: SIM118
-            return unpack_mask(bits.get_tensor(path), shapes[path]) if known else None
+            if bits is None or path not in bits.keys():  # noqa: SIM118
+                return None
+            return unpack_mask(bits.get_tensor(path), shapes[path])
 
         return cls(
             config.model,
@@ -128,7 +125,7 @@ class WeightSource:
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
         masked = prunable_paths(preset.model) if sparsity else {}
 
-        @lru_cache(maxsize=1)  # `read` asks for it too
+        @lru_cache(maxsize=1)  # a caller asks for the mask that `read` has used
         def mask(path: str) -> Mask | None:
             if path not in masked:
                 return None
@@ -146,9 +143,9 @@ class WeightSource:
 
 
 def prunable_paths(sizes: GPTConfig) -> dict[str, str]:
-    """Path of each kernel that masks apply to, and what its mask is drawn by."""
+    """Maps the path of each kernel with a mask to the key of the mask's draw."""
     return {
-        f"block_{index}/{name}/kernel": f"block_{index}/{name}"
-        for index in range(sizes.num_layers)
-        for name in GPTBlock.prunable_names
+        kernel_path(block, kernel): f"{block}/{kernel}"
+        for block in map(block_name, range(sizes.num_layers))
+        for kernel in KERNELS
     }

@@ -1,11 +1,14 @@
-"""Measures one artefact in a process of its own, on demand; `benchmark.py` drives it.
+"""Measures one artefact in a process of its own, on demand.
 
     python measure.py tflite MODEL.tflite
 
+`spdf-keras benchmark` starts one such process per artefact and asks them in turns, so
+that no artefact shares memory with another (`spdf_keras/measuring/artefacts.py`). It
+lies beside the runners, which it uses; it needs nothing else of spdf_keras.
+
 Each line of its input is an order, each line of its output the result, in JSON:
-`{"load": true}` loads the artefact anew and generates two tokens, so that all of it
-is ready; `{"prompt": [1, 2], "new_tokens": 32}` times a continuation. It needs what
-the artefact's runner needs, and nothing of spdf_keras.
+`{"load": true, "prompt": [1, 2]}` loads the artefact anew and generates two tokens, so
+that all of it is ready; `{"prompt": [1, 2], "new_tokens": 32}` times a continuation.
 """
 
 import gc
@@ -25,11 +28,11 @@ RUNNERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 class Measurer:
-    """An artefact in the hands of its runner.
+    """An artefact with its runner.
 
     Args:
         kind: A key of `RUNNERS`.
-        path: The artefact.
+        path: File or folder of the artefact.
     """
 
     def __init__(self, kind: str, path: str) -> None:
@@ -37,11 +40,11 @@ class Measurer:
         self._make = getattr(import_module(module), name)
         self._path = path
         self._model: Any = None
-        # What the runtime's own code takes is no part of the artefact's memory.
+        # The memory of the runtime's own code does not count as the artefact's.
         self._bytes_before = _resident_bytes()
 
     def load(self, prompt: list[int]) -> dict[str, float]:
-        """Loads it until its programs have run."""
+        """Loads the artefact until its programs have run."""
         self._model = None
         gc.collect()
         start = time.perf_counter()
@@ -51,7 +54,7 @@ class Measurer:
         return {"load_s": seconds, "memory_bytes": _peak_bytes() - self._bytes_before}
 
     def generate(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
-        """Times the first new token, and those after it."""
+        """Times the first new token, and the tokens after it."""
         start = time.perf_counter()
         self._model.generate(prompt, 1)
         first = time.perf_counter() - start
@@ -80,7 +83,7 @@ def _peak_bytes() -> int:
 
 def main() -> None:
     """Serves orders until the input ends."""
-    # Runtimes print notes of their own to where the results go.
+    # Runtimes print notes to standard output, so the results get a copy of it.
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     measurer = Measurer(*sys.argv[1:3])
@@ -93,7 +96,7 @@ def main() -> None:
                 result = measurer.load(order["prompt"])
             else:
                 result = measurer.generate(order["prompt"], order["new_tokens"])
-        except Exception as error:  # the driver tells it in one sentence
+        except Exception as error:  # the driver reports it in one sentence
             result = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(result), file=results, flush=True)
 

@@ -1,8 +1,9 @@
-"""GPT-2's byte-level BPE in plain Python, for the runners: no library, no package.
+"""GPT-2's byte-level BPE in plain Python, for the runners.
 
 It reads the `vocab.json` and `merges.txt` of a run's folder `tokenizer/`, and gives
-the ids of `spdf_keras.data.tokenizers.bpe.Tokenizer`. It is meant for prompts, not for
-corpora.
+the ids of `spdf_keras.data.tokenizers.bpe.Tokenizer`. It is fast enough for prompts,
+but not for corpora. The library `tokenizers` gives the same ids; a runner that is
+copied to another machine should not need it.
 """
 
 import json
@@ -18,7 +19,7 @@ class PlainTokenizer:
     """Encodes and decodes text.
 
     Args:
-        folder: Has `vocab.json` and `merges.txt`.
+        folder: Folder with `vocab.json` and `merges.txt`.
 
     Raises:
         OSError: If a file is missing.
@@ -39,7 +40,7 @@ class PlainTokenizer:
                 f"would lose some; it has none for {some}{more}"
             )
         raw = {c: bytes([byte]) for byte, c in enumerate(self._characters)}
-        # A token with other characters, such as a special one, stands for itself.
+        # A token with other characters, such as a special token, stands for itself.
         self._tokens = {
             token_id: b"".join(map(raw.__getitem__, token))
             if raw.keys() >= set(token)
@@ -49,7 +50,7 @@ class PlainTokenizer:
         self.end_token_id = self._ids["<|endoftext|>"]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Encodes a text as token ids."""
         return [
             self._ids[token]
             for word in _words(text)
@@ -57,7 +58,7 @@ class PlainTokenizer:
         ]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        """Decodes token ids to text; bytes that are no UTF-8 become U+FFFD."""
         raw = b"".join(self._tokens.get(token_id, b"") for token_id in token_ids)
         return raw.decode(errors="replace")
 
@@ -106,7 +107,7 @@ def _read_merges(file: Path, ids: dict[str, int]) -> dict[tuple[str, str], int]:
 
 
 def _byte_characters() -> list[str]:
-    """The character that each byte is written as in the vocabulary."""
+    """Returns the character that stands for each byte in the vocabulary."""
     shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = iter(range(0x100, 0x200))
     return [chr(byte if byte in shown else next(hidden)) for byte in range(256)]
@@ -121,13 +122,13 @@ def _words(text: str) -> Iterator[str]:
     kinds = [_kind(character) for character in text]
     start = 0
     while start < len(text):
-        found = [c for c in _CONTRACTIONS if text.startswith(c, start)]
-        if found:
-            end = start + len(found[0])
+        contractions = [c for c in _CONTRACTIONS if text.startswith(c, start)]
+        if contractions:
+            end = start + len(contractions[0])
         else:
             # A blank goes with the word behind it.
-            behind = kinds[start + 1 : start + 2]
-            first = start + (text[start] == " " and behind not in ([], ["white"]))
+            next_kind = kinds[start + 1 : start + 2]
+            first = start + (text[start] == " " and next_kind not in ([], ["white"]))
             end = first + 1
             while end < len(text) and kinds[end] == kinds[first]:
                 end += 1

@@ -3,8 +3,8 @@
     python profile_tflite.py MODEL.tflite --signature decode --runs 20
 
 It prints the runtime's own table: time, calls and share of each kind of operator,
-those inside XNNPACK too. Inputs are zeros, which are valid tokens and positions. The
-runtime's Python interface has no profiler, so this calls its C interface.
+including the operators inside XNNPACK. Inputs are zeros, which are valid tokens and
+positions. The runtime's Python interface has no profiler; this calls its C interface.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class ProfileError(ValueError):
 
 
 class _LiteRt:
-    """The runtime's library; every call is checked."""
+    """The runtime's library, with the status of every call checked."""
 
     def __init__(self) -> None:
         folder = Path(next(iter(ai_edge_litert.__path__)))
@@ -42,8 +42,8 @@ class _LiteRt:
         if status:
             raise ProfileError(f"The runtime's {name} has failed with status {status}.")
 
-    def made(self, name: str, *arguments: Any) -> ctypes.c_void_p:
-        """The handle that a call returns through its last argument."""
+    def handle(self, name: str, *arguments: Any) -> ctypes.c_void_p:
+        """Calls a function, and returns the handle that its last argument receives."""
         handle = ctypes.c_void_p()
         self(name, *arguments, ctypes.byref(handle))
         return handle
@@ -54,8 +54,8 @@ def profile(path: str | Path, signature: str = "decode", runs: int = 20) -> str:
 
     Args:
         path: The file.
-        signature: Which to run.
-        runs: Calls that are profiled, after one that warms up.
+        signature: Name of the signature.
+        runs: Calls that are profiled, after a call that warms up.
 
     Raises:
         ProfileError: If the file cannot be loaded, or has no such signature.
@@ -63,20 +63,20 @@ def profile(path: str | Path, signature: str = "decode", runs: int = 20) -> str:
     if not Path(path).is_file():
         raise ProfileError(f"There is no file '{path}'.")
     lite_rt = _LiteRt()
-    environment = lite_rt.made("CreateEnvironment", 0, None)
-    model = lite_rt.made("CreateModelFromFile", environment, str(path).encode())
-    index, found = _signature(lite_rt, model, signature)
-    options = lite_rt.made("CreateOptions")
+    environment = lite_rt.handle("CreateEnvironment", 0, None)
+    model = lite_rt.handle("CreateModelFromFile", environment, str(path).encode())
+    index, signature_handle = _signature(lite_rt, model, signature)
+    options = lite_rt.handle("CreateOptions")
     lite_rt("SetOptionsHardwareAccelerators", options, _CPU)
     name, text = _OPTIONS
     payload = ctypes.create_string_buffer(text)
     release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
-    opaque = lite_rt.made("CreateOpaqueOptions", name, payload, release)
+    opaque = lite_rt.handle("CreateOpaqueOptions", name, payload, release)
     lite_rt("AddOpaqueOptions", options, opaque)
-    compiled = lite_rt.made("CreateCompiledModel", environment, model, options)
-    profiler = lite_rt.made("CompiledModelGetProfiler", compiled)
+    compiled = lite_rt.handle("CreateCompiledModel", environment, model, options)
+    profiler = lite_rt.handle("CompiledModelGetProfiler", compiled)
     buffers = [
-        _buffers(lite_rt, environment, compiled, (index, found), kind)
+        _buffers(lite_rt, environment, compiled, (index, signature_handle), kind)
         for kind in ("Input", "Output")
     ]
 
@@ -94,7 +94,7 @@ def profile(path: str | Path, signature: str = "decode", runs: int = 20) -> str:
     summary = ctypes.c_char_p()
     lite_rt("GetProfileSummary", profiler, compiled, ctypes.byref(summary))
     table = (summary.value or b"").decode()
-    # Before it stands a line for each of the hundreds of operators.
+    # The lines before the summary list each of the hundreds of operators.
     return table[max(table.find(_SUMMARY), 0) :]
 
 
@@ -105,7 +105,7 @@ def _signature(
     lite_rt("GetNumModelSignatures", model, ctypes.byref(count))
     names = []
     for index in range(count.value):
-        signature = lite_rt.made("GetModelSignature", model, ctypes.c_size_t(index))
+        signature = lite_rt.handle("GetModelSignature", model, ctypes.c_size_t(index))
         key = ctypes.c_char_p()
         lite_rt("GetSignatureKey", signature, ctypes.byref(key))
         names.append((key.value or b"").decode())
@@ -129,16 +129,16 @@ def _buffers(
     buffers = (ctypes.c_void_p * count.value)()
     for place in range(count.value):
         number = ctypes.c_size_t(place)
-        tensor = lite_rt.made(f"GetSignature{kind}TensorByIndex", handle, number)
+        tensor = lite_rt.handle(f"GetSignature{kind}TensorByIndex", handle, number)
         tensor_type = ctypes.create_string_buffer(_RANKED_TENSOR_TYPE_BYTES)
         lite_rt("GetRankedTensorType", tensor, tensor_type)
-        needs = lite_rt.made(
+        needs = lite_rt.handle(
             f"GetCompiledModel{kind}BufferRequirements",
             compiled,
             ctypes.c_size_t(index),
             number,
         )
-        buffer = lite_rt.made(
+        buffer = lite_rt.handle(
             "CreateManagedTensorBufferFromRequirements", environment, tensor_type, needs
         )
         size = ctypes.c_size_t()
@@ -153,7 +153,7 @@ def _buffers(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the runtime's notes, a line for each sparse weight, off the screen."""
+    """Silences the runtime, which prints a line for each sparse weight."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -166,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Profiles a .tflite file by operator.")
     parser.add_argument("model", help="the .tflite file")
     parser.add_argument("--signature", default="decode")

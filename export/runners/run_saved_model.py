@@ -1,9 +1,9 @@
-"""Runs an exported SavedModel; needs TensorFlow alone, no Keras model, no spdf_keras.
+"""Runs an exported SavedModel; needs TensorFlow alone, neither Keras nor spdf_keras.
 
     python run_saved_model.py FOLDER --token-ids 1,2,3 --max-new-tokens 16
 
-It prints one JSON object with the prompt and its greedy continuation. What cannot
-be used is told in one sentence, with exit status 2.
+It prints one JSON object with the prompt and its greedy continuation. A folder or a
+prompt that cannot be used ends it with one sentence and exit status 2.
 """
 
 import argparse
@@ -27,12 +27,12 @@ class SavedModel:
         folder: The folder.
 
     Raises:
-        RunError: If it is no such SavedModel.
+        RunError: If the folder is no such SavedModel.
     """
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            # Kept, as it owns the variables.
+            # This object owns the variables, so it must live as long as the signature.
             self._loaded = tf.saved_model.load(str(folder))
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
@@ -50,7 +50,7 @@ class SavedModel:
 
         Args:
             token_ids: The prompt.
-            max_new_tokens: Tokens to add, at most; the context bounds it too.
+            max_new_tokens: Largest number of tokens to add; the context bounds it too.
 
         Returns:
             The new token ids.
@@ -59,21 +59,21 @@ class SavedModel:
             RunError: If the prompt is empty or does not fit.
         """
         try:
-            found = self._generate(
+            outputs = self._generate(
                 token_ids=tf.constant([list(token_ids)], tf.int32),
                 lengths=tf.constant([len(token_ids)], tf.int32),
                 max_new_tokens=tf.constant(max_new_tokens, tf.int32),
             )
         except tf.errors.InvalidArgumentError as error:
             lines = str(error.message).splitlines()
-            told = [line for line in lines if "`" in line] or lines
-            raise RunError(told[0].strip("b' ")) from error
-        count = int(found["lengths"][0])
-        return np.asarray(found["token_ids"])[0, :count].tolist()
+            sentences = [line for line in lines if "`" in line] or lines
+            raise RunError(sentences[0].strip("b' ")) from error
+        count = int(outputs["lengths"][0])
+        return np.asarray(outputs["token_ids"])[0, :count].tolist()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Runs an exported SavedModel.")
     parser.add_argument("folder", help="the SavedModel")
     parser.add_argument("--token-ids", required=True, help="the prompt, as in 1,2,3")

@@ -3,10 +3,10 @@
     python run_tflite.py MODEL.tflite --token-ids 1,2,3 --max-new-tokens 16
     python run_tflite.py MODEL.tflite --tokenizer RUN/tokenizer --prompt "I am"
 
-It prints one JSON object with the prompt, its greedy continuation, and what that
-took: seconds to load, to the first token and per token, and the peak of memory.
-`profile_tflite.py` tells operator by operator. What cannot be used is told in one
-sentence, with exit status 2.
+It prints one JSON object with the prompt, its greedy continuation, the seconds to
+load, to the first token and per token, and the peak of memory. `profile_tflite.py`
+times each operator. A file or a prompt that cannot be used ends it with one sentence
+and exit status 2.
 """
 
 import argparse
@@ -36,8 +36,8 @@ class TFLiteModel:
 
     Args:
         path: The file.
-        num_threads: Threads of the runtime; its own choice if None.
-        verify: Compare the file's checksum with that of its card, if one is beside it.
+        num_threads: Threads of the runtime; the runtime chooses if None.
+        verify: Compare the file's checksum with that of its card, if there is a card.
 
     Attributes:
         prompt_length: Longest prompt, in tokens.
@@ -45,7 +45,7 @@ class TFLiteModel:
         vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
 
     Raises:
-        RunError: If the file is missing or damaged, or is none that `to_tflite` wrote.
+        RunError: If the file is missing or damaged, or `to_tflite` has not written it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TFLiteModel:
         if verify:
             _verify(path)
         try:
-            # Its own errors for a bad file are of these two kinds.
+            # The runtime raises these two for a bad file.
             interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
         except (ValueError, RuntimeError) as error:
             raise RunError(f"Cannot load '{path}': {str(error).strip()}") from error
@@ -98,7 +98,7 @@ class TFLiteModel:
                 f"Token ids must be in [0, {self.vocabulary_size}). Received: "
                 f"{min(token_ids)} to {max(token_ids)}."
             )
-        # What the padding leaves in the caches is overwritten before it is read.
+        # Caches of the padding are overwritten before they are read.
         padded = np.zeros((1, self.prompt_length), np.int32)
         padded[0, : len(token_ids)] = token_ids
         outputs = self._prefill(token_ids=padded)
@@ -134,8 +134,9 @@ class TFLiteModel:
 
         Args:
             token_ids: The prompt.
-            max_new_tokens: Tokens to add, at most; `cache_length` bounds it too.
-            end_token_ids: Tokens that end it (and are not returned).
+            max_new_tokens: Largest number of tokens to add; `cache_length` bounds it
+                too.
+            end_token_ids: Tokens that end the continuation, and are not returned.
 
         Returns:
             The new token ids.
@@ -156,7 +157,7 @@ class TFLiteModel:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Runs an exported .tflite file.")
     parser.add_argument("model", help="the .tflite file")
     prompt = parser.add_mutually_exclusive_group(required=True)
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(
     options: argparse.Namespace, prompt: list[int], ends: list[int]
 ) -> dict[str, Any]:
-    """Continues a prompt, and tells what it took."""
+    """Continues a prompt, and measures time and memory."""
     start = time.perf_counter()
     model = TFLiteModel(options.model, options.num_threads)
     loaded = time.perf_counter()
@@ -216,7 +217,7 @@ def _tokenizer(options: argparse.Namespace) -> Any:
         return None
     if options.tokenizer is None:
         raise RunError("`--prompt` needs `--tokenizer`, a folder with vocab.json.")
-    # The file beside this one, be it in a package or not.
+    # By its path, so that it is found beside this file in a package and outside of one.
     file = Path(__file__).with_name("plain_tokenizer.py")
     try:
         return runpy.run_path(str(file))["PlainTokenizer"](options.tokenizer)
@@ -229,7 +230,7 @@ def _tokenizer(options: argparse.Namespace) -> Any:
 def _encode(tokenizer: Any, prompt: str) -> list[int]:
     try:
         return list(tokenizer.encode(prompt))
-    except UnicodeEncodeError as error:  # half a character, from other bytes
+    except UnicodeEncodeError as error:  # the shell gave bytes that are no UTF-8
         raise RunError("`--prompt` must be text in UTF-8.") from error
 
 

@@ -6,8 +6,8 @@
 
 `--check` compares the programs' results with those that were stored when the folder
 was written; `--benchmark` times each program on the device that JAX chooses, in
-turns. Every call prints one JSON object. What cannot be used is told in one
-sentence, with exit status 2; results that are wrong, with exit status 1.
+turns. Each of them prints one JSON object. A folder or a prompt that cannot be used
+ends it with one sentence and exit status 2; wrong results end it with status 1.
 """
 
 import argparse
@@ -45,11 +45,11 @@ class XLAModel:
 
     Args:
         folder: The folder.
-        verify: Compare the checksums of everything that is read.
+        verify: Compare the checksums of all data that is read.
 
     Attributes:
-        about: The content of `artefact.json`.
-        programs: Names of its programs.
+        about: Content of `artefact.json`.
+        programs: Names of the programs.
         vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
 
     Raises:
@@ -71,9 +71,9 @@ class XLAModel:
 
     @cached_property
     def state(self) -> Arrays:
-        """Every argument but inputs and caches, on the device, by name.
+        """All arguments except inputs and caches, on the device, by name.
 
-        Encoded weights are unpacked once, where programs take dense ones.
+        Where programs take dense weights, encoded weights are unpacked here, once.
         """
         arguments = {
             argument["name"]: argument
@@ -117,13 +117,13 @@ class XLAModel:
             )
 
     def _function(self, name: str) -> Callable[..., Any]:
-        """A program as a function of its arguments in order."""
+        """Returns a program as a function of its arguments in order."""
         if name not in self._functions:
             about = {**self.about["programs"], **self.about["unpack_programs"]}[name]
             blob = (self._folder / f"{name}.stablehlo").read_bytes()
             self._compare(name, {name: about["sha256"]}, blob)
             call = exported(name, about, blob).call
-            # What a step returns anew takes the place of what it was given.
+            # A result takes the memory of the argument of the same name.
             replaced = {result["name"] for result in about["results"]}
             donated = [
                 index
@@ -133,18 +133,18 @@ class XLAModel:
             self._functions[name] = jax.jit(call, donate_argnums=donated)
         return self._functions[name]
 
-    def run(self, name: str, **given: Any) -> Arrays:
+    def run(self, name: str, **inputs: Any) -> Arrays:
         """Runs a program.
 
-        Arguments that it returns anew (caches, and the state of a training step) are
-        used up by the call.
+        The call uses up arguments that it also returns: caches, and the state of a
+        training step.
 
         Args:
             name: One of `programs`.
-            **given: Its inputs and caches by name.
+            **inputs: Inputs and caches of the program by name.
 
         Returns:
-            Its results by name.
+            Results of the program by name.
 
         Raises:
             RunError: If there is no such program, or an input is missing or does not
@@ -154,25 +154,25 @@ class XLAModel:
             known = ", ".join(self.programs)
             raise RunError(f"The program must be one of {known}. Received: {name}.")
         about = self.about["programs"][name]
-        values = [self._value(a, given, name) for a in about["arguments"]]
+        values = [self._value(a, inputs, name) for a in about["arguments"]]
         results = self._function(name)(*values)
         names = (result["name"] for result in about["results"])
         return dict(zip(names, results, strict=True))
 
-    def _value(self, argument: dict[str, Any], given: Arrays, name: str) -> Any:
+    def _value(self, argument: dict[str, Any], inputs: Arrays, name: str) -> Any:
         if argument["role"] not in ("input", "cache"):
             return self.state[argument["name"]]
-        value = given.get(argument["name"])
+        value = inputs.get(argument["name"])
         if value is None or list(np.shape(value)) != argument["shape"]:
-            came = "nothing" if value is None else f"shape {list(np.shape(value))}"
+            received = "nothing" if value is None else f"shape {list(np.shape(value))}"
             raise RunError(
                 f"The input `{argument['name']}` of {name} must have the shape "
-                f"{argument['shape']}. Received: {came}."
+                f"{argument['shape']}. Received: {received}."
             )
         return jnp.asarray(value, argument["dtype"])
 
     def shape(self, program: str, argument: str) -> list[int]:
-        """The shape of one argument of a program."""
+        """Returns the shape of one argument of a program."""
         arguments = self.about["programs"][program]["arguments"]
         (shape,) = (a["shape"] for a in arguments if a["name"] == argument)
         return list(shape)
@@ -182,7 +182,7 @@ class XLAModel:
 
         Args:
             token_ids: The prompt.
-            max_new_tokens: Tokens to add, at most; the caches bound it too.
+            max_new_tokens: Largest number of tokens to add; the caches bound it too.
 
         Returns:
             The new token ids.
@@ -230,8 +230,8 @@ class XLAModel:
         """Takes a step of training; `state` holds the weights after it.
 
         Args:
-            token_ids: `(batch, length)`.
-            labels: The same tokens one place further.
+            token_ids: Token ids, `(batch, length)`.
+            labels: The token after each of them, `(batch, length)`.
             sample_weight: Weight of each label's loss; 1 if None.
 
         Returns:
@@ -278,7 +278,7 @@ class XLAModel:
             weight[:, places] = 1
             inputs = (_padded(x, shape) for x in (tokens, labels, weight))
             before = dict(self.state)
-            # The step uses up what it is given; these are copies.
+            # The step uses up its state, so it gets copies.
             self.state.update({n: jnp.array(v) for n, v in before.items()})
             loss = self.train_step(*inputs)["loss"]
             self.state.update(before)
@@ -323,8 +323,8 @@ class XLAModel:
         Returns:
             The device, its measured matrix peak in the programs' dtype, and for each
             program `compile_s` (the first call), median and quartiles of
-            `latency_ms`, `tokens_per_second`, `flops_per_second` (zeros counted, as
-            they are multiplied) and `share_of_peak`.
+            `latency_ms`, `tokens_per_second`, `flops_per_second` (products with zeros
+            counted, as they are computed) and `share_of_peak`.
         """
         calls = {name: self._random_call(name) for name in self.programs}
         first: dict[str, float] = {}
@@ -402,7 +402,7 @@ def matrix_peak(dtype: str, size: int = 0, repeats: int = 3) -> float:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file, mapped into memory, not read yet."""
+    """Maps the tensors of a file into memory, without reading them."""
     data = np.memmap(path, np.uint8, "r")
     start = 8 + int(data[:8].view("<u8")[0])
     if start > data.size:
@@ -420,7 +420,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def exported(name: str, about: dict[str, Any], blob: bytes) -> Any:
-    """The program as JAX's public wrapper of StableHLO."""
+    """Wraps a program in JAX's public class for StableHLO."""
     version = export.maximum_supported_calling_convention_version
 
     def shapes(arguments: list[dict[str, Any]]) -> tuple[Any, ...]:
@@ -440,7 +440,7 @@ def exported(name: str, about: dict[str, Any], blob: bytes) -> Any:
         "in_shardings_hlo": (None,) * len(inputs),
         "out_shardings_hlo": (None,) * len(outputs),
         "nr_devices": 1,
-        # The program is of no platform: it is compiled for the one at hand.
+        # The program names no platform: it is compiled for the one at hand.
         "platforms": (jax.export.default_export_platform(),),
         "ordered_effects": (),
         "unordered_effects": (),
@@ -451,7 +451,7 @@ def exported(name: str, about: dict[str, Any], blob: bytes) -> Any:
         "uses_global_constants": False,
         "_get_vjp": None,
     }
-    # Other versions of JAX lack some of them.
+    # Other versions of JAX lack some of these fields.
     known = {field.name for field in dataclasses.fields(export.Exported)}
     return export.Exported(**{k: v for k, v in fields.items() if k in known})
 
@@ -464,12 +464,12 @@ def _padded(array: Any, shape: Sequence[int]) -> Any:
 
 def _largest_difference(pairs: Sequence[tuple[Any, Any]]) -> float:
     differences = [np.abs(a - np.asarray(b, np.float32)).max() for a, b in pairs]
-    # Unlike `max`, this keeps a NaN.
+    # `np.max`, unlike `max`, keeps a NaN.
     return float(np.max(differences, initial=0.0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Runs an exported XLA artefact.")
     parser.add_argument("folder", help="the folder")
     parser.add_argument("--check", action="store_true", help="compare stored results")

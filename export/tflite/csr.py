@@ -15,7 +15,7 @@ class CSR:
         shape: `(rows, columns)` of the matrix.
         segments: `(rows + 1,)`; the non-zeros of row `i` are
             `segments[i]:segments[i + 1]`.
-        indices: `(non_zeros,)`, the column of each.
+        indices: `(non_zeros,)`, the column of each non-zero.
         values: `(non_zeros,)`, in the matrix's dtype.
     """
 
@@ -28,8 +28,8 @@ class CSR:
     def encode(cls, dense: NDArray[Any]) -> "CSR":
         """Encodes a matrix `(rows, columns)`, with the narrowest index types.
 
-        Entries whose bits are all zero are left out: not -0.0, so that `decode` gives
-        every bit back.
+        Entries whose bits are all zero are left out; -0.0 is stored, so that `decode`
+        gives every bit back.
         """
         rows, columns = np.nonzero(dense.view(f"u{dense.dtype.itemsize}"))
         counts = np.bincount(rows, minlength=dense.shape[0])
@@ -41,7 +41,7 @@ class CSR:
         )
 
     def decode(self) -> NDArray[Any]:
-        """The matrix, `(rows, columns)`."""
+        """Returns the matrix, `(rows, columns)`."""
         dense = np.zeros(self.shape, self.values.dtype)
         rows = np.repeat(np.arange(self.shape[0]), np.diff(self.segments.astype(int)))
         dense[rows, self.indices] = self.values

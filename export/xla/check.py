@@ -1,4 +1,4 @@
-"""Results of the Keras layers that an XLA export is checked by, here and elsewhere."""
+"""Stores results of the Keras layers, and compares the programs with them in JAX."""
 
 import json
 import subprocess
@@ -22,7 +22,10 @@ _DECODED_TOKENS = 4
 
 
 def write_check(source: WeightSource, plan: XLAPlan, folder: Path) -> dict[str, str]:
-    """Writes token ids with the Keras layers' logits and loss; returns checksums."""
+    """Writes token ids with the Keras layers' logits and loss; returns checksums.
+
+    A runner on another machine compares its own results with these.
+    """
     shape, start = (plan.batch_size, plan.checked_tokens), plan.check_prompt
     random = np.random.default_rng(0)
     token_ids = random.integers(
@@ -54,19 +57,19 @@ def reference_logits(
     Args:
         source: The weights.
         token_ids: `(batch, length)`.
-        positions: Places whose logits are wanted.
-        precision: What the layers compute in.
+        positions: Positions whose logits are returned.
+        precision: Precision that the layers compute in.
 
     Returns:
         `(batch, len(positions), vocabulary_size)`.
     """
     model = skeleton(source.sizes, precision)
 
-    def read(start: str) -> dict[str, tf.Tensor]:
+    def read(layer: str) -> dict[str, tf.Tensor]:
         return {
             path: tf.constant(source.read(path))
             for path in source.shapes
-            if path.startswith(f"{start}/")
+            if path.startswith(f"{layer}/")
         }
 
     with exact_float32(), bound(model, read("embedding") | read("final_norm")):
@@ -80,7 +83,14 @@ def reference_logits(
 
 
 def run_check(folder: Path) -> dict[str, Any]:
-    """Runs the artefact in JAX, in a process of its own."""
+    """Runs the artefact in JAX, in a process of its own.
+
+    Returns:
+        As `XLAModel.check`; empty if JAX is not installed.
+
+    Raises:
+        ExportError: If a program does not run, or its results are not the model's.
+    """
     if find_spec("jax") is None:
         return {}
     runner = Path(__file__).parents[1] / "runners" / "run_xla.py"

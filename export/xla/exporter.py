@@ -3,36 +3,34 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from spdf_keras.export.card import ExportCard
+from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
-from spdf_keras.export.graphs import cache_names
 from spdf_keras.export.runtimes import XLA_RUNTIMES
 from spdf_keras.export.weights import WeightSource
-from spdf_keras.export.xla import programs
 from spdf_keras.export.xla.check import run_check, write_check
+from spdf_keras.export.xla.lowering import Program
 from spdf_keras.export.xla.plan import XLAPlan
-from spdf_keras.export.xla.programs import Argument, Program
+from spdf_keras.export.xla.signatures import Signatures
 from spdf_keras.export.xla.weights import WrittenWeights, write_weights
-from spdf_keras.flops import decode_flops, forward_flops, training_flops
-from spdf_keras.model.binding import skeleton
 from spdf_keras.model.gpt import GPT
+from spdf_keras.training.run import Run
 
 _FORMAT = "spdf-xla 1"
-# Of the largest logit. bfloat16 keeps 8 bits, and every layer rounds to them.
+# The file by which a folder is known as an XLA export.
+_FOLDER_WITH = "artefact.json"
+# Errors that are allowed, as fractions of the largest logit. bfloat16 keeps 8 bits,
+# and every layer rounds to them.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 
 def to_xla(
-    model: Any,
+    model: GPT | Run | str | Path,
     path: str | Path,
-    signatures: tuple[str, ...] = ("forward", "prefill", "decode"),
+    signatures: Sequence[str] = ("forward", "prefill", "decode"),
     sparse: bool = False,
     unpack: str = "load",
     *,
@@ -45,11 +43,11 @@ def to_xla(
     check: bool = True,
     overwrite: bool = False,
 ) -> ExportCard:
-    """Writes a folder that JAX, or whatever takes StableHLO, runs without TensorFlow.
+    """Writes a folder that JAX or another runtime of StableHLO runs.
 
     It holds a portable artifact per program, `weights.safetensors`, results to check
     a runtime by (`check.safetensors`), and `artefact.json`: the arguments and results
-    of each program in order, with role, shape and dtype, and checksums of everything.
+    of each program in order, with role, shape and dtype, and checksums of all files.
     `run_xla.py` shows how to run it, with JAX and NumPy alone.
 
     All shapes are fixed. Programs:
@@ -59,25 +57,26 @@ def to_xla(
       `lengths` to the `logits` after each last token, and caches.
     - `decode`: one token of each row, its `position` and the caches to `logits` and
       caches.
-    - `train_step`: forward, backward, clipping, AdamW and masks; weights, moments and
-      step in and out, for `token_ids`, `labels` and `sample_weight`. Moments and the
-      step start at zero.
+    - `train_step`: forward, backward, clipping, AdamW and masks, for `token_ids`,
+      `labels` and `sample_weight`. It takes and returns weights, moments and step;
+      moments and the step start at zero.
 
     No more than one layer is in memory at a time, so a preset or a run of any size
     exports in a few GiB.
 
     Args:
-        model: A GPT, a `Run` (its newest checkpoint) or a preset's name (its initial
-            weights).
+        model: A GPT, sparse or stripped, a `Run` or its folder (its newest or best
+            checkpoint), or a preset's name (its initial weights).
         path: Folder to write; its parents are made.
         signatures: Programs to write.
         sparse: Store kernels as a bit per weight and the non-zeros.
         unpack: With `sparse`, where kernels become dense: `load`, by programs of
             their own that run once, or `step`, inside each program at every call.
         sparsity: For a preset, sparsity of its masks.
-        precision: What the programs compute in, such as `mixed_bfloat16`; the model's
-            own if None. Weights are stored in it too, unless `train_step` is there.
-        batch_size: Rows.
+        precision: Precision that the programs compute in, such as `mixed_bfloat16`;
+            that of the model if None. Weights are stored in it too, unless
+            `train_step` is there.
+        batch_size: Rows of a batch.
         sequence_length: Tokens of `forward` and `train_step`; 0 is the context.
         prompt_length: Longest prompt; 0 is 64, or the cache where that is shorter.
         cache_length: Longest sequence with a cache; 0 is the context.
@@ -85,10 +84,11 @@ def to_xla(
         overwrite: Replace such a folder that is there.
 
     Returns:
-        Its sizes and error.
+        The card, with sizes and error.
 
     Raises:
-        InputError: If an argument cannot be used, or `path` exists.
+        InputError: If `model` is unknown, an argument cannot be used, or `path`
+            exists.
         ExportError: If a program's results are not the model's.
 
     Example:
@@ -102,62 +102,73 @@ def to_xla(
     source = WeightSource.of(model, sparsity)
     plan = XLAPlan.of(
         source,
-        tuple(signatures),
-        (sparse, unpack),
-        precision or source.precision,
-        (batch_size, sequence_length, prompt_length, cache_length),
+        signatures=signatures,
+        sparse=sparse,
+        unpack=unpack,
+        precision=precision,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        prompt_length=prompt_length,
+        cache_length=cache_length,
     )
-    with staged(path, overwrite, folder_with="artefact.json") as stage:
+    with staged(path, overwrite, folder_with=_FOLDER_WITH) as stage:
         stage.mkdir()
         weights = write_weights(source, plan, stage / "weights.safetensors")
-        about = _write_programs(source, plan, weights, stage)
-        checksums = {**weights.checksums, **write_check(source, plan, stage)}
-        about |= {
+        about = {
+            **_head(source, plan, weights),
+            **_write_programs(Signatures(source, plan, weights), stage),
             "tolerance": _TOLERANCES[plan.compute_dtype],
             "check_prompt": plan.check_prompt,
-            "tensors": checksums,
+            "tensors": {**weights.checksums, **write_check(source, plan, stage)},
         }
         text = json.dumps(about, indent=1)
-        (stage / "artefact.json").write_text(text + "\n", "utf-8")
+        (stage / _FOLDER_WITH).write_text(text + "\n", "utf-8")
         result = run_check(stage) if check else {}
-        card = _card(source, plan, weights, result, stage, path)
-        card.save(stage / "card.json")
+        card = _card(source, plan, weights, stage, path=path, result=result)
+        card.save(card_path(stage))
     return card
 
 
-def _write_programs(
-    source: WeightSource, plan: XLAPlan, weights: WrittenWeights, folder: Path
+def _head(
+    source: WeightSource, plan: XLAPlan, weights: WrittenWeights
 ) -> dict[str, Any]:
-    """Writes the programs, and returns `artefact.json` but for the checks."""
+    """Returns the part of `artefact.json` that describes the model and the options."""
     from spdf_keras import __version__
 
-    model = skeleton(source.sizes, plan.precision)
-    lowered = {
-        name: _lower(name, model, source, plan, weights) for name in plan.signatures
-    }
-    flops = _flops(source, plan)
-    unpackers, unpacked = {}, {}
-    if plan.unpack == "load":
-        for path, (shape, stored) in weights.encoded.items():
-            name = "unpack_" + "x".join(map(str, (*shape, stored)))
-            unpacked[path] = name
-            if name not in unpackers:
-                unpackers[name] = _lower_unpack(shape, stored, plan)
-    for name, program in {**lowered, **unpackers}.items():
-        (folder / f"{name}.stablehlo").write_bytes(program.blob)
+    options = dataclasses.asdict(plan)
+    del options["signatures"]
     return {
         "format": _FORMAT,
         "written_by": f"spdf_keras {__version__}",
         "model": dataclasses.asdict(source.sizes),
-        **{k: v for k, v in dataclasses.asdict(plan).items() if k != "signatures"},
+        **options,
         "compute_dtype": plan.compute_dtype,
         "sparsity": weights.sparsity,
+    }
+
+
+def _write_programs(signatures: Signatures, folder: Path) -> dict[str, Any]:
+    """Writes the programs, and returns the part of `artefact.json` about them."""
+    plan, encoded = signatures.plan, signatures.weights.encoded
+    programs = {name: signatures.lower(name) for name in plan.signatures}
+    unpackers: dict[str, Program] = {}
+    unpacker_of: dict[str, str] = {}
+    if plan.unpack == "load":
+        for path, (shape, stored) in encoded.items():
+            # Kernels of one shape and number of values share a program.
+            name = "unpack_" + "x".join(map(str, (*shape, stored)))
+            unpacker_of[path] = name
+            if name not in unpackers:
+                unpackers[name] = signatures.lower_unpack(shape, stored)
+    for name, program in {**programs, **unpackers}.items():
+        (folder / f"{name}.stablehlo").write_bytes(program.blob)
+    return {
         "programs": {
-            name: {**_about(program), "flops": flops[name]}
-            for name, program in lowered.items()
+            name: {**_about(program), "flops": signatures.flops(name)}
+            for name, program in programs.items()
         },
         "unpack_programs": {n: _about(program) for n, program in unpackers.items()},
-        "unpack": unpacked,
+        "unpack": unpacker_of,
     }
 
 
@@ -169,120 +180,19 @@ def _about(program: Program) -> dict[str, Any]:
     }
 
 
-def _lower(
-    name: str, model: GPT, source: WeightSource, plan: XLAPlan, weights: WrittenWeights
-) -> Program:
-    function, inputs = _function(name, model, source, plan)
-    arguments = [
-        argument
-        for path, shape in source.shapes.items()
-        for argument in _weight_arguments(path, shape, plan, weights)
-    ]
-    in_step = weights.encoded if plan.unpack == "step" else {}
-    roles = dict.fromkeys(cache_names(len(model.blocks)), "cache")
-    if name == "train_step":
-        for path, shape in source.shapes.items():
-            moments = [
-                Argument(f"{m}/{path}", "moment", shape, "float32") for m in "mv"
-            ]
-            arguments += moments
-            roles |= {path: "weight", **{moment.name: "moment" for moment in moments}}
-        arguments += [
-            Argument(f"mask/{path}", "mask", source.shapes[path], "bool")
-            for path in weights.masked
-        ]
-        arguments.append(Argument("step", "step", (), "int32"))
-        roles["step"] = "step"
-
-    def run(given: programs.Tensors) -> programs.Tensors:
-        dense = {
-            path: programs.unpack(given[f"{path}.bits"], given[f"{path}.values"], shape)
-            for path, (shape, _) in in_step.items()
-        }
-        return function({**given, **dense})
-
-    return programs.lower(run, [*arguments, *inputs], roles)
-
-
-def _weight_arguments(
-    path: str, shape: tuple[int, ...], plan: XLAPlan, weights: WrittenWeights
-) -> Iterator[Argument]:
-    if path in weights.encoded and plan.unpack == "step":
-        yield from _code_arguments(path, *weights.encoded[path], plan)
-    else:
-        yield Argument(path, "weight", shape, plan.weight_dtype(path))
-
-
-def _code_arguments(
-    path: str, shape: tuple[int, ...], stored: int, plan: XLAPlan
-) -> Iterator[Argument]:
-    size = int(np.prod(shape))
-    yield Argument(f"{path}.bits", "bits", (-(-size // 8),), "uint8")
-    yield Argument(f"{path}.values", "values", (stored,), plan.weight_dtype(path))
-
-
-def _lower_unpack(shape: tuple[int, ...], stored: int, plan: XLAPlan) -> Program:
-    def run(given: programs.Tensors) -> programs.Tensors:
-        return {"dense": programs.unpack(given[".bits"], given[".values"], shape)}
-
-    return programs.lower(run, list(_code_arguments("", shape, stored, plan)))
-
-
-def _function(
-    name: str, model: GPT, source: WeightSource, plan: XLAPlan
-) -> tuple[Any, list[Argument]]:
-    """What a program computes, and its inputs and caches."""
-    batch, sizes = plan.batch_size, source.sizes
-    if name == "prefill":
-        return partial(programs.prefill_program, model, plan.cache_length), [
-            Argument("token_ids", "input", (batch, plan.prompt_length), "int32"),
-            Argument("lengths", "input", (batch,), "int32"),
-        ]
-    if name == "decode":
-        head_dim = sizes.hidden_dim // sizes.num_heads
-        cache = batch, sizes.num_heads, plan.cache_length, head_dim
-        return partial(programs.decode_program, model), [
-            Argument("token_ids", "input", (batch, 1), "int32"),
-            Argument("position", "input", (batch,), "int32"),
-            *(
-                Argument(name, "cache", cache, plan.compute_dtype)
-                for name in cache_names(sizes.num_layers)
-            ),
-        ]
-    shape = batch, plan.sequence_length
-    tokens = Argument("token_ids", "input", shape, "int32")
-    if name == "forward":
-        return partial(programs.forward, model), [tokens]
-    return partial(programs.train_step, model, source.optimizer), [
-        tokens,
-        Argument("labels", "input", shape, "int32"),
-        Argument("sample_weight", "input", shape, "float32"),
-    ]
-
-
-def _flops(source: WeightSource, plan: XLAPlan) -> dict[str, float]:
-    """Operations of a call of each program, zeros counted."""
-    sizes, batch = source.sizes, plan.batch_size
-    unread = (plan.prompt_length - 1) * 2 * sizes.hidden_dim * sizes.vocabulary_size
-    return {
-        "forward": batch * forward_flops(sizes, plan.sequence_length),
-        "prefill": batch * (forward_flops(sizes, plan.prompt_length) - unread),
-        "decode": batch * decode_flops(sizes, plan.cache_length),
-        "train_step": batch * training_flops(sizes, plan.sequence_length),
-    }
-
-
 def _card(
     source: WeightSource,
     plan: XLAPlan,
     weights: WrittenWeights,
-    result: dict[str, Any],
     stage: Path,
+    *,
     path: str | Path,
+    result: dict[str, Any],
 ) -> ExportCard:
+    """Makes the card of a folder at `stage` that will be at `path`."""
     notes = []
     if not result:
-        notes.append("Not run: `run_xla.py --check` compares it where JAX is.")
+        notes.append("Not run: `run_xla.py --check` compares it where there is JAX.")
     if plan.sparse and not weights.encoded:
         notes.append("No kernel had enough zeros to become smaller: all are dense.")
     if weights.encoded:

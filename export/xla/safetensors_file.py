@@ -1,4 +1,8 @@
-"""Writes safetensors one tensor at a time, so a model need not fit in memory."""
+"""Writes safetensors one tensor at a time, so a model need not fit in memory.
+
+The library `safetensors` takes all tensors of a file at once (`save_file`,
+`serialize_file`), and its order of tensors is not that of earlier exports.
+"""
 
 import hashlib
 import json
@@ -19,7 +23,7 @@ _DTYPES = {
     "int32": "I32",
 }
 
-# The header is written last, into a place of a size that any model's fits in.
+# The header is written last, into room that is left for it at the start.
 _HEADER_BYTES_PER_TENSOR = 256
 
 
@@ -40,7 +44,7 @@ class SafetensorsWriter:
         file.seek(8 + self._header_bytes)
 
     def add(self, name: str, tensor: NDArray[Any]) -> None:
-        """Appends a tensor; those of wide numbers come first, or lie misaligned."""
+        """Appends a tensor; add wide numbers before bytes, so that they are aligned."""
         raw = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
         start = self.size_bytes
         self._file.write(raw)
@@ -65,7 +69,7 @@ def safetensors_writer(path: Path, most_tensors: int) -> Iterator[SafetensorsWri
 
     Args:
         path: The file.
-        most_tensors: Tensors that will be added, at most.
+        most_tensors: Largest number of tensors that will be added.
     """
     with path.open("wb") as file:
         writer = SafetensorsWriter(file, most_tensors)

@@ -15,16 +15,16 @@ from spdf_keras.export.xla.safetensors_file import safetensors_writer
 
 @dataclass(frozen=True)
 class WrittenWeights:
-    """What was written of the weights.
+    """The weights of an export as they were written.
 
     Attributes:
         encoded: Shape and number of non-zeros of each encoded kernel by its path.
-        masked: Paths with a mask.
-        checksums: Of each tensor in the file.
+        masked: Paths of weights that have a mask.
+        checksums: Checksum of each tensor in the file.
         stored_bytes: Bytes of kernels in the file.
         kernel_bytes: Bytes of the same kernels, dense.
         dense_bytes: Bytes of all weights, dense.
-        bound_bytes: What no code of all weights goes below.
+        bound_bytes: Bytes that no code of all weights goes below.
         sparsity: Fraction of zeros in the kernels, counted.
     """
 
@@ -75,15 +75,16 @@ def write_weights(source: WeightSource, plan: XLAPlan, path: Path) -> WrittenWei
                     bits[f"mask/{name}"] = code.bits
                 writer.add(name, weight)
                 stored += weight.nbytes
-        for name, packed in bits.items():
-            writer.add(name, packed)
+        # Bytes come last, as they would leave the numbers behind them misaligned.
+        for name, code_bits in bits.items():
+            writer.add(name, code_bits)
     return WrittenWeights(
-        encoded,
-        masked,
-        writer.checksums,
-        stored,
-        kernel_bytes,
-        dense_bytes,
-        bound_bytes,
-        zeros / size,
+        encoded=encoded,
+        masked=masked,
+        checksums=writer.checksums,
+        stored_bytes=stored,
+        kernel_bytes=kernel_bytes,
+        dense_bytes=dense_bytes,
+        bound_bytes=bound_bytes,
+        sparsity=zeros / size,
     )

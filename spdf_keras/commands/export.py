@@ -10,7 +10,7 @@ runtime of StableHLO. The card that is printed is stored with the artefact.
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from spdf_keras.commands.arguments import add_json, open_run
+from spdf_keras.commands.arguments import add_json
 
 HELP = "export a run's model"
 
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--format",
         required=True,
         choices=["saved_model", "tflite", "xla"],
-        help="what to write",
+        help="format to write",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="file or folder")
     parser.add_argument(
@@ -34,39 +34,66 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sparse",
         action="store_true",
-        help="tflite, xla: store only the weights that are kept",
+        help="for tflite and xla: store only the weights that masks keep",
     )
     parser.add_argument(
         "--quantize",
         choices=["fp16", "int8"],
-        help="tflite: store weights in half or a quarter of the bytes",
+        help="for tflite: store weights in half or a quarter of the bytes",
     )
     parser.add_argument(
         "--signature",
         action="append",
         default=[],
         metavar="NAME",
-        help="what to write of it; may be repeated. saved_model: serving_default, "
-        "generate, generate_beam (all by default), or generate_text alone; xla: "
-        "forward, prefill, decode (by default) and train_step",
+        help="a signature to write; may be repeated. For saved_model: serving_default, "
+        "generate, generate_beam (default: all three), or generate_text alone; for "
+        "xla: forward, prefill, decode (default: these three) and train_step",
     )
     parser.add_argument(
-        "--sparsity", type=float, help="of a preset's masks (default: 0)"
+        "--sparsity",
+        type=float,
+        help="sparsity of a preset's masks (default: 0)",
     )
     sizes = parser.add_argument_group("fixed sizes of tflite and xla")
-    sizes.add_argument("--prompt-length", type=int, default=0, help="default: 64")
-    sizes.add_argument("--cache-length", type=int, default=0, help="default: context")
-    sizes.add_argument("--sequence-length", type=int, default=0, help="xla; context")
-    sizes.add_argument("--batch-size", type=int, default=1, help="xla (default: 1)")
+    sizes.add_argument(
+        "--prompt-length",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="longest prompt (default: 64, or the cache where that is shorter)",
+    )
+    sizes.add_argument(
+        "--cache-length",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="longest prompt with its continuation (default: the model's context)",
+    )
+    sizes.add_argument(
+        "--sequence-length",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="tokens per call for xla (default: the model's context)",
+    )
+    sizes.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="ROWS",
+        help="sequences per call for xla (default: 1)",
+    )
     xla = parser.add_argument_group("xla")
     xla.add_argument(
-        "--precision", help="what programs compute in, such as mixed_bfloat16"
+        "--precision",
+        help="precision of the programs, such as mixed_bfloat16 (default: the model's)",
     )
     xla.add_argument(
         "--unpack",
         choices=["load", "step"],
         default="load",
-        help="with --sparse: decode kernels once at load, or inside every step",
+        help="with --sparse: decode kernels once at load, or inside every call",
     )
     xla.add_argument(
         "--no-check",
@@ -78,10 +105,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import load_tensorflow, print_table
+    from spdf_keras.console import load_tensorflow, print_table, say
+    from spdf_keras.export.sources import resolve_source
+    from spdf_keras.training.run import Run
 
     _check(args)
-    source = _source(args)
+    source = resolve_source(args.source, args.sparsity)
+    if isinstance(source, Run) and (caution := source.caution()):
+        say(caution)
     load_tensorflow()
     card = _EXPORTERS[args.format](source, args)
     print_table(args.source, card.columns, [card.row()])
@@ -95,7 +126,8 @@ def run(args: Namespace) -> None:
 
 
 def _check(args: Namespace) -> None:
-    """Refuses what a format cannot have, before anything is loaded."""
+    """Refuses arguments that a format does not have, before anything is loaded."""
+    from spdf_keras.config import PRESETS
     from spdf_keras.errors import InputError
 
     if args.format == "saved_model" and args.sparse:
@@ -122,87 +154,49 @@ def _check(args: Namespace) -> None:
             f"`--signature {_TEXT}` needs a folder of its own: it takes strings. "
             "Export it apart from the others."
         )
-
-
-def _source(args: Namespace) -> Any:
-    """A run, or the name of a preset."""
-    from spdf_keras.config import PRESETS
-    from spdf_keras.errors import InputError
-
-    if args.source in PRESETS:
-        return args.source
-    if args.sparsity is not None:
+    if _TEXT in args.signature and args.source in PRESETS:
         raise InputError(
-            "`--sparsity` is for presets: a run has the masks that it was trained "
-            f"with. Received: --sparsity {args.sparsity} for '{args.source}'."
+            f"`--signature {_TEXT}` needs a run, which has a tokenizer. Received: "
+            f"the preset {args.source}."
         )
-    return open_run(args.source)
-
-
-def _model(source: Any, args: Namespace) -> Any:
-    from spdf_keras import build_gpt
-
-    if isinstance(source, str):
-        return build_gpt(source, args.sparsity or 0.0)
-    return source.load_model()
 
 
 def _saved_model(source: Any, args: Namespace) -> Any:
-    from spdf_keras.errors import InputError
-    from spdf_keras.evaluation.texts import end_token_ids
     from spdf_keras.export import to_saved_model, to_text_model
 
-    is_run = not isinstance(source, str)
+    options = _options(args, "overwrite", "sparsity")
     if _TEXT in args.signature:
-        if not is_run:
-            raise InputError(
-                f"`--signature {_TEXT}` needs a run, which has a tokenizer. Received: "
-                f"the preset {source}."
-            )
-        return to_text_model(
-            _model(source, args),
-            source.tokenizer(),
-            args.out,
-            args.overwrite,
-            separator=source.origin().get("kind") == "finetune",
-            settings=source.config().decode,
-        )
-    options: dict[str, Any] = {}
-    if args.signature:
-        options["signatures"] = tuple(args.signature)
-    if is_run:
-        decode = source.config().decode
-        options["end_token_ids"] = end_token_ids(source.tokenizer())
-        if decode.num_beams > 1:
-            options["beam_search"] = decode
-    return to_saved_model(_model(source, args), args.out, args.overwrite, **options)
+        return to_text_model(source, None, args.out, **options)
+    return to_saved_model(source, args.out, **options, **_signatures(args))
 
 
 def _tflite(source: Any, args: Namespace) -> Any:
     from spdf_keras.export import to_tflite
 
-    return to_tflite(
-        _model(source, args),
-        args.out,
-        args.sparse,
-        args.prompt_length,
-        args.cache_length,
-        args.overwrite,
-        args.quantize or "none",
+    options = _options(
+        args, "sparse", "prompt_length", "cache_length", "overwrite", "sparsity"
     )
+    return to_tflite(source, args.out, quantize=args.quantize or "none", **options)
 
 
 def _xla(source: Any, args: Namespace) -> Any:
     from spdf_keras.export import to_xla
 
-    names = [
+    options = _options(
+        args,
         *("sparse", "unpack", "sparsity", "precision", "batch_size"),
         *("sequence_length", "prompt_length", "cache_length", "check", "overwrite"),
-    ]
-    options = {name: getattr(args, name) for name in names}
-    if args.signature:
-        options["signatures"] = tuple(args.signature)
-    return to_xla(source, args.out, **options)
+    )
+    return to_xla(source, args.out, **options, **_signatures(args))
+
+
+def _options(args: Namespace, *names: str) -> dict[str, Any]:
+    """Collects arguments that have the names of an exporter's keywords."""
+    return {name: getattr(args, name) for name in names}
+
+
+def _signatures(args: Namespace) -> dict[str, Any]:
+    return {"signatures": tuple(args.signature)} if args.signature else {}
 
 
 _EXPORTERS = {"saved_model": _saved_model, "tflite": _tflite, "xla": _xla}

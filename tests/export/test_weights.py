@@ -64,7 +64,8 @@ def test_a_runs_weights_are_read_off_its_checkpoint(
 
 
 def test_another_object_is_refused() -> None:
-    with pytest.raises(InputError, match="must be a GPT .* a Run or a preset's name"):
+    expected = "must be a GPT .* a Run, its folder, or a preset .* Received: dict"
+    with pytest.raises(InputError, match=expected):
         WeightSource.of({})
-    with pytest.raises(InputError, match="gpt_nano"):
+    with pytest.raises(InputError, match="gpt_nano.*Received: 'gpt_pico', which is ne"):
         WeightSource.of("gpt_pico")

@@ -2,8 +2,8 @@
 
     python -m spdf_keras.native.tensorflow.build
 
-compiles it beforehand, as `make` does when it installs the package; without that it
-is compiled on the first use.
+compiles it beforehand, as `make` does when it installs the package. Otherwise the
+first use compiles it.
 """
 
 import functools
@@ -23,7 +23,7 @@ from spdf_keras.files import cache_folder
 _HERE = Path(__file__).parent
 _CORE = _HERE.with_name("core")
 _FLAGS = ("-std=c++17", "-O3", "-fPIC")
-# Loops are compiled for each of these, and chosen when they run.
+# The loops are compiled for each of these, and the library chooses at run time.
 _X86_LOOPS = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512vl", "-mprefer-vector-width=512"),
@@ -31,12 +31,12 @@ _X86_LOOPS = {
 
 
 class NotBuiltError(InputError):
-    """The native library cannot be had here; dense products can."""
+    """The native library cannot be compiled or loaded; products are dense."""
 
 
 @functools.cache
 def load_operations() -> Any:
-    """The TensorFlow operations, compiled on the first use on a machine.
+    """Loads the TensorFlow operations; the first use on a machine compiles them.
 
     Returns:
         A module with `spdf_sparse_linear` and `spdf_sparse_linear_gradient`.
@@ -54,13 +54,13 @@ def load_operations() -> Any:
 
 
 def build_library() -> Path:
-    """Compiles the library, unless it is there.
+    """Compiles the library, unless it exists.
 
-    It lies in `cache_folder()`, by a checksum of its sources, TensorFlow's version
-    and the compiler. The variable `CXX` names the compiler.
+    Its file in `cache_folder()` is named by a checksum of its sources, TensorFlow's
+    version and the compiler. The variable `CXX` names the compiler.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         NotBuiltError: If there is no C++ compiler, or it fails.
@@ -78,8 +78,8 @@ def build_library() -> Path:
 def _compiler() -> str:
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "c++"]
     for name in names:
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     raise NotBuiltError(
         f"Sparse products need a C++17 compiler. Tried: {', '.join(names)}. Install "
         "g++, name one in CXX, or compute densely."
@@ -99,22 +99,22 @@ def _compile(
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     loops = {"portable": (), **(_X86_LOOPS if is_x86 else {})}
     library.parent.mkdir(parents=True, exist_ok=True)
-    # Finished under another name, so that two processes may compile at once.
+    # The library gets its name when it is finished, so two processes may compile.
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         objects = []
-        for source, own in (
-            *((_CORE / f"loops_{name}.cpp", own) for name, own in loops.items()),
+        for source, extra in (
+            *((_CORE / f"loops_{name}.cpp", extra) for name, extra in loops.items()),
             (_CORE / "structure.cpp", ()),
             (_CORE / "sparse.cpp", ()),
             (_HERE / "ops.cpp", ()),
         ):
             target = f"{folder}/{source.stem}.o"
             include = f"-I{_CORE}"
-            _run([compiler, *flags, include, *own, "-c", str(source), "-o", target])
+            _run([compiler, *flags, include, *extra, "-c", str(source), "-o", target])
             objects.append(target)
-        made = f"{folder}/library.so"
-        _run([compiler, "-shared", *objects, *link_flags, "-o", made])
-        os.replace(made, library)
+        unfinished = f"{folder}/library.so"
+        _run([compiler, "-shared", *objects, *link_flags, "-o", unfinished])
+        os.replace(unfinished, library)
 
 
 def _run(command: list[str]) -> None:
@@ -126,12 +126,12 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> None:
-    """Compiles the library, or says why sparse products are not to be had."""
+    """Compiles the library, or says why products are dense."""
     try:
-        told = f"Sparse products are in {build_library()}."
+        message = f"Sparse products are in {build_library()}."
     except NotBuiltError as error:
-        told = f"{error} Until then products are dense."
-    print(told, file=sys.stderr)
+        message = f"{error} Until then products are dense."
+    print(message, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spdf_keras import GPT, build_gpt
+from spdf_keras import GPT, GPTConfig, build_gpt
 from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation.texts import generate_texts
 from spdf_keras.export import ExportCard, ExportError, to_saved_model, to_text_model
 from spdf_keras.export.runners import run_saved_model
-from spdf_keras.export.saved_model import exporter as saved_model
+from spdf_keras.export.saved_model import signatures as saved_model_signatures
 
 # One process runs both with the same operators; only fusions differ.
 TOLERANCE = 1e-5
 
-BEAMS = saved_model.BEAM_SEARCH
+BEAMS = saved_model_signatures.BEAM_SEARCH
 
 IN_PLAIN_TENSORFLOW = """
 import json, sys
@@ -92,8 +92,9 @@ def test_it_runs_in_plain_tensorflow_as_the_keras_model_does(
 
 
 def test_continuations_end_at_an_end_token_and_at_the_context(
-    model: GPT, tmp_path: Path
+    small_model: GPT, tmp_path: Path
 ) -> None:
+    model = small_model
     free = model.generate([[1, 2]], max_new_tokens=8)[0]
     end = free[3]
     card = to_saved_model(
@@ -159,8 +160,9 @@ print(json.dumps({"text": [t.decode() for t in found.numpy()], "loaded": loaded}
 
 @pytest.mark.parametrize("separator", [False, True])
 def test_text_goes_in_and_comes_out_in_plain_tensorflow(
-    model: GPT, tmp_path: Path, separator: bool
+    small_model: GPT, tmp_path: Path, separator: bool
 ) -> None:
+    model = small_model
     corpus = ["name : Blue Spice | food : English | area : riverside \n\n"] * 3
     tokenizer = Tokenizer.train(corpus, 300)
     settings = DecodeConfig(num_beams=2) if separator else DecodeConfig()
@@ -246,9 +248,9 @@ def test_the_card_tells_size_error_and_sparsity(card: ExportCard) -> None:
 
 
 def test_a_mixed_precision_model_becomes_a_float32_file(
-    model: GPT, tmp_path: Path
+    sizes: GPTConfig, tmp_path: Path
 ) -> None:
-    mixed = build_gpt(model.sizes, 0.75, mask_seed=7, precision="mixed_bfloat16")
+    mixed = build_gpt(sizes, 0.75, mask_seed=7, precision="mixed_bfloat16")
     card = to_saved_model(mixed, tmp_path / "gpt", signatures=["serving_default"])
     assert card.notes[0] == (
         "Computes in float32; the model itself computes in mixed_bfloat16."
@@ -262,8 +264,9 @@ def test_a_mixed_precision_model_becomes_a_float32_file(
 
 
 def test_only_a_saved_model_is_replaced_and_only_on_demand(
-    model: GPT, tmp_path: Path
+    sizes: GPTConfig, tmp_path: Path
 ) -> None:
+    model = build_gpt(sizes)
     path = tmp_path / "new" / "gpt"
     to_saved_model(model, path, signatures=["serving_default"])
     before = (path / "saved_model.pb").stat().st_ino
@@ -288,14 +291,14 @@ def test_only_a_saved_model_is_replaced_and_only_on_demand(
 
 
 def test_a_wrong_file_is_not_delivered(
-    model: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_model: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def off_by_a_little(model: GPT, hidden: tf.Tensor) -> tf.Tensor:
         return 1.001 * model.embedding(hidden, reverse=True)
 
-    monkeypatch.setattr(saved_model, "project", off_by_a_little)
+    monkeypatch.setattr(saved_model_signatures, "project", off_by_a_little)
     with pytest.raises(ExportError, match="logits differ from the Keras model's by"):
-        to_saved_model(model, tmp_path / "gpt")
+        to_saved_model(small_model, tmp_path / "gpt", False, ["serving_default"])
     assert not list(tmp_path.iterdir())
 
 

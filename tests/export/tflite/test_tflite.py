@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import spdf_keras.export
-from spdf_keras import GPT, strip
+from spdf_keras import GPT, GPTConfig, build_gpt, strip
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, to_tflite
@@ -175,7 +175,10 @@ def test_the_sparse_file_is_smaller_and_unpacks_at_load(files: Files) -> None:
         assert ops - dense_counts[name] == {"DENSIFY": 12}
     assert not any(runtime.skips_zeros for runtime in sparse.runtimes)
     assert sparse.bound_size_bytes < sparse.size_bytes < 1.2 * sparse.bound_size_bytes
-    assert "12 weights encoded, 0 kept dense; 24 DENSIFY" in sparse.notes[-1]
+    assert (
+        "12 weights are encoded, 0 are dense; the file has 24 DENSIFY"
+        in sparse.notes[-1]
+    )
 
 
 def test_sparse_and_dense_file_give_the_same_bits(files: Files) -> None:
@@ -198,9 +201,9 @@ def test_the_card_tells_size_error_and_sparsity(files: Files) -> None:
 
 
 def test_without_zeros_the_sparse_file_is_the_dense_file(
-    model: GPT, tmp_path: Path
+    sizes: GPTConfig, tmp_path: Path
 ) -> None:
-    dense = strip(model)
+    dense = strip(build_gpt(sizes, 0.75))
     dense.set_weights([weight + 0.01 for weight in dense.get_weights()])
     card = to_tflite(dense, tmp_path / "m.tflite", True, prompt_length=4)
     assert card.sparsity == 0 and card.size_bytes == card.dense_size_bytes
@@ -219,7 +222,9 @@ QUANTIZED = {
 
 
 @pytest.fixture(scope="module")
-def quantized(model: GPT, tmp_path_factory: Any) -> dict[tuple[str, bool], ExportCard]:
+def quantized(
+    model: GPT, tmp_path_factory: Any, _models_are_converted_once: None
+) -> dict[tuple[str, bool], ExportCard]:
     folder = tmp_path_factory.mktemp("quantized")
     return {
         (kind, sparse): to_tflite(
@@ -349,7 +354,7 @@ def test_int4_is_refused_with_the_reason(model: GPT, tmp_path: Path) -> None:
 
 
 def test_a_wrong_file_is_not_delivered(
-    model: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: GPT, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose_a_weight(flatbuffer: bytes) -> tuple[bytes, Any]:
         output = effective_kernels(model)[0]["output"].numpy() + 0.0
@@ -359,7 +364,7 @@ def test_a_wrong_file_is_not_delivered(
 
     monkeypatch.setattr(tflite, "sparse_encode", lose_a_weight)
     with pytest.raises(ExportError, match="logits differ from the Keras model's by"):
-        to_tflite(model, tmp_path / "m.tflite", True, prompt_length=8)
+        to_tflite(model, tmp_path / "m.tflite", True, 16, 48)  # as `files`
     assert not list(tmp_path.iterdir())
 
 
@@ -376,8 +381,8 @@ def test_lengths_and_paths_are_checked_before_the_work(
         to_tflite(model, files["dense"].path)
     with pytest.raises(InputError, match="must name a file. Received: .* is a folder"):
         to_tflite(model, tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="must be a GPT .* Received: str"):
-        to_tflite("gpt", tmp_path / "m.tflite")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="must be a GPT .* Received: 'gpt', which is"):
+        to_tflite("gpt", tmp_path / "m.tflite")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

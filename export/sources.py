@@ -1,0 +1,76 @@
+"""What an export starts from: a model, a run, or a preset's initial weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spdf_keras.config import PRESETS
+from spdf_keras.errors import InputError
+from spdf_keras.training.run import Run
+
+if TYPE_CHECKING:
+    from spdf_keras.model.gpt import GPT
+
+
+def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | str":
+    """Finds the model, run or preset that the `model` of an exporter stands for.
+
+    All exporters and the command line call this, so that all take the same.
+
+    Args:
+        source: A GPT, a `Run`, the folder of one, or a preset's name.
+        sparsity: Sparsity of a preset's masks; None where none was asked for.
+
+    Returns:
+        The GPT, the opened `Run`, or the preset's name.
+
+    Raises:
+        InputError: If `source` is none of these, or has masks of its own and
+            `sparsity` is given.
+    """
+    if isinstance(source, str) and source in PRESETS:
+        return source
+    if isinstance(source, str | Path):
+        _refuse_sparsity(sparsity, f"'{source}'")
+        if not Path(source).exists():
+            raise _refused(f"'{source}', which is neither a folder nor a preset")
+        return Run.open(source)
+    if isinstance(source, Run):
+        _refuse_sparsity(sparsity, f"'{source.folder}'")
+        return source
+    # Only here, so that the command line refuses its arguments without TensorFlow.
+    from spdf_keras.model.gpt import GPT
+
+    if not isinstance(source, GPT):
+        raise _refused(type(source).__name__)
+    _refuse_sparsity(sparsity, "a GPT")
+    return source
+
+
+def load_source(source: "GPT | Run | str", sparsity: float | None = None) -> "GPT":
+    """Loads the model of what `resolve_source` returned.
+
+    Args:
+        source: The GPT itself, a run, whose newest or best checkpoint counts, or a
+            preset's name.
+        sparsity: Sparsity of a preset's masks; 0 if None.
+    """
+    from spdf_keras.model.build import build_gpt
+
+    if isinstance(source, str):
+        return build_gpt(source, sparsity or 0.0)
+    return source.load_model() if isinstance(source, Run) else source
+
+
+def _refuse_sparsity(sparsity: float | None, received: str) -> None:
+    if sparsity is not None:
+        raise InputError(
+            "`sparsity` is for presets: a run or a model has masks already. Received: "
+            f"sparsity={sparsity} for {received}."
+        )
+
+
+def _refused(received: str) -> InputError:
+    return InputError(
+        "`model` must be a GPT from `build_gpt`, a Run, its folder, or a preset "
+        f"({', '.join(PRESETS)}). Received: {received}."
+    )
