@@ -24,12 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
-    from spdf_keras.report.content.tables import summary_table
-    from spdf_keras.report.runs.groups import (
-        evaluation_groups,
-        model_labels,
-        pretraining_groups,
-    )
+    from spdf_keras.report.content.labels import model_labels
+    from spdf_keras.report.content.score_tables import summary_table
+    from spdf_keras.report.runs.groups import evaluation_groups, pretraining_groups
     from spdf_keras.report.write import TITLE, write_report
 
     title = TITLE if args.title is None else args.title

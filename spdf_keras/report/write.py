@@ -10,6 +10,7 @@ from typing import Any
 from spdf_keras import __version__
 from spdf_keras.files import replace_file
 from spdf_keras.folders import check_is_folder, share
+from spdf_keras.report.content.labels import model_labels
 from spdf_keras.report.content.sections import build_sections
 from spdf_keras.report.page.document import Document
 from spdf_keras.report.page.drawing import SOFTWARE
@@ -17,7 +18,7 @@ from spdf_keras.report.page.html import to_html
 from spdf_keras.report.page.markdown import to_markdown
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
-from spdf_keras.report.runs.groups import Group, evaluation_groups, model_labels
+from spdf_keras.report.runs.groups import Group, evaluation_groups
 from spdf_keras.report.runs.records import RunRecord
 
 TITLE = "Sparse pre-training, dense fine-tuning"

@@ -1,28 +1,18 @@
-"""The figures: loss curves, score against sparsity, density per layer.
+"""Loss curves: a figure per model, stage and task.
 
 A sparsity has the same colour in all figures of a report.
 """
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spdf_keras.report.content.cells import Labels, score_table
+from spdf_keras.report.content.cells import score_table
+from spdf_keras.report.content.labels import Labels
+from spdf_keras.report.content.quantities import percent
 from spdf_keras.report.page.document import Picture
-from spdf_keras.report.page.drawing import (
-    COLORS,
-    INK,
-    LINE_COLORS,
-    SIZE,
-    UNKNOWN,
-    Draw,
-    draw_picture,
-)
-from spdf_keras.report.runs.density import MATRICES, Density
-from spdf_keras.report.runs.groups import Group, tuning_of
-from spdf_keras.report.runs.printed import Score, ScoreTable
-from spdf_keras.report.runs.quantities import Summary, percent
+from spdf_keras.report.page.drawing import COLORS, INK, UNKNOWN, Draw, draw_picture
+from spdf_keras.report.runs.groups import tuning_of
 from spdf_keras.report.runs.records import Curve, RunRecord
 
 if TYPE_CHECKING:
@@ -135,161 +125,3 @@ def _settled(curve: Curve) -> list[float]:
     start = _WARM_UP * (curve.steps[-1] if curve.steps else 0)
     losses = zip(curve.steps, curve.losses, strict=True)
     return [loss for step, loss in losses if step >= start and math.isfinite(loss)]
-
-
-def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
-    """The main score of one task and split against the sparsity of pre-training.
-
-    Our models and the paper's GPT-2 Small get figures of their own with axes of
-    equal span: levels of different models do not compare, falls do. WebNLG has a
-    figure per part.
-    """
-    task, split = groups[0].task, groups[0].split
-    layout = score_table(task, groups)
-    if not layout.scores:
-        return []
-    score = layout.scores[0]
-    parts = list(dict.fromkeys(part for group in groups for part in group.parts))
-    spans, drawings = [], []
-    for part in ("", *parts):
-        lines = dict(_lines(groups, labels, score, part))
-        points = [s for line in lines.values() for _, s in line]
-        if not points:
-            continue
-        shown = f"{layout.task}{f' ({part})' if part else ''}"
-        name = _file_name("score", task, split, part)
-        drawings.append((name, f"{shown}, {split}: {score.title}", lines, False))
-        spans.append(_span(points))
-    printed = _printed_line(layout, score)
-    if printed and drawings:
-        title = f"{layout.task}: {score.title} as printed, GPT-2 Small"
-        name = _file_name("score", task, split, "printed")
-        drawings.append((name, title, {"GPT-2 Small, printed": printed}, True))
-        spans.append(_span([s for _, s in printed]))
-    height = max(high - low for low, high in spans) if spans else 0.0
-    return [
-        draw_picture(name, title, _score_drawing(lines, score, span, height, dashed))
-        for (name, title, lines, dashed), span in zip(drawings, spans, strict=True)
-    ]
-
-
-def _file_name(*words: str) -> str:
-    # Tasks and parts are what an evaluation calls them.
-    return "-".join(re.sub(r"\W+", "-", word) for word in words if word)
-
-
-Line = list[tuple[float, Summary]]
-
-
-def _lines(
-    groups: Sequence[Group], labels: Labels, score: Score, part: str
-) -> Iterator[tuple[str, Line]]:
-    lines: dict[str, Line] = {}
-    for group in groups:
-        summary = group.score(score.name, part)
-        if group.sparsity is None or summary is None:
-            continue
-        tuning = {"none": "not fine-tuned"}.get(
-            group.tuning, f"{group.tuning} fine-tuning"
-        )
-        label = ", ".join(filter(None, (labels[group.model], tuning, group.variant)))
-        point = (group.sparsity, summary.scaled(score.factor))
-        lines.setdefault(label, []).append(point)
-    for label, line in lines.items():
-        yield label, sorted(line, key=lambda point: point[0])
-
-
-def _printed_line(layout: ScoreTable, score: Score) -> Line:
-    return [
-        (sparsity, Summary(cells[score.name].mean, cells[score.name].std, 0))
-        for (model, sparsity), cells in layout.printed.items()
-        if model == "gpt2_small"
-    ]
-
-
-def _span(points: Sequence[Summary]) -> tuple[float, float]:
-    lows = [s.mean - (s.std or 0) for s in points]
-    highs = [s.mean + (s.std or 0) for s in points]
-    return min(lows), max(highs)
-
-
-def _score_drawing(
-    lines: Mapping[str, Line],
-    score: Score,
-    span: tuple[float, float],
-    height: float,
-    dashed: bool,
-) -> Draw:
-    def draw(axes: "Axes") -> None:
-        markers = "osD^vP"
-        for index, (label, line) in enumerate(lines.items()):
-            axes.errorbar(
-                [100 * sparsity for sparsity, _ in line],
-                [summary.mean for _, summary in line],
-                [summary.std or 0 for _, summary in line],
-                color=INK if dashed else LINE_COLORS[index % len(LINE_COLORS)],
-                linestyle="--" if dashed else "-",
-                marker=markers[index % len(markers)],
-                markersize=4,
-                linewidth=1.2,
-                capsize=3,
-                label=label,
-            )
-        middle, half = sum(span) / 2, 0.6 * height or 0.5 * abs(sum(span)) or 1.0
-        # No score is below zero: an axis starts there for a bar at most.
-        low = max(middle - half, min(span[0], 0.0))
-        axes.set_ylim(low, low + 2 * half)
-        sparsities = sorted({100 * s for line in lines.values() for s, _ in line})
-        axes.set_xticks(sparsities, [f"{s:g}%" for s in sparsities])
-        axes.margins(x=0.12)
-        axes.set(xlabel="pre-train sparsity", ylabel=score.title)
-        axes.legend()
-
-    return draw
-
-
-def density_figure(density: Density) -> Picture:
-    """A heat map of the density of each masked matrix, with its value."""
-    names = list(dict.fromkeys(matrix.name for matrix in density.matrices))
-    layers = sorted({matrix.layer for matrix in density.matrices})
-
-    def draw(axes: "Axes") -> None:
-        values = [[math.nan] * len(names) for _ in layers]
-        for matrix in density.matrices:
-            row, column = layers.index(matrix.layer), names.index(matrix.name)
-            values[row][column] = matrix.density
-            # Not "black": SVG leaves that out, and the page's ink would fill in.
-            color = "white" if matrix.density > 0.55 else "#0b1a2a"
-            text = f"{matrix.density:.4f}"
-            if matrix.violations:
-                text, color = f"{text} ({matrix.violations} leak)", "#b00020"
-            axes.text(
-                column, row, text, ha="center", va="center", color=color, fontsize=7.5
-            )
-        axes.pcolormesh(
-            range(len(names)),
-            range(len(layers)),
-            values,
-            cmap="Blues",
-            vmin=0.0,
-            vmax=1.0,
-            shading="nearest",
-            edgecolors="white",
-            linewidth=1,
-        )
-        axes.set_xticks(range(len(names)), [MATRICES.get(n, n) for n in names])
-        axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
-        axes.set_ylabel("layer")
-        axes.invert_yaxis()
-        axes.grid(False)
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-
-    run = density.run
-    title = (
-        f"Density of run {run.number}: {percent(run.config.sparsity.sparsity)} sparse"
-    )
-    title += "" if run.kind == "pretrain" else ", fine-tuned with its masks"
-    size = (SIZE[0], 0.9 + 0.28 * len(layers))
-    return draw_picture(f"density-{run.number}", title, draw, size)

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from spdf_keras.config import StepConfig
-from spdf_keras.report.content.cells import ABSENT, Labels, score_table
+from spdf_keras.report.content.cells import ABSENT, score_table
+from spdf_keras.report.content.labels import Labels
+from spdf_keras.report.content.quantities import number_ranges, percent
 from spdf_keras.report.page.document import (
     Block,
     Bullets,
@@ -14,7 +16,6 @@ from spdf_keras.report.page.document import (
     plain,
 )
 from spdf_keras.report.runs.groups import tuning_of
-from spdf_keras.report.runs.quantities import number_ranges, percent
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 NOT_RECORDED = "not recorded"

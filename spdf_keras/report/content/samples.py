@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from spdf_keras.report.content.cells import Labels, score_table
+from spdf_keras.report.content.cells import score_table
+from spdf_keras.report.content.labels import Labels
+from spdf_keras.report.content.quantities import percent
 from spdf_keras.report.page.document import Block, Row, Table
 from spdf_keras.report.runs.groups import Group, by_task_and_split
-from spdf_keras.report.runs.quantities import percent
 
 _SAMPLES = 3
 _NAMES = {"none": "not fine-tuned", "dense": "dense fine-tuning"}

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from spdf_keras.report.content.cells import Labels, score_table
-from spdf_keras.report.content.figures import (
-    density_figure,
-    loss_figures,
-    score_figures,
-    sparsity_colors,
-)
+from spdf_keras.report.content.cells import score_table
+from spdf_keras.report.content.density import density_figure, density_table
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
+from spdf_keras.report.content.labels import Labels, model_labels, run_numbers
+from spdf_keras.report.content.loss_figures import loss_figures, sparsity_colors
 from spdf_keras.report.content.origins import describe_decoding, provenance_blocks
 from spdf_keras.report.content.samples import sample_tables
-from spdf_keras.report.content.tables import density_table, results_table, summary_table
+from spdf_keras.report.content.score_figures import score_figures
+from spdf_keras.report.content.score_tables import results_table, summary_table
 from spdf_keras.report.page.document import (
     Block,
     Bullets,
@@ -28,12 +26,10 @@ from spdf_keras.report.runs.groups import (
     evaluation_groups,
     finetuning_groups,
     main_groups,
-    model_labels,
     pretraining_groups,
     unlike_recipes,
     without_losers,
 )
-from spdf_keras.report.runs.quantities import number_ranges
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 
@@ -167,15 +163,14 @@ def _missing(
                 where = f"{evaluation.task}, {evaluation.split}"
                 note(f"no {plain(score)} on {where}: {plain(reason)}", run)
     items = [
-        f"{'Run' if len(found) == 1 else 'Runs'} "
-        f"{number_ranges(run.number for run in found)}: {text}"
+        f"{'Run' if len(found) == 1 else 'Runs'} {run_numbers(found)}: {text}"
         for text, found in kinds.items()
     ]
     singles = [run for group in pretraining for run in group.runs]
     if pretraining and all(
         len({run.seed for run in group.runs}) == 1 for group in pretraining
     ):
-        numbers = number_ranges(run.number for run in singles)
+        numbers = run_numbers(singles)
         items.append(f"Runs {numbers}: one seed each, so there is no deviation")
     for model, label in labels.items():
         unlike = unlike_recipes([run for run in runs if run.config.model == model])

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spdf_keras.config import GPTConfig
-from spdf_keras.report.runs.printed import model_label, task_order
-from spdf_keras.report.runs.quantities import Summary, number_ranges, summarise
+from spdf_keras.report.runs.means import Summary, summarise
+from spdf_keras.report.runs.printed import task_order
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 # They change where or how fast something is computed, not what. Seeds are apart.
@@ -57,11 +57,6 @@ class Group:
         return self.model, self.sparsity, self.tuning, self.variant
 
     @property
-    def numbers(self) -> str:
-        """Its runs by their numbers, such as `1-3, 5`."""
-        return number_ranges(run.number for run in self.runs)
-
-    @property
     def parts(self) -> list[str]:
         """Parts of the inputs that have scores of their own: seen, unseen, others."""
         names = {part for evaluation in self.evaluations for part in evaluation.parts}
@@ -73,8 +68,14 @@ class Group:
         return list(dict.fromkeys(n for e in self.evaluations for n in e.scores))
 
     def summary(self, value: Callable[[RunRecord], float | None]) -> Summary | None:
-        """Mean of something that each run has."""
+        """Summary over seeds of a number; None if no run has recorded it."""
         return summarise((run.seed, value(run)) for run in self.runs)
+
+    def mean(self, value: Callable[[RunRecord], float]) -> float:
+        """Mean over seeds of a number that every run has."""
+        summary = self.summary(value)
+        assert summary is not None  # a group has a run
+        return summary.mean
 
     def score(self, name: str, part: str = "") -> Summary | None:
         """Mean of a score, of all inputs or of a part of them."""
@@ -133,6 +134,12 @@ def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
 
 def _task_order(group: Group) -> tuple[Any, ...]:
     return *task_order(group.task), group.split != "test", group.split
+
+
+def pretraining_flops(groups: Iterable[Group]) -> float | None:
+    """Mean FLOPs of the pre-trainings behind some groups, where recorded."""
+    summary = summarise((r.seed, r.origin.flops) for g in groups for r in g.runs)
+    return summary.mean if summary else None
 
 
 def main_groups(groups: Sequence[Group]) -> list[Group]:
@@ -250,20 +257,3 @@ def _settings(section: str, settings: Any) -> dict[str, Any]:
         for name, value in dataclasses.asdict(settings).items()
         if name not in _NO_CONDITION
     }
-
-
-def model_labels(runs: Iterable[RunRecord]) -> dict[GPTConfig, str]:
-    """A name for each model size, which tells it from the others."""
-    models = list(dict.fromkeys(run.config.model for run in runs))
-    plain = [model_label(model) for model in models]
-    return {
-        model: label if plain.count(label) == 1 else f"{label} ({_sizes(model)})"
-        for model, label in zip(models, plain, strict=True)
-    }
-
-
-def _sizes(model: GPTConfig) -> str:
-    return (
-        f"{model.num_layers} x {model.hidden_dim}, {model.num_heads} heads, "
-        f"{model.vocabulary_size} tokens, context {model.max_sequence_length}"
-    )
