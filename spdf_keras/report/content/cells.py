@@ -13,7 +13,7 @@ MEANS = "Mean ± standard deviation (seeds)"
 
 
 def score_table(task: str, groups: Sequence[Group]) -> ScoreTable:
-    """The layout of a task's table; for a task that the paper lacks, its scores."""
+    """The layout of a task's table: the paper's, or a column for each score."""
     if task in SCORE_TABLES:
         return SCORE_TABLES[task]
     names = dict.fromkeys(name for group in groups for name in group.score_names)
@@ -32,10 +32,10 @@ PrintedKey = tuple[str, float]
 def beside(
     groups: Sequence[Group], keys: Iterable[PrintedKey], always: Sequence[str]
 ) -> list[Group | PrintedKey]:
-    """Our groups in order, each of a paper's model followed by the printed row.
+    """Our groups in order; the paper's row follows the groups of the same model.
 
-    The paper's other rows come last: those of the models that we have, and those
-    that are shown in any case, as a reference.
+    The paper's other rows come last: rows of models that we have, and rows of the
+    models in `always`, as a reference.
     """
     keys = list(keys)
     places: list[Group | PrintedKey] = []

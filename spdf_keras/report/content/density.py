@@ -25,7 +25,7 @@ _PAPER_NAMES = {
 
 
 def density_table(densities: Sequence[Density]) -> Table:
-    """What each run's masks keep, and what leaks through them."""
+    """A table of the weights that each run's masks keep, and of their violations."""
     rows = []
     for density in densities:
         matrices, run = density.matrices, density.run
@@ -55,7 +55,7 @@ def density_table(densities: Sequence[Density]) -> Table:
 
 
 def density_figure(density: Density) -> Picture:
-    """A heat map of the density of each masked matrix, with its value."""
+    """A heat map with the density of each masked matrix."""
     names = list(dict.fromkeys(matrix.name for matrix in density.matrices))
     layers = sorted({matrix.layer for matrix in density.matrices})
 
@@ -64,7 +64,7 @@ def density_figure(density: Density) -> Picture:
         for matrix in density.matrices:
             row, column = layers.index(matrix.layer), names.index(matrix.name)
             values[row][column] = matrix.density
-            # Not "black": SVG leaves that out, and the page's ink would fill in.
+            # The SVG writer omits "black", and the page's ink would take its place.
             color = "white" if matrix.density > 0.55 else "#0b1a2a"
             text = f"{matrix.density:.4f}"
             if matrix.violations:

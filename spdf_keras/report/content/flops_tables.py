@@ -1,4 +1,4 @@
-"""Tables 2 and 3: the operations of our runs, and the paper's rows beside them."""
+"""Tables 2 and 3: FLOPs of our runs, beside the paper's rows."""
 
 from collections.abc import Sequence
 

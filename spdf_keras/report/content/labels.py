@@ -14,7 +14,7 @@ TUNING = {"none": "none", "dense": "dense", "sparse": "sparse (masks kept)"}
 
 
 def model_labels(runs: Iterable[RunRecord]) -> dict[GPTConfig, str]:
-    """A name for each model size, which tells it from the others."""
+    """A name for each model size; no two are equal."""
     models = list(dict.fromkeys(run.config.model for run in runs))
     plain = [model_label(model) for model in models]
     return {
@@ -31,19 +31,19 @@ def _sizes(model: GPTConfig) -> str:
 
 
 def group_label(group: Group, labels: Labels) -> str:
-    """What a row calls a group: its model, and what sets it apart."""
+    """The name of a group in a row: its model and its variant."""
     name = labels[group.model]
     return f"{name}; {group.variant}" if group.variant else name
 
 
 def printed_label(name: str, groups: Sequence[Group]) -> str:
-    """What a row calls a printed row; `groups` are those that it stands beside."""
-    ours = any(paper_model(group.model) == name for group in groups)
-    return f"{MODELS[name]}, printed" + ("" if ours else " (another model)")
+    """The name of a row of the paper, which stands beside `groups`."""
+    is_ours = any(paper_model(group.model) == name for group in groups)
+    return f"{MODELS[name]}, printed" + ("" if is_ours else " (another model)")
 
 
 def dataset_name(task: str) -> str:
-    """What the paper calls a task."""
+    """The paper's name for a task."""
     return SCORE_TABLES[task].task if task in SCORE_TABLES else task or "not recorded"
 
 

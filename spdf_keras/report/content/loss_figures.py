@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _POINTS = 400
-# The first steps fall from far above; the axis leaves them out.
+# The axis leaves out this part of the steps, whose losses are far above the rest.
 _WARM_UP = 0.05
 _CURVES = ("training, smoothed", "validation")
 
@@ -64,18 +64,18 @@ def _loss_drawing(
             legend.setdefault(percent(run.origin.sparsity), {"color": color})
             kept = tuning_of(run) == "sparse"
             curves = (thin(smoothed(run.training)), run.validation)
-            for what, curve in zip(_CURVES, curves, strict=True):
+            for kind, curve in zip(_CURVES, curves, strict=True):
                 if curve.steps:
-                    style = _line_style(what == "validation", kept)
+                    style = _line_style(kind == "validation", kept)
                     axes.plot(curve.steps, curve.losses, color=color, **style)
-                    name = f"{what}, masks kept" if kept else what
+                    name = f"{kind}, masks kept" if kept else kind
                     legend.setdefault(name, {"color": INK, **style})
                     heights += _settled(curve)
         if heights:
             low, high = min(heights), max(heights)
             margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
             axes.set_ylim(low - margin, high + margin)
-        # Sparsities first; the lines in ink say what is drawn how.
+        # Sparsities come first; the lines in ink explain the line styles.
         for name in sorted(legend, key=lambda name: legend[name]["color"] == INK):
             axes.plot([], [], label=name, **legend[name])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -96,7 +96,7 @@ def _line_style(validation: bool, kept: bool) -> dict[str, Any]:
 def smoothed(curve: Curve, weight: float = 0.95) -> Curve:
     """An exponential moving average, without its bias towards zero.
 
-    Losses that are not finite stay as they are and do not enter the average.
+    Losses that are not finite are kept, and do not enter the average.
 
     Example:
         >>> smoothed(Curve((1, 2), (2.0, 4.0)), weight=0.5).losses
@@ -113,7 +113,7 @@ def smoothed(curve: Curve, weight: float = 0.95) -> Curve:
 
 
 def thin(curve: Curve, points: int = _POINTS) -> Curve:
-    """Leaves out steps, evenly and never the last, down to about so many points."""
+    """Leaves out steps evenly, except the last, until at most `points` are left."""
     every = math.ceil(len(curve.steps) / points)
     if every < 2:
         return curve
@@ -122,6 +122,7 @@ def thin(curve: Curve, points: int = _POINTS) -> Curve:
 
 
 def _settled(curve: Curve) -> list[float]:
+    """The finite losses after the warm-up."""
     start = _WARM_UP * (curve.steps[-1] if curve.steps else 0)
     losses = zip(curve.steps, curve.losses, strict=True)
     return [loss for step, loss in losses if step >= start and math.isfinite(loss)]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 def number_ranges(numbers: Iterable[int]) -> str:
-    """Numbers in order, neighbours joined.
+    """Sorted numbers, in which neighbours are joined to ranges.
 
     Example:
         >>> number_ranges([5, 1, 2, 3, 7, 8])
@@ -23,7 +23,7 @@ def number_ranges(numbers: Iterable[int]) -> str:
 
 
 def percent(sparsity: float | None) -> str:
-    """A sparsity as the paper writes it.
+    """A sparsity as a percentage.
 
     Example:
         >>> percent(0.75), percent(0.875), percent(None)
@@ -33,7 +33,7 @@ def percent(sparsity: float | None) -> str:
 
 
 def scientific(value: float) -> str:
-    """A number as the paper's tables write it.
+    """A number in the notation of the paper's tables.
 
     Example:
         >>> scientific(1.986e12), scientific(126_183), scientific(40)

@@ -25,7 +25,7 @@ def sample_tables(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
                 row = Row((name, sample.hypothesis or "(empty)"))
                 outputs.setdefault(sample.context, []).append(row)
                 references.setdefault(sample.context, sample.references)
-        # Inputs that all groups have come first: they can be compared.
+        # Inputs that most groups have come first, because they can be compared.
         order = sorted(outputs, key=lambda context: -len(outputs[context]))
         layout = score_table(members[0].task, members)
         for context in order[:_SAMPLES]:

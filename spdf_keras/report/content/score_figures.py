@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
     """The main score of one task and split against the sparsity of pre-training.
 
-    Our models and the paper's GPT-2 Small get figures of their own with axes of
-    equal span: levels of different models do not compare, falls do. WebNLG has a
-    figure per part.
+    Our models and the paper's GPT-2 Small have separate figures with axes of equal
+    span, because the fall of a score compares between models and its level does not.
+    WebNLG has a figure per part.
     """
     task, split = groups[0].task, groups[0].split
     layout = score_table(task, groups)
@@ -53,7 +53,7 @@ def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
 
 
 def _file_name(*words: str) -> str:
-    # Tasks and parts are what an evaluation calls them.
+    # Names of tasks and parts come from files and may hold any character.
     return "-".join(re.sub(r"\W+", "-", word) for word in words if word)
 
 
@@ -115,7 +115,7 @@ def _score_drawing(
                 label=label,
             )
         middle, half = sum(span) / 2, 0.6 * height or 0.5 * abs(sum(span)) or 1.0
-        # No score is below zero: an axis starts there for a bar at most.
+        # No score is below zero, so an axis starts lower only for an error bar.
         low = max(middle - half, min(span[0], 0.0))
         axes.set_ylim(low, low + 2 * half)
         sparsities = sorted({100 * s for line in lines.values() for s, _ in line})

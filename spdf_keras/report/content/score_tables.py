@@ -1,7 +1,7 @@
 """Tables 4 to 6 beside the paper's rows, and the summary of all tasks.
 
-A cell of ours is `mean ± standard deviation (seeds)`. The last column gives the
-numbers of the runs behind a row, which the report lists with their commands.
+Our cells are `mean ± standard deviation (seeds)`. The last column gives the numbers of
+the runs behind a row; the report lists these runs with their commands.
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ def summary_table(
 ) -> Table:
     """One row per model, sparsity and way of fine-tuning: its cost and its scores.
 
-    Of each task it has the main score, on the test set where that was decoded.
+    Each task has a column with its main score, on the test set where that was scored.
     """
     shown = main_groups(evaluations)
     splits = {group.task: group.split for group in shown}
@@ -101,8 +101,8 @@ def summary_table(
         losses = ((run.seed, run.origin.validation_loss) for run in runs)
         cells = []
         for task, score in main.items():
-            found = [group for group in here if group.task == task]
-            mean = found[0].score(score.name) if found else None
+            scored = [group for group in here if group.task == task]
+            mean = scored[0].score(score.name) if scored else None
             cells.append(score_cell(mean, score))
         rows.append(
             row(

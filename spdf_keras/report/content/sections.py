@@ -1,4 +1,4 @@
-"""What the report says: its sections, in order, each from the runs that it has."""
+"""The sections of a report, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -36,7 +36,7 @@ from spdf_keras.report.runs.records import Evaluation, RunRecord
 def build_sections(
     runs: Sequence[RunRecord], densities: Sequence[Density]
 ) -> tuple[Section, ...]:
-    """Every section that these runs have something for."""
+    """Builds the sections for which these runs have content."""
     labels, colors = model_labels(runs), sparsity_colors(runs)
     chosen = without_losers(runs)
     pretraining, finetuning = pretraining_groups(runs), finetuning_groups(chosen)
@@ -78,7 +78,7 @@ def build_sections(
 
 
 _TABLE_2 = Paragraph(
-    "Of a pre-training that is not finished, a sequence is taken to be as long as the "
+    "The sequences of an unfinished pre-training are taken to be as long as the "
     "model's context. Zeros count as skipped, which no ordinary processor achieves. In "
     "the paper's row of GPT-2 Small at 75%, the total and the ratio are quotients of "
     "rounded figures; unrounded they are 1.47e18 and 0.606x."
@@ -97,13 +97,13 @@ _LOSSES = Paragraph(
     "smoothing; those that a search tried and did not choose are left out."
 )
 _DENSITY = Paragraph(
-    "Counted in the checkpoint: `Exact count` is how many matrices have the number of "
-    "zeros that was asked for to the weight, and a violation is a weight that is not "
-    "zero where its mask is, of which there must be none."
+    "Masks and weights are counted in the checkpoint. `Exact count` is the number of "
+    "matrices that have exactly as many zeros as was asked for. A violation is a "
+    "weight that is not zero although its mask prunes it; there must be none."
 )
 _OUTPUTS = Paragraph(
-    "The first inputs that were kept with the scores; of each group the run with the "
-    "lowest number that kept them."
+    "The tables show the first inputs that were kept with the scores. Each group is "
+    "represented by its run with the lowest number that kept them."
 )
 
 
@@ -113,8 +113,8 @@ def _summary(
     text = (
         "Cells are mean ± sample standard deviation over pre-training seeds, with the "
         "number of seeds in brackets; several runs of one seed count once, as their "
-        "mean. Loss is in nats per token of the validation split. FLOPs count the "
-        "zeros as skipped. Rows in italics are the paper's, as printed."
+        "mean. The loss is that of the validation split, in nats per token. FLOPs "
+        "count zeros as skipped. Rows in italics are printed in the paper."
     )
     if not pretraining and not evaluations:
         return (Paragraph("There is no pre-training and no evaluation to sum up."),)
@@ -130,16 +130,16 @@ def _missing(
         kinds.setdefault(text, []).append(run)
 
     for run in runs:
-        for what in ("command", "versions", "hardware"):
-            if not getattr(run.conditions, what):
-                note(f"{what} not recorded", run)
+        for condition in ("command", "versions", "hardware"):
+            if not getattr(run.conditions, condition):
+                note(f"{condition} not recorded", run)
         if not run.steps:
             note("it has not done a step", run)
         elif not run.training.steps:
             note("there is no training loss: metrics.jsonl is missing or empty", run)
         if run.steps and not run.validation.steps:
             note("the validation loss was not measured", run)
-        # Of a search's losers the weights are removed.
+        # A study removes the weights of trials that its search did not choose.
         if run.checkpoint is None and not run.evaluations:
             note("there is no checkpoint", run)
         total = run.steps_in_all
@@ -163,8 +163,8 @@ def _missing(
                 where = f"{evaluation.task}, {evaluation.split}"
                 note(f"no {plain(score)} on {where}: {plain(reason)}", run)
     items = [
-        f"{'Run' if len(found) == 1 else 'Runs'} {run_numbers(found)}: {text}"
-        for text, found in kinds.items()
+        f"{'Run' if len(members) == 1 else 'Runs'} {run_numbers(members)}: {text}"
+        for text, members in kinds.items()
     ]
     singles = [run for group in pretraining for run in group.runs]
     if pretraining and all(
@@ -212,11 +212,11 @@ def _how(evaluation: Evaluation) -> str:
 
 
 def _one_each(densities: Iterable[Density]) -> list[Density]:
-    """The first of each model, sparsity and way of training: seeds look alike."""
-    found: dict[object, Density] = {}
+    """The first run of each model, sparsity and stage, because seeds look alike."""
+    shown: dict[object, Density] = {}
     for density in densities:
         run = density.run
         kind = (run.config.model, run.config.sparsity.sparsity, run.kind)
-        # One that leaks is shown in any case.
-        found.setdefault((kind, density.violations and run.number), density)
-    return list(found.values())
+        # A run with violations is always shown.
+        shown.setdefault((kind, density.violations and run.number), density)
+    return list(shown.values())

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and spread over seeds.
+    """Mean and standard deviation over seeds.
 
     Attributes:
-        mean: Over seeds; several runs of one seed count as their mean.
+        mean: Mean over seeds; several runs of one seed count as their mean.
         std: The sample standard deviation (n - 1); None for one seed.
         count: The number of seeds.
     """
@@ -27,7 +27,7 @@ class Summary:
 
 
 def summarise(values: Iterable[tuple[Hashable, float | None]]) -> Summary | None:
-    """Summarises values by seed; those that are None do not count.
+    """Summarises pairs of seed and value; values that are None do not count.
 
     Example:
         >>> summarise([(0, 1.0), (1, 2.0), (2, 3.0)])
@@ -39,7 +39,7 @@ def summarise(values: Iterable[tuple[Hashable, float | None]]) -> Summary | None
     for seed, value in values:
         if value is not None:
             by_seed[seed].append(value)
-    means = [statistics.fmean(found) for found in by_seed.values()]
+    means = [statistics.fmean(one_seed) for one_seed in by_seed.values()]
     if not means:
         return None
     std = statistics.stdev(means) if len(means) > 1 else None
