@@ -53,12 +53,8 @@ def run(args: Namespace) -> None:
     load_tensorflow()
     from spdf_keras.data.samples.corpora import Corpora
     from spdf_keras.folders import claim
-    from spdf_keras.study.quickstart import (
-        COLUMNS,
-        Quickstart,
-        result_row,
-        write_report,
-    )
+    from spdf_keras.study.quickstart import Quickstart
+    from spdf_keras.study.quickstart_report import COLUMNS, result_row, write_report
 
     out = Path(args.out)
     with claim(out, "quickstart"):
