@@ -1,10 +1,10 @@
-"""Exports a run's model, or a preset's initial weights, to what runs elsewhere.
+"""Exports the model of a run, or the initial weights of a preset, to other runtimes.
 
     spdf-keras export RUN --format tflite --sparse --out gpt.tflite
     spdf-keras export gpt2_small --sparsity 0.75 --format xla --sparse --out gpt_xla
 
-`saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `xla` in JAX or any
-runtime of StableHLO. The card that is printed is stored with the artefact.
+`saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `xla` in JAX or in any
+runtime of StableHLO. The printed card is stored with the exported files.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -12,67 +12,89 @@ from typing import Any
 
 from spdf_keras.commands.arguments import add_json, open_run
 
-HELP = "export a run's model"
+HELP = "export the model of a run"
 
 _TEXT = "generate_text"
+# Arguments of fixed sizes: name, default, meaning.
+_SIZES = (
+    ("--prompt-length", 0, "tokens of the longest prompt (default: 64)"),
+    (
+        "--cache-length",
+        0,
+        "tokens of the longest cached sequence (default: the model's context)",
+    ),
+    ("--sequence-length", 0, "tokens per call for xla (default: the model's context)"),
+    ("--batch-size", 1, "sequences per call for xla (default: 1)"),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="RUN", help="a run, or a preset such as gpt2_small"
+        "source", metavar="RUN", help="folder of a run, or a preset such as gpt2_small"
     )
     parser.add_argument(
         "--format",
         required=True,
         choices=["saved_model", "tflite", "xla"],
-        help="what to write",
+        help="format of the export",
     )
-    parser.add_argument("--out", required=True, metavar="PATH", help="file or folder")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an export that is there"
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="file (tflite) or folder (saved_model, xla) to write",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier export at PATH"
     )
     parser.add_argument(
         "--sparse",
         action="store_true",
-        help="tflite, xla: store only the weights that are kept",
+        help="for tflite and xla: store only the weights that the masks keep",
     )
     parser.add_argument(
         "--quantize",
         choices=["fp16", "int8"],
-        help="tflite: store weights in half or a quarter of the bytes",
+        help="for tflite: store weights in half (fp16) or a quarter (int8) of the size",
     )
     parser.add_argument(
         "--signature",
         action="append",
         default=[],
         metavar="NAME",
-        help="what to write of it; may be repeated. saved_model: serving_default, "
-        "generate, generate_beam (all by default), or generate_text alone; xla: "
-        "forward, prefill, decode (by default) and train_step",
+        help="entry point to export; may be repeated. saved_model has serving_default, "
+        "generate and generate_beam (default: all), or generate_text alone; xla has "
+        "forward, prefill and decode (default: these three), and train_step",
     )
     parser.add_argument(
-        "--sparsity", type=float, help="of a preset's masks (default: 0)"
+        "--sparsity",
+        type=float,
+        metavar="S",
+        help="sparsity of a preset (default: 0)",
     )
     sizes = parser.add_argument_group("fixed sizes of tflite and xla")
-    sizes.add_argument("--prompt-length", type=int, default=0, help="default: 64")
-    sizes.add_argument("--cache-length", type=int, default=0, help="default: context")
-    sizes.add_argument("--sequence-length", type=int, default=0, help="xla; context")
-    sizes.add_argument("--batch-size", type=int, default=1, help="xla (default: 1)")
+    for name, default, meaning in _SIZES:
+        sizes.add_argument(name, type=int, default=default, metavar="N", help=meaning)
     xla = parser.add_argument_group("xla")
     xla.add_argument(
-        "--precision", help="what programs compute in, such as mixed_bfloat16"
+        "--precision",
+        metavar="DTYPE",
+        help="precision of the programs, such as mixed_bfloat16 (default: that of the "
+        "model)",
     )
     xla.add_argument(
         "--unpack",
         choices=["load", "step"],
         default="load",
-        help="with --sparse: decode kernels once at load, or inside every step",
+        help="with --sparse: restore dense kernels once at load (load, the default) or "
+        "inside every call (step)",
     )
     xla.add_argument(
         "--no-check",
         dest="check",
         action="store_false",
-        help="do not run the programs, which needs memory for the model",
+        help="do not run the exported programs; running them needs memory for the "
+        "model",
     )
     add_json(parser)
 
@@ -95,7 +117,7 @@ def run(args: Namespace) -> None:
 
 
 def _check(args: Namespace) -> None:
-    """Refuses what a format cannot have, before anything is loaded."""
+    """Refuses options that the format does not have, before anything is loaded."""
     from spdf_keras.errors import InputError
 
     if args.format == "saved_model" and args.sparse:
@@ -125,7 +147,7 @@ def _check(args: Namespace) -> None:
 
 
 def _source(args: Namespace) -> Any:
-    """A run, or the name of a preset."""
+    """Opens a run, or returns the name of a preset."""
     from spdf_keras.config import PRESETS
     from spdf_keras.errors import InputError
 
