@@ -83,7 +83,7 @@ def density_figure(density: Density) -> Picture:
             edgecolors="white",
             linewidth=1,
         )
-        axes.set_xticks(range(len(names)), [_PAPER_NAMES.get(n, n) for n in names])
+        axes.set_xticks(range(len(names)), [_PAPER_NAMES[n] for n in names])
         axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
         axes.set_ylabel("layer")
         axes.invert_yaxis()

@@ -1,17 +1,13 @@
 """Reads the masks of a checkpoint, and what leaks through them."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from spdf_keras.errors import InputError
+from spdf_keras.model.paths import KERNELS, parse_kernel_path
 from spdf_keras.report.runs.records import RunRecord
 from spdf_keras.sparsity.audit import MaskReport, report_mask
 from spdf_keras.sparsity.masks import unpack_mask
-
-# The six matrices of a block, in order.
-_MATRICES = ("query", "key", "value", "attention_output", "intermediate", "output")
-_PATH = re.compile(r"block_(\d+)/(\w+)/kernel")
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,7 @@ class MaskedMatrix(MaskReport):
 
     Attributes:
         layer: Its block, from 0.
-        name: Its name in the block, such as `query`.
+        name: One of `KERNELS`.
     """
 
     layer: int
@@ -76,17 +72,15 @@ def _read(masks: Path, weights: Path) -> list[MaskedMatrix]:
     matrices = []
     with safe_open(masks, "numpy") as bits, safe_open(weights, "numpy") as file:
         for path in bits.keys():
-            place = _PATH.fullmatch(path)
-            if not place:
+            place = parse_kernel_path(path)
+            if place is None:
                 raise ValueError(f"'{path}' is no matrix of a block")
             weight = file.get_tensor(path)
             mask = unpack_mask(bits.get_tensor(path), weight.shape)
             counts = vars(report_mask(path, mask, [weight]))
-            matrices.append(MaskedMatrix(**counts, layer=int(place[1]), name=place[2]))
+            matrices.append(MaskedMatrix(**counts, layer=place[0], name=place[1]))
     return matrices
 
 
 def _order(matrix: MaskedMatrix) -> tuple[int, int]:
-    is_known = matrix.name in _MATRICES
-    position = _MATRICES.index(matrix.name) if is_known else len(_MATRICES)
-    return matrix.layer, position
+    return matrix.layer, KERNELS.index(matrix.name)
