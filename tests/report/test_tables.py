@@ -4,13 +4,13 @@ from spdf_keras.config import PRESETS, Config, TrainConfig
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.report.content.cells import beside
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
-from spdf_keras.report.content.tables import results_table, summary_table
+from spdf_keras.report.content.labels import model_labels
+from spdf_keras.report.content.score_tables import results_table, summary_table
 from spdf_keras.report.page.document import Table
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.groups import (
     evaluation_groups,
     finetuning_groups,
-    model_labels,
     pretraining_groups,
 )
 

@@ -1,7 +1,7 @@
-"""Tables 4 to 6 beside the paper's rows, the summary, and what the masks are.
+"""Tables 4 to 6 beside the paper's rows, and the summary of all tasks.
 
-A cell of ours is `mean ± standard deviation (seeds)`. The last column gives the
-numbers of the runs behind a row, which the report lists with their commands.
+Our cells are `mean ± standard deviation (seeds)`. The last column gives the numbers of
+the runs behind a row; the report lists these runs with their commands.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,24 @@ from collections.abc import Sequence
 from spdf_keras.report.content.cells import (
     ABSENT,
     MEANS,
-    TUNING,
-    Labels,
     beside,
     cell,
-    group_label,
     place_order,
-    pretraining_flops,
-    printed_label,
     row,
     score_cell,
     score_table,
 )
+from spdf_keras.report.content.labels import (
+    TUNING,
+    Labels,
+    group_label,
+    printed_label,
+    run_numbers,
+)
+from spdf_keras.report.content.quantities import percent, scientific
 from spdf_keras.report.page.document import Row, Table
-from spdf_keras.report.runs.density import Density
-from spdf_keras.report.runs.groups import Group, main_groups
-from spdf_keras.report.runs.quantities import percent, scientific, summarise
+from spdf_keras.report.runs.groups import Group, main_groups, pretraining_flops
+from spdf_keras.report.runs.means import summarise
 
 
 def results_table(
@@ -41,7 +43,7 @@ def results_table(
             TUNING[group.tuning],
             *([part or "all"] if parts else []),
             *(score_cell(group.score(s.name, part), s) for s in layout.scores),
-            group.numbers,
+            run_numbers(group.runs),
         )
 
     def printed(name: str, sparsity: float) -> Row:
@@ -81,7 +83,7 @@ def summary_table(
 ) -> Table:
     """One row per model, sparsity and way of fine-tuning: its cost and its scores.
 
-    Of each task it has the main score, on the test set where that was decoded.
+    Each task has a column with its main score, on the test set where that was scored.
     """
     shown = main_groups(evaluations)
     splits = {group.task: group.split for group in shown}
@@ -99,8 +101,8 @@ def summary_table(
         losses = ((run.seed, run.origin.validation_loss) for run in runs)
         cells = []
         for task, score in main.items():
-            found = [group for group in here if group.task == task]
-            mean = found[0].score(score.name) if found else None
+            scored = [group for group in here if group.task == task]
+            mean = scored[0].score(score.name) if scored else None
             cells.append(score_cell(mean, score))
         rows.append(
             row(
@@ -125,34 +127,4 @@ def summary_table(
         tuple(rows),
         MEANS,
         text_columns=3,
-    )
-
-
-def density_table(densities: Sequence[Density]) -> Table:
-    """What each run's masks keep, and what leaks through them."""
-    rows = []
-    for density in densities:
-        matrices, run = density.matrices, density.run
-        size, kept = (sum(getattr(m, k) for m in matrices) for k in ("size", "kept"))
-        values = [matrix.density for matrix in matrices]
-        rows.append(
-            row(
-                f"{run.number}: {run.name}",
-                f"{1 - run.config.sparsity.sparsity:.6f}",
-                str(len(matrices)),
-                f"{size:,}",
-                f"{kept:,}",
-                f"{kept / size:.6f}",
-                f"{min(values):.6f} to {max(values):.6f}",
-                f"{density.exact} of {len(matrices)}",
-                str(density.violations),
-            )
-        )
-    return Table(
-        (
-            *("Run", "Density asked for", "Masked matrices", "Their weights", "Kept"),
-            *("Density", "Lowest to highest", "Exact count", "Violations"),
-        ),
-        tuple(rows),
-        "Masks in the newest checkpoint of each run",
     )
