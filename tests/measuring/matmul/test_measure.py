@@ -10,17 +10,13 @@ from hypothesis import strategies as st
 
 from spdf_keras.cli import main
 from spdf_keras.commands import benchmark_matmul
+from spdf_keras.measuring import turns
 from spdf_keras.measuring.matmul import measure as measuring
 from spdf_keras.measuring.matmul.backends import BACKENDS, DenseTensorFlow
 from spdf_keras.measuring.matmul.figure import draw, points
-from spdf_keras.measuring.matmul.measure import (
-    FORWARD,
-    TRAINING,
-    Row,
-    break_even,
-    measure,
-)
+from spdf_keras.measuring.matmul.measure import measure
 from spdf_keras.measuring.matmul.problem import Shape
+from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
 from spdf_keras.measuring.matmul.tables import notes, tables
 
 SHAPE = Shape(64, 32)
@@ -39,11 +35,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds that calls take, by the name of their backend: the clock counts calls."""
     taken: dict[str, float] = {}
 
-    def seconds(call: Any, repeats: int) -> float:
+    def seconds(call: Any, repeats: int = 1) -> float:
         names = {kind.__qualname__: kind.name for kind in BACKENDS.values()}
         return taken[names[call.__qualname__.split(".")[0]]]
 
-    monkeypatch.setattr(measuring, "_seconds", seconds)
+    monkeypatch.setattr(turns, "seconds", seconds)
     return taken
 
 
@@ -66,7 +62,7 @@ def test_a_speedup_is_over_the_fastest_dense_backend(clock: dict[str, float]) ->
 def test_what_would_take_too_long_is_left_out(clock: dict[str, float]) -> None:
     clock.update({"TensorFlow, dense": 0.1, "tf.sparse": 5.0})
     names = ["tensorflow", "tf.sparse"]
-    cells = dict(measure([SHAPE], [0.5], [2, 4, 1], names, 1, most_seconds=8))
+    cells = dict(measure([SHAPE], [0.5], [2, 4, 1], names, rounds=1, most_seconds=8))
     left_out = {
         (tokens, row.operation): row.note
         for (_, _, tokens), rows in cells.items()
@@ -84,7 +80,7 @@ def test_what_would_take_too_long_is_left_out(clock: dict[str, float]) -> None:
 
 def test_a_wrong_result_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "wrong", Wrong)
-    ((_, rows),) = measure([SHAPE], [0.5], [2], ["tensorflow", "wrong"], 1)
+    ((_, rows),) = measure([SHAPE], [0.5], [2], ["tensorflow", "wrong"], rounds=1)
     bad = [row for row in rows if row.note]
     assert [(row.operation, row.speedup) for row in bad] == [(FORWARD, None)]
     assert "relative error 1.0e-03" in bad[0].note
@@ -97,7 +93,7 @@ def test_what_does_not_fit_the_memory_is_left_out(
     assert 0 < (measuring.free_bytes() or 1) < 2**50
     # tf.sparse may take 50 bytes for each of 2,048 kept weights.
     monkeypatch.setattr(measuring, "free_bytes", lambda: 20000)
-    ((_, rows),) = measure([SHAPE], [0.0], [1], ["tensorflow", "tf.sparse"], 1)
+    ((_, rows),) = measure([SHAPE], [0.0], [1], ["tensorflow", "tf.sparse"], rounds=1)
     told = {row.note for row in rows if row.backend == "tf.sparse"}
     assert told == {"needs 9.5e-05 GiB of memory, 1.9e-05 are free"}
     assert all(row.speedup for row in rows if row.backend == "TensorFlow, dense")
@@ -105,7 +101,8 @@ def test_what_does_not_fit_the_memory_is_left_out(
 
 def test_known_cells_are_left_out() -> None:
     known = {("64x32", 0.5, 1), ("64x32", 0.75, 1), ("64x32", 0.75, 2)}
-    cells = measure([SHAPE], [0.5, 0.75], [1, 2], ["tensorflow"], 1, 9.0, known)
+    grid = [SHAPE], [0.5, 0.75], [1, 2]
+    cells = measure(*grid, ["tensorflow"], rounds=1, most_seconds=9.0, known=known)
     assert [cell for cell, _ in cells] == [("64x32", 0.5, 2)]
 
 
