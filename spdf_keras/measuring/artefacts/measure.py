@@ -133,6 +133,9 @@ def compare_artefacts(
             stack.enter_context(ArtefactProcess(kind, Path(path)))
             for kind, path in zip(kinds, artefacts, strict=True)
         ]
+        # They have started side by side; the first round begins when all are ready.
+        for process in processes:
+            process.wait()
         smallest = min((p.vocabulary_size for p in processes), default=2)
         random = np.random.default_rng(0)
         prompt = random.integers(smallest, size=prompt_tokens).tolist()

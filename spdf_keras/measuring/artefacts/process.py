@@ -48,7 +48,6 @@ class ArtefactProcess:
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-        self._receive()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -57,6 +56,10 @@ class ArtefactProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 pipe.close()
+
+    def wait(self) -> None:
+        """Waits until the process has loaded its runtime."""
+        self._receive()
 
     @property
     def vocabulary_size(self) -> int:
