@@ -70,7 +70,7 @@ def test_an_artefact_that_does_not_run_is_told_in_one_sentence(
     broken.write_bytes(b"no model" * 8)
     with pytest.raises(ExportError, match="broken.tflite' cannot be measured: Run"):
         compare_artefacts([broken], rounds=1)
-    # Its prompts are shorter than what is asked for.
+    # The artefact takes shorter prompts than this.
     with pytest.raises(ExportError, match="1 to 16 tokens"):
         compare_artefacts(artefacts[:1], rounds=1, prompt_tokens=17)
 
