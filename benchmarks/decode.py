@@ -53,7 +53,7 @@ def main() -> None:
             results.append({**row, "our_speed": vars(ratio)})
             print(
                 f"{beams:3} beams  {name:15}{rate:9.1f} tokens/s  "
-                f"ours is {ratio.show(form='.2f')}x as fast",
+                f"speed of ours {ratio.show(form='.2f', unit='x')}",
                 flush=True,
             )
     print_json({**vars(args), **provenance(), "results": results})

@@ -132,7 +132,9 @@ def show(
     title: str, seconds: dict[str, list[float]], speeds: dict[str, Spread]
 ) -> dict[str, Any]:
     """Prints a row of the table, and returns its content."""
-    cells = (f"{name} {speed.show(form='.2f')}x" for name, speed in speeds.items())
+    cells = (
+        f"{name} {speed.show(form='.2f', unit='x')}" for name, speed in speeds.items()
+    )
     print(f"| {title} | {' | '.join(cells)} |", flush=True)
     return {
         "title": title,

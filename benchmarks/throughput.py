@@ -90,7 +90,7 @@ def main() -> None:
         print(
             f"{name:12} {median:7.3f} s  {batch * length / median:8.1f} tokens/s  "
             f"{flops / median / peak:.1%} of the peak  "
-            f"ours is {speed.show(form='.2f')}x as fast"
+            f"speed of ours {speed.show(form='.2f', unit='x')}"
         )
     conditions = {**provenance(), "peak_flops_per_second": peak}
     print_json({**vars(args), **conditions, "results": results})

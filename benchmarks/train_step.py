@@ -44,7 +44,7 @@ def main() -> None:
             ratio = ratios(times, seconds["dense"])
             print(
                 f"jit_compile={jit_compile!s:5}  {name:7}{latency_ms:9.1f} ms  "
-                f"{ratio.show(form='.3f')}x of dense",
+                f"{ratio.show(form='.3f', unit='x')} of dense",
                 flush=True,
             )
             row = {"jit_compile": jit_compile, "variant": name}

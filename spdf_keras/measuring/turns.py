@@ -40,17 +40,17 @@ class Spread:
         """
         return cls(*np.quantile(values, (0.5, 0.25, 0.75)).tolist())
 
-    def show(self, scale: float = 1.0, form: str = ".3g") -> str:
-        """Formats median and quartiles.
+    def show(self, scale: float = 1.0, form: str = ".3g", unit: str = "") -> str:
+        """Formats the median with its unit, and the quartiles.
 
         Example:
-            >>> Spread(2.0, 1.5, 3.0).show(10)
-            '20 (15-30)'
+            >>> Spread(2.0, 1.5, 3.0).show(10, unit=" ms")
+            '20 ms (15-30)'
         """
         low, median, high = (
             format(scale * value, form) for value in (self.low, self.median, self.high)
         )
-        return f"{median} ({low}-{high})"
+        return f"{median}{unit} ({low}-{high})"
 
 
 def take_turns(

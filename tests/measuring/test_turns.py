@@ -51,5 +51,5 @@ def test_a_spread_is_median_and_quartiles() -> None:
     spread = Spread.of([5.0, 1.0, 4.0, 2.0, 3.0])
     assert spread == Spread(median=3.0, low=2.0, high=4.0)
     assert spread.show(0.1) == "0.3 (0.2-0.4)"
-    assert spread.show(form=".2f") == "3.00 (2.00-4.00)"
+    assert spread.show(form=".2f", unit="x") == "3.00x (2.00-4.00)"
     assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0)
