@@ -25,8 +25,8 @@ class Prompts(NamedTuple):
 
     Attributes:
         token_ids: `(batch, width)`, padded at the right, int32.
-        lengths: Tokens of each, `(batch,)`, int32.
-        limits: Tokens that each may get, at least 1, `(batch,)`, int32.
+        lengths: Tokens of each prompt, `(batch,)`, int32.
+        limits: Largest number of new tokens, at least 1, `(batch,)`, int32.
         ends: Tokens that end a continuation, `(number,)`, int32.
         uniform: Random numbers in `[0, 1)` that choose the tokens, `(batch,
             max_new_tokens)`; only read when sampling.
@@ -40,21 +40,21 @@ class Prompts(NamedTuple):
 
     @classmethod
     def signature(cls) -> "Prompts":
-        """Specs with free sizes: a trace costs more than a batch of decoding."""
+        """Specs with free sizes, since a trace costs more than a batch of decoding."""
         matrix, vector = (tf.TensorSpec([None] * rank, tf.int32) for rank in (2, 1))
         uniform = tf.TensorSpec([None, None], tf.float32)
         return cls(matrix, vector, vector, vector, uniform)
 
 
 class Continuations(NamedTuple):
-    """What a loop has found for each prompt.
+    """The result of a decoding loop for each prompt.
 
     Attributes:
         token_ids: `(batch, steps)`.
-        counts: How many of them count, the end token not among them, `(batch,)`; -1
-            where the model's logits are not finite, so that it chooses nothing.
-        scores: Beam search: sum of log-probabilities over length ** length_penalty,
-            the end token counted in both, `(batch,)`; else zeros.
+        counts: Number of tokens of the continuation without its end token,
+            `(batch,)`; -1 if the model's logits are not finite.
+        scores: `(batch,)`. For a beam search, the sum of log-probabilities over
+            length ** length_penalty, both with the end token; else zeros.
     """
 
     token_ids: tf.Tensor
@@ -65,7 +65,7 @@ class Continuations(NamedTuple):
 def search_function(
     model: Any, settings: DecodeConfig
 ) -> Callable[[Prompts], Continuations]:
-    """The compiled loop for `settings`; it reads the model's weights at each call."""
+    """Returns the compiled loop, which reads the model's weights at each call."""
 
     def run(prompts: Prompts) -> Continuations:
         kernels = effective_kernels(model, skip_zeros=True)
@@ -82,8 +82,8 @@ def search(
 
     Args:
         model: The GPT.
-        settings: How; `max_new_tokens`, `batch_size` and `seed` are not read.
-        prompts: What.
+        settings: How to decode; `max_new_tokens`, `batch_size` and `seed` are unused.
+        prompts: The batch of prompts.
         kernels: From `effective_kernels`.
     """
     loop = _beam_search if settings.num_beams > 1 else _choose_one_by_one
@@ -98,7 +98,7 @@ def search(
 
 
 class _Stepper(NamedTuple):
-    """What both loops need at each step."""
+    """The part of a decoding step that both loops share."""
 
     model: Any
     kernels: Kernels
@@ -111,9 +111,9 @@ class _Stepper(NamedTuple):
         count: tf.Tensor,
         branches: Branches,
     ) -> tuple[tf.Tensor, Branches]:
-        """Logits after the last of `count` tokens, `(batch, beams, vocabulary)`."""
+        """Returns the logits after `count` tokens, `(batch, beams, vocabulary)`."""
         context = self.model.embedding.max_sequence_length
-        # A row that has reached its limit runs on in place, unread.
+        # A row that has reached its limit keeps decoding; its output is ignored.
         position = tf.minimum(self.prompts.lengths + count - 1, context - 1)
         hidden, branches = branches.step(
             self.model, self.kernels, token_ids, position, parents, count - 1
@@ -137,12 +137,12 @@ def _constrain(
 
 
 def _is_stuck(logits: tf.Tensor) -> tf.Tensor:
-    """Whether every token is banned, so that a continuation ends without an end."""
+    """Whether every token is banned; the continuation then ends without end token."""
     return tf.reduce_max(logits, -1) == -float("inf")
 
 
 def _write(history: tf.Tensor, count: tf.Tensor, token_ids: tf.Tensor) -> tf.Tensor:
-    """The history with `token_ids` at place `count` of each beam."""
+    """Returns the history with `token_ids` at position `count` of each beam."""
     here = tf.range(tf.shape(history)[2]) == count
     return tf.where(here, token_ids[:, :, None], history)
 
@@ -165,7 +165,7 @@ def _choose_one_by_one(
     def take(
         logits: tf.Tensor, count: tf.Tensor, history: tf.Tensor, counts: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """One more token; `counts` is -1 where a row goes on."""
+        """Takes one more token; `counts` is -1 for rows that go on."""
         tokens = choose(logits, count)[:, None]
         history = _write(history, count, tokens)
         ends, full = stepper.is_end(tokens)[:, 0], count + 1 >= prompts.limits
@@ -210,7 +210,7 @@ class _Beams(NamedTuple):
 
     @classmethod
     def start(cls, batch: tf.Tensor, steps: tf.Tensor) -> "_Beams":
-        """One empty beam per row."""
+        """Starts with one empty beam per row."""
         row = tf.fill((batch,), -1)
         beam = row[:, None]
         history = tf.fill((batch, 1, steps), -1)
@@ -224,14 +224,14 @@ class _Beams(NamedTuple):
 def _beam_search(
     stepper: _Stepper, settings: DecodeConfig, first: tf.Tensor, branches: Branches
 ) -> Continuations:
-    """Beam search as the LoRA recipe's script does it.
+    """Runs the beam search of the LoRA recipe's script.
 
-    Of all beams times the vocabulary, the `num_beams` best stay. A beam that takes an
-    end token leaves its place, and its continuation is kept if it is the best so far;
-    at the limit, beams without an end compete too, and so does a beam whose every next
-    token is banned (where the script has no number). The script always runs to the
-    limit; here a row stops where no beam can beat the best one any more, which changes
-    no result.
+    Each step keeps the `num_beams` best of all beams times the vocabulary. A beam that
+    takes an end token is removed, and its continuation is kept if it is the best so
+    far. At the limit, beams without an end token compete too; so does a beam whose
+    every next token is banned, for which the script gives no number. The script always
+    runs to the limit. Here a row stops as soon as no beam can beat its best
+    continuation, which changes no result.
     """
     num_beams, penalty = settings.num_beams, settings.length_penalty
     prompts = stepper.prompts
@@ -240,7 +240,7 @@ def _beam_search(
     def keep(
         beams: _Beams, scores: tf.Tensor, history: tf.Tensor, counts: tf.Tensor
     ) -> _Beams:
-        """Keeps the best of some continuations if it is the best of its row so far."""
+        """Keeps the best of some continuations if it is its row's best so far."""
         index = tf.argmax(scores, 1, output_type=tf.int32)
         score = tf.gather(scores, index, batch_dims=1)
         better = score > beams.best_scores
@@ -267,7 +267,7 @@ def _beam_search(
             beams = keep_stuck(logits, beams)
         values, token_ids = tf.math.top_k(logits, num_beams)
         norms = tf.reduce_logsumexp(logits, -1, keepdims=True)
-        # Where every token is banned the norm is -inf, and a difference of two is NaN.
+        # If every token is banned the norm is -inf, and -inf - -inf would be NaN.
         values = tf.where(tf.math.is_inf(values), values, values - norms)
         sums = beams.scores[:, :, None] + values
         scores, places = tf.math.top_k(_flatten(sums), num_beams)
@@ -290,8 +290,8 @@ def _beam_search(
         )
 
     def may_improve(beams: _Beams, branches: Branches) -> tf.Tensor:
-        # Sums only fall, so the most that a beam can reach is its sum of now over
-        # the longest length (the shortest, where the penalty is negative).
+        # Sums only fall, so the best score that a beam can reach is its current sum
+        # over the longest length (over the shortest, if the penalty is negative).
         length = limits if penalty >= 0 else tf.cast(beams.count, tf.float32)
         reach = tf.reduce_max(beams.scores, 1) / length**penalty
         return tf.reduce_any(reach > beams.best_scores)
@@ -305,7 +305,7 @@ def _beam_search(
 
     start = _Beams.start(tf.shape(first)[0], tf.reduce_max(prompts.limits))
     beams = take(first[:, None], start)
-    # The first beams have no beam that they come from: each sees the prompt alone.
+    # The first beams have no parents, so each sees the prompt alone.
     beams = beams._replace(parents=tf.zeros_like(beams.parents))
     shapes = _Beams(*(x.shape for x in beams)), branches.shapes()
     beams, _ = tf.while_loop(may_improve, advance, (beams, branches), shapes)
