@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, variant: str, corpus: Path) -> dict[str, float
 
 
 def repeat(text: str, size: int, corpus: Path) -> int:
-    """Writes the text again and again until the file has the size; returns its size."""
+    """Writes the text again and again, until the file has the size."""
     from spdf_keras.data.corpus.documents import open_text
 
     content = (open_text(text).rstrip() + "\n\n").encode()
