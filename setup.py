@@ -54,6 +54,9 @@ setup(
             "hypothesis>=6.170,<7",
             "ruff>=0.17.6,<0.18",  # a minor release may format differently
             "mypy>=2.4,<2.5",
+            "nbclient>=0.11,<0.12",  # runs the notebooks of examples/
+            "nbformat>=5.11,<6",
+            "ipykernel>=7.4,<8",
         ],
     },
     # Not the default `build/`: where case does not count, the Bazel file has that name.
