@@ -9,28 +9,17 @@ Reference:
     [GenerationEval](https://github.com/WebNLG/GenerationEval).
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import takewhile
 
 from spdf_keras.metrics.counting.edits import Pair, Words, edit_distances
-from spdf_keras.metrics.counting.shifts import Shift, perform, shifted_distances
-
-
-@dataclass
-class _Search:
-    """The state of one pair: a hypothesis on its way to a reference."""
-
-    words: Words
-    reference: Words
-    distance: int
-    shifts: int = 0
-
-    def may_gain(self) -> bool:
-        """Whether another order of the words could be nearer to the reference."""
-        shared = (Counter(self.words) & Counter(self.reference)).total()
-        longer = max(len(self.words), len(self.reference))
-        return self.distance > longer - shared
+from spdf_keras.metrics.counting.search import (
+    Distances,
+    Search,
+    Shifts,
+    search_shifts,
+)
+from spdf_keras.metrics.counting.shifts import Shift, perform
 
 
 def pyter_items(
@@ -67,52 +56,48 @@ def pyter_items(
 
 
 def _rates(pairs: Sequence[Pair]) -> dict[Pair, float]:
-    distances = edit_distances(pairs)
-    searches = [_Search(*pair, d) for pair, d in zip(pairs, distances, strict=True)]
-    active: Sequence[_Search] = searches
-    while active := [search for search in active if search.may_gain()]:
-        active = _shift_each(active)
+    searches = [Search(*pair) for pair in pairs]
+    search_shifts(
+        searches, measure=_measure, candidates=_possible_shifts, choose=_choose
+    )
     return {
-        pair: (search.shifts + search.distance) / len(pair[1])
+        pair: search.edits / len(search.reference)
         for pair, search in zip(pairs, searches, strict=True)
     }
 
 
-def _shift_each(searches: Sequence[_Search]) -> list[_Search]:
-    """Takes the best shift of each; returns those where it is nearer."""
-    pairs = [(search.words, search.reference) for search in searches]
-    shifts = [[*_possible_shifts(*pair)] for pair in pairs]
-    helped = []
-    for search, some, found in zip(
-        searches, shifts, shifted_distances(pairs, shifts), strict=True
-    ):
-        nearest = min(found, default=search.distance)
-        if nearest < search.distance:
-            search.words = max(
-                perform(search.words, shift)
-                for shift, distance in zip(some, found, strict=True)
-                if distance == nearest
-            )
-            search.distance = nearest
-            search.shifts += 1
-            helped.append(search)
-    return helped
+def _measure(searches: Sequence[Search]) -> None:
+    distances = edit_distances([search.pair for search in searches])
+    for search, distance in zip(searches, distances, strict=True):
+        search.distance = distance
 
 
-def _possible_shifts(words: Words, reference: Words) -> Iterator[Shift]:
-    """Every run of words that both have, to its place in the reference."""
+def _choose(
+    searches: Sequence[Search], shifts: Shifts, distances: Distances
+) -> Iterator[Shift | None]:
+    """Yields the shift that saves most; of equal ones that to the greatest text."""
+    for search, candidates, lengths in zip(searches, shifts, distances, strict=True):
+        shortest = min(lengths, default=search.distance)
+        best = [
+            shift
+            for shift, length in zip(candidates, lengths, strict=True)
+            if length == shortest
+        ]
+        if shortest < search.distance:
+            yield max(best, key=lambda shift: perform(search.words, shift))
+        else:
+            yield None
+
+
+def _possible_shifts(search: Search) -> Iterator[Shift]:
+    """Yields every run of words that both texts have, to its place in the reference."""
+    words, reference = search.pair
     places: dict[int, list[int]] = {}
     for place, word in enumerate(reference):
         places.setdefault(word, []).append(place)
     for start, word in enumerate(words):
         for place in places.get(word, ()):
             if place != start:
-                size = 1
-                following = zip(
-                    words[start + 1 :], reference[place + 1 :], strict=False
-                )
-                for one, other in following:
-                    if one != other:
-                        break
-                    size += 1
-                yield Shift(start, size, place)
+                following = zip(words[start:], reference[place:], strict=False)
+                equal = takewhile(lambda pair: pair[0] == pair[1], following)
+                yield Shift(start, sum(1 for _ in equal), place)

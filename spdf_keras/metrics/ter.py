@@ -10,9 +10,9 @@ Reference:
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spdf_keras.metrics.checks import UndefinedScoreError
 from spdf_keras.metrics.counting.edits import (
@@ -24,7 +24,13 @@ from spdf_keras.metrics.counting.edits import (
     edit_distances,
     edit_paths,
 )
-from spdf_keras.metrics.counting.shifts import Shift, perform, shifted_distances
+from spdf_keras.metrics.counting.search import (
+    Distances,
+    Search,
+    Shifts,
+    search_shifts,
+)
+from spdf_keras.metrics.counting.shifts import Shift, perform
 
 _BEAM = 20
 _MAX_SHIFT_WORDS = 10
@@ -49,15 +55,14 @@ class Ter:
 
 
 @dataclass
-class _Search:
-    """The state of one pair: a hypothesis on its way to a reference."""
+class _Search(Search):
+    """A search with the last path, and the runs of words that both texts have."""
 
-    words: Words
-    reference: Words
-    runs: dict[Words, list[int]]
-    shifts: int = 0
-    distance: int = 0
     path: str = ""
+    runs: dict[Words, list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = _runs(self.words, self.reference)
 
 
 def ter(items: Sequence[Ter]) -> float:
@@ -113,40 +118,27 @@ def _mean_length(texts: Sequence[Words]) -> float:
 
 
 def _count_edits(pairs: Sequence[Pair]) -> dict[Pair, int]:
-    searches = [_Search(words, other, _runs(words, other)) for words, other in pairs]
-    active = searches
-    while active:
-        paths = edit_paths([(s.words, s.reference) for s in active], _BEAM)
-        for search, path in zip(active, paths, strict=True):
-            search.path = path
-            search.distance = len(path) - path.count(MATCH)
-        active = _shift_each([s for s in active if _may_gain(s)])
-    return {
-        pair: search.shifts + search.distance
-        for pair, search in zip(pairs, searches, strict=True)
-    }
+    searches = [_Search(*pair) for pair in pairs]
+    search_shifts(
+        searches, measure=_measure, candidates=_possible_shifts, choose=_choose
+    )
+    return {pair: search.edits for pair, search in zip(pairs, searches, strict=True)}
 
 
-def _may_gain(search: _Search) -> bool:
-    """Whether another order of the words could be nearer to the reference."""
-    shared = (Counter(search.words) & Counter(search.reference)).total()
-    longer = max(len(search.words), len(search.reference))
-    return search.distance > longer - shared
+def _measure(searches: Sequence[_Search]) -> None:
+    paths = edit_paths([search.pair for search in searches], _BEAM)
+    for search, path in zip(searches, paths, strict=True):
+        search.path = path
+        search.distance = len(path) - path.count(MATCH)
 
 
-def _shift_each(searches: Sequence[_Search]) -> list[_Search]:
-    """Shifts words in each hypothesis once; returns those where it helped."""
-    pairs = [(search.words, search.reference) for search in searches]
-    shifts = [[*_possible_shifts(search)] for search in searches]
-    distances = shifted_distances(pairs, shifts)
+def _choose(
+    searches: Sequence[_Search], shifts: Shifts, distances: Distances
+) -> Iterator[Shift | None]:
     _apply_beam(searches, shifts, distances)
-    helped = []
-    for search, some, found in zip(searches, shifts, distances, strict=True):
-        if better := _better_shifts(search, some, found):
-            search.words = perform(search.words, some[better[-1]])
-            search.shifts += 1
-            helped.append(search)
-    return helped
+    for search, candidates, lengths in zip(searches, shifts, distances, strict=True):
+        better = _better_shifts(search, candidates, lengths)
+        yield candidates[better[-1]] if better else None
 
 
 def _better_shifts(
@@ -171,9 +163,7 @@ def _better_shifts(
 
 
 def _apply_beam(
-    searches: Sequence[_Search],
-    shifts: Sequence[Sequence[Shift]],
-    distances: Sequence[list[int]],
+    searches: Sequence[_Search], shifts: Shifts, distances: Distances
 ) -> None:
     """Corrects the distances that the program's beam makes longer.
 
