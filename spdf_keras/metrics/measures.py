@@ -78,7 +78,7 @@ class Case:
     @cached_property
     def tercom(self) -> Measured:
         """TER of tercom."""
-        from spdf_keras.metrics.ter import ter, ter_items
+        from spdf_keras.metrics.tercom import ter, ter_items
 
         items = ter_items(self.hypotheses, self.references)
         return Measured(

@@ -10,7 +10,6 @@ Reference:
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 from spdf_keras.metrics.counting.edits import Pair, Words, edit_distances
 from spdf_keras.metrics.counting.search import (
@@ -56,35 +55,24 @@ def pyter_items(
 
 
 def _rates(pairs: Sequence[Pair]) -> dict[Pair, float]:
-    searches = [Search(*pair) for pair in pairs]
-    search_shifts(
-        searches, measure=_measure, candidates=_possible_shifts, choose=_choose
-    )
+    distances = edit_distances(pairs)
+    searches = [Search(*pair, d) for pair, d in zip(pairs, distances, strict=True)]
+    search_shifts(searches, candidates=_possible_shifts, choose=_choose)
     return {
         pair: search.edits / len(search.reference)
         for pair, search in zip(pairs, searches, strict=True)
     }
 
 
-def _measure(searches: Sequence[Search]) -> None:
-    distances = edit_distances([search.pair for search in searches])
-    for search, distance in zip(searches, distances, strict=True):
-        search.distance = distance
-
-
 def _choose(
     searches: Sequence[Search], shifts: Shifts, distances: Distances
-) -> Iterator[Shift | None]:
+) -> Iterator[int | None]:
     """Yields the shift that saves most; of equal ones that to the greatest text."""
-    for search, candidates, lengths in zip(searches, shifts, distances, strict=True):
-        shortest = min(lengths, default=search.distance)
-        best = [
-            shift
-            for shift, length in zip(candidates, lengths, strict=True)
-            if length == shortest
-        ]
-        if shortest < search.distance:
-            yield max(best, key=lambda shift: perform(search.words, shift))
+    for search, candidates, left in zip(searches, shifts, distances, strict=True):
+        least = min(left, default=search.distance)
+        if least < search.distance:
+            best = [row for row, distance in enumerate(left) if distance == least]
+            yield max(best, key=lambda row: perform(search.words, candidates[row]))
         else:
             yield None
 
@@ -98,6 +86,12 @@ def _possible_shifts(search: Search) -> Iterator[Shift]:
     for start, word in enumerate(words):
         for place in places.get(word, ()):
             if place != start:
-                following = zip(words[start:], reference[place:], strict=False)
-                equal = takewhile(lambda pair: pair[0] == pair[1], following)
-                yield Shift(start, sum(1 for _ in equal), place)
+                size = 1
+                following = zip(
+                    words[start + 1 :], reference[place + 1 :], strict=False
+                )
+                for one, other in following:
+                    if one != other:
+                        break
+                    size += 1
+                yield Shift(start, size, place)

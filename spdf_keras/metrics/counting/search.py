@@ -53,33 +53,35 @@ Distances = Sequence[list[int]]
 def search_shifts(
     searches: Sequence[AnySearch],
     *,
-    measure: Callable[[Sequence[AnySearch]], None],
     candidates: Callable[[AnySearch], Iterable[Shift]],
-    choose: Callable[[Sequence[AnySearch], Shifts, Distances], Iterable[Shift | None]],
+    choose: Callable[[Sequence[AnySearch], Shifts, Distances], Iterable[int | None]],
+    measure: Callable[[Sequence[AnySearch]], None] | None = None,
 ) -> None:
     """Shifts the words of each hypothesis until no shift helps.
 
     All hypotheses take a step together, so that distances are computed in arrays.
 
     Args:
-        searches: The pairs; their attributes are updated.
-        measure: Sets the distance of each pair.
+        searches: The pairs with their distances; they are updated.
         candidates: Gives the shifts to try.
-        choose: Takes a shift for each pair, or None where none helps, by the exact
-            distance that each candidate leaves.
+        choose: Names one of them for each pair, or None where none helps, by the
+            exact distances that they leave.
+        measure: Sets the distances before each step, for a program whose distances
+            are not exact.
     """
     active = searches
     while active:
-        measure(active)
+        if measure:
+            measure(active)
         active = [search for search in active if search.may_gain()]
         shifts = [[*candidates(search)] for search in active]
         distances = shifted_distances([search.pair for search in active], shifts)
-        helped = []
-        for search, shift in zip(
-            active, choose(active, shifts, distances), strict=True
-        ):
-            if shift is not None:
-                search.words = perform(search.words, shift)
+        chosen = choose(active, shifts, distances)
+        shifted = []
+        for row, (search, choice) in enumerate(zip(active, chosen, strict=True)):
+            if choice is not None:
+                search.words = perform(search.words, shifts[row][choice])
+                search.distance = distances[row][choice]
                 search.shifts += 1
-                helped.append(search)
-        active = helped
+                shifted.append(search)
+        active = shifted

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from itertools import pairwise
 
-from spdf_keras.metrics.official import read_member
+from spdf_keras.metrics.archives import read_member
 
 ARCHIVE = "meteor/meteor-1.5.jar"
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
+from spdf_keras.metrics.archives import official_file
 from spdf_keras.metrics.meteor.cache import cached_array
-from spdf_keras.metrics.official import official_file
 
 TABLE = "meteor/data/paraphrase-en.gz"
 MAX_WORDS = 7

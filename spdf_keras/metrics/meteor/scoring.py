@@ -11,12 +11,12 @@ from itertools import chain
 from operator import add
 from typing import NamedTuple
 
+from spdf_keras.metrics.archives import read_member
 from spdf_keras.metrics.checks import check_items
 from spdf_keras.metrics.meteor.alignment import align, count_chunks
 from spdf_keras.metrics.meteor.matching import Match, Text, find_matches
 from spdf_keras.metrics.meteor.normalize import ARCHIVE, words_of
 from spdf_keras.metrics.meteor.paraphrases import find_paraphrases
-from spdf_keras.metrics.official import read_member
 
 # Recall weighs most; a penalty for fragments; content words weigh more.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75

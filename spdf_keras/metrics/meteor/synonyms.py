@@ -2,8 +2,8 @@
 
 from functools import cache
 
+from spdf_keras.metrics.archives import read_member
 from spdf_keras.metrics.meteor.normalize import ARCHIVE
-from spdf_keras.metrics.official import read_member
 
 # WordNet's endings and what the base form has in their place, in order of trial.
 _ENDINGS = (

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics.official import read_member
+from spdf_keras.metrics.archives import read_member
 
 # The machine accepts in a state, or accepts and cannot go on from it.
 ACCEPTS, IS_LAST = 1, 8

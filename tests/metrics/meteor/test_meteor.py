@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
+from spdf_keras.metrics.archives import official_file
 from spdf_keras.metrics.meteor import corpus_meteor
-from spdf_keras.metrics.official import official_file
 
 CASES = {
     "dart_official_bart": "",

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics import official
-from spdf_keras.metrics.official import official_file, read_member
+from spdf_keras.metrics import archives
+from spdf_keras.metrics.archives import official_file, read_member
 from spdf_keras.metrics.tokenizers.jflex import read_scanner
 from spdf_keras.metrics.tokenizers.ptb import (
     ARCHIVE,
@@ -106,7 +106,7 @@ def test_there_is_a_line_per_text_in_lower_case_without_punctuation(
 def test_without_its_tables_the_way_out_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(official, "find_spec", lambda name: None)
+    monkeypatch.setattr(archives, "find_spec", lambda name: None)
     official_file.cache_clear()
     with pytest.raises(InputError, match=r"pip install pycocoevalcap==1\.2$"):
         official_file("meteor/meteor-1.5.jar")
@@ -118,7 +118,7 @@ def test_a_damaged_archive_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jar").write_bytes(b"not a jar")
-    monkeypatch.setattr(official, "official_file", lambda path: tmp_path / path)
+    monkeypatch.setattr(archives, "official_file", lambda path: tmp_path / path)
     with pytest.raises(InputError, match="must have a whole member 'x'"):
         read_member("a.jar", "x")
 

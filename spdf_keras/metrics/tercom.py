@@ -134,11 +134,11 @@ def _measure(searches: Sequence[_Search]) -> None:
 
 def _choose(
     searches: Sequence[_Search], shifts: Shifts, distances: Distances
-) -> Iterator[Shift | None]:
+) -> Iterator[int | None]:
     _apply_beam(searches, shifts, distances)
-    for search, candidates, lengths in zip(searches, shifts, distances, strict=True):
-        better = _better_shifts(search, candidates, lengths)
-        yield candidates[better[-1]] if better else None
+    for search, candidates, left in zip(searches, shifts, distances, strict=True):
+        better = _better_shifts(search, candidates, left)
+        yield better[-1] if better else None
 
 
 def _better_shifts(
