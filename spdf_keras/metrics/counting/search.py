@@ -1,6 +1,6 @@
-"""The greedy search of both TER programs: shifts that bring a text to its reference.
+"""The greedy search for shifts that tercom and pyter3 share.
 
-Which shifts are tried, and which of them is taken, is each program's own.
+Each program decides which shifts it tries and which of them it takes.
 """
 
 from collections import Counter

@@ -2,6 +2,7 @@ import gzip
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def read_lines(file: Path) -> list[str]:
         return stream.read().split("\n")
 
 
+@cache
 def read_case(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Reads what the jar was given: tokenised, and filled up with ""."""
     kind = CASES[folder.name]
