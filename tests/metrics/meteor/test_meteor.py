@@ -170,8 +170,8 @@ def test_a_phrase_has_the_length_it_has_on_each_side() -> None:
 
 
 def test_a_lone_match_that_is_not_exact_and_not_the_only_one_is_left_out() -> None:
-    # In the official search half a word is none, and a chunk costs: by stem, synonym
-    # and phrase these words match, and still score 0.
+    # These words match by stem, synonym and phrase, but score 0: the official search
+    # rounds half words down, and a chunk has a cost.
     assert corpus_meteor(["restaurants"], [["restaurant"]]).score == 0
 
 

@@ -52,7 +52,7 @@ def test_texts_are_tokenised_as_by_the_official_program(
     assert ptb_tokenize_lines(texts) == read_lines(folder / f"{name}.ptb.txt.gz")
 
 
-# What the Java program gives for these lines, each followed by an empty one.
+# The Java program gives these tokens for each line in front of an empty one.
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
@@ -123,7 +123,7 @@ def test_a_damaged_archive_is_told(
         read_member("a.jar", "x")
 
 
-# The Java program begins a new line at each of these.
+# The Java program begins a new line at each of these characters.
 BREAKS = "[\r\n\x0b\x0c\x85\u2028\u2029]"
 
 HARD = [
