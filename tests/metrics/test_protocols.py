@@ -16,7 +16,7 @@ from spdf_keras.metrics.protocols import (
     score,
 )
 
-# METEOR without its program's own arithmetic; the others are the same sums.
+# METEOR's program computes powers in its own way; other scores are the same sums.
 METEOR = 1e-6
 EQUAL = 1e-9
 

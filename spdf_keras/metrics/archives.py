@@ -1,8 +1,8 @@
-"""Where the tables of the official scorers lie: in the package pycocoevalcap.
+"""Reads tables from the Java archives that the package pycocoevalcap brings.
 
-The package brings the METEOR and Stanford CoreNLP archives that the official
-E2E script runs with Java. Here their tables are read; nothing of them is run,
-and the package itself is not imported: its modules start programs.
+The official E2E script runs these archives of METEOR and Stanford CoreNLP with Java.
+Only their tables are read here. The package is found but not imported, because its
+modules start programs.
 """
 
 from functools import cache
@@ -18,7 +18,7 @@ def official_file(path: str) -> Path:
     """Finds a file of the installed pycocoevalcap.
 
     Args:
-        path: Its place in the package, with `/`.
+        path: Its place in the package, separated by `/`.
 
     Raises:
         InputError: If the package is not installed or lacks the file.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.metrics.checks import UndefinedScoreError
-from spdf_keras.metrics.ter import Ter, ter, ter_items
+from spdf_keras.metrics.tercom import Ter, ter, ter_items
 
 CASES = ["webnlg2017_upf", "webnlg2017_tilburg_nmt", "webnlg2017_adapt"]
 CASES += ["dart_official_bart", "tiny_text"]
