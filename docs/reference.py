@@ -7,6 +7,7 @@ MkDocs; `hooks.py` hands the pages to MkDocs.
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -98,8 +99,8 @@ PYTHON = {
     ),
     "config": (
         "Config files",
-        "Read and write settings from Python. [Settings](../settings.md) describes each "
-        "one.",
+        "Read and write settings from Python. [Settings](../settings.md) describes "
+        "each one.",
         (
             "spdf_keras.config.load_config",
             "spdf_keras.config.config_from_tables",
@@ -113,6 +114,9 @@ PYTHON = {
         ),
     ),
 }
+
+# Methods to show that a class has from another class of the package.
+INHERITED = {"spdf_keras.GPT": ("compile", "load_weights", "set_weights")}
 
 
 def pages() -> dict[str, str]:
@@ -131,7 +135,11 @@ def python(name: str) -> str:
     """Returns a page of Python names, whose docstrings mkdocstrings fills in."""
     title, about, names = PYTHON[name]
     parts = [f"# {title}", about]
-    parts += [f"::: {identifier}" for identifier in names]
+    for identifier in names:
+        parts.append(f"::: {identifier}")
+        if identifier in INHERITED:
+            methods = ", ".join(INHERITED[identifier])
+            parts[-1] += f"\n    options:\n      inherited_members: [{methods}]"
     return "\n\n".join(parts) + "\n"
 
 
@@ -140,8 +148,8 @@ def commands() -> str:
     parsers = subparsers()
     parts = [
         "# Commands",
-        "`spdf-keras COMMAND --help` prints the same text. Every command takes `--json`: "
-        "the last line of its output is then one JSON document.",
+        "`spdf-keras COMMAND --help` gives the same descriptions. Every command takes "
+        "`--json`: the last line of its output is then one JSON document.",
     ]
     for name in COMMANDS:
         parts += [f"## {name}", (parsers[name].description or "").strip()]
@@ -181,9 +189,9 @@ def settings() -> str:
         "# Settings",
         "A config file is TOML with the tables below. On the command line, "
         "`--set SECTION.SETTING=VALUE` changes one setting, for example "
-        "`--set train.learning_rate=3e-4`. A command refuses a `--set` that it does not "
-        "read. [Presets](presets.md) give the sizes of `[model]` and the pre-training "
-        "settings that fit them.",
+        "`--set train.learning_rate=3e-4`. A command refuses a `--set` that it does "
+        "not read. [Presets](presets.md) give the sizes of `[model]` and the "
+        "pre-training settings that fit them.",
     ]
     for section in dataclasses.fields(config.Config):
         kind: Any = section.type
@@ -195,9 +203,8 @@ def settings() -> str:
                 "settings of this table change."
             )
         for setting in dataclasses.fields(kind):
-            type_ = getattr(setting.type, "__name__", str(setting.type))
-            if "[" in str(setting.type):
-                type_ = str(setting.type)
+            named = isinstance(setting.type, type) and "[" not in str(setting.type)
+            type_ = setting.type.__name__ if named else setting.type
             parts.append(
                 f"`{setting.name}`\n:   *{type_}*, default "
                 f"`{value(setting.default)}`. {described[setting.name]}"
@@ -209,11 +216,9 @@ def value(default: Any) -> str:
     """Returns a default as a config file has it."""
     if isinstance(default, tuple):
         return "[" + ", ".join(value(item) for item in default) + "]"
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, str):
-        return f'"{default}"'
-    return f"{default:_}" if isinstance(default, int) else f"{default:g}"
+    if isinstance(default, int) and default >= 1_000_000:
+        return f"{default:_}"
+    return json.dumps(default)
 
 
 def summary(kind: type) -> str:
@@ -256,11 +261,11 @@ def presets() -> str:
         )
     return f"""# Presets
 
-`build_gpt("gpt_nano")` builds a preset, `preset = "gpt_nano"` in `[model]` takes one in
-a config file, and `spdf-keras export gpt_nano` exports its initial weights. The sizes and
-the pre-training of `gpt2_small` and `gpt3_xl` are those of Table 1 of
-[Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464). `gpt_nano` and `gpt_mini` are
-for laptops and tests.
+`build_gpt("gpt_nano")` builds a preset. `preset = "gpt_nano"` in `[model]` takes one in
+a config file. `spdf-keras export gpt_nano` exports its initial weights. `gpt2_small`
+and `gpt3_xl` have the sizes and the pre-training of Table 1 of
+[Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464). `gpt_nano` and `gpt_mini`
+are for laptops and tests.
 
 ## Sizes
 
