@@ -6,7 +6,8 @@
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
 
 `run_saved_model.py`, `run_tflite.py` and `run_xla.py` in `runners/` run what was
-exported, each with the runtime and NumPy alone; `docs/export.md` tells it all.
+exported, each with the runtime and NumPy alone. `docs/guides/export.md` describes the
+formats.
 
 Every artefact is run before it is delivered: its logits are compared with the
 model's, and the card says how far apart they are. Importing this package loads

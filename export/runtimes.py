@@ -1,7 +1,7 @@
 """Which runtimes make use of an artefact's zeros, and which do not, and why.
 
 What is said was measured, or read in the source, with the versions that `setup.py`
-names; `docs/export.md` has the figures. A smaller file is not a faster one.
+names; `docs/results/export.md` has the figures. A smaller file is not a faster one.
 """
 
 from dataclasses import dataclass

@@ -19,6 +19,7 @@ import pytest
 from spdf_keras.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "spdf_keras"
 PAGES = sorted(
     page
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
@@ -37,6 +38,9 @@ def module_of(file: str) -> Any:
 reference = module_of("reference")
 
 
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+
+
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -48,7 +52,7 @@ def commands_of(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("spdf-keras ")]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=name_of)
 def test_the_commands_of_a_page_are_commands(page: Path) -> None:
     for command in commands_of(page):
         arguments = shlex.split(command, comments=True)[1:]
@@ -69,32 +73,62 @@ def test_the_pages_show_every_command() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_scripts_of_a_page_are_there(page: Path) -> None:
-    for script in re.findall(
-        r"^ +(?:\S*/)?python (\S+\.py)", page.read_text("utf-8"), re.M
-    ):
-        assert (ROOT / script).is_file()
+    text = page.read_text("utf-8")
+    for script in re.findall(r"^ +(?:\S*/)?python (\S+\.py)", text, re.M):
+        folder = PACKAGE if script.startswith("export/") else ROOT
+        assert (folder / script).is_file()
 
 
-PYTHON = [
-    pytest.param(code, id=f"{name_of(page)}-{number}")
-    for page in PAGES
-    for number, code in enumerate(
-        re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
-    )
-]
+def blocks() -> Iterator[Any]:
+    """The Python blocks of all pages; the fast run keeps the two longest paths."""
+    for page in PAGES:
+        slow = page.stem not in ("getting_started", "prepare")
+        text = page.read_text("utf-8")
+        for code in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+            marks = [pytest.mark.slow] if slow else []
+            yield pytest.param(code, id=name_of(page), marks=marks)
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.parametrize("code", list(blocks()))
 def test_the_python_of_a_page_runs(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "a page", "exec"), {})
+    if "sparse.tflite" in code:
+        assert (tmp_path / "sparse.tflite").stat().st_size < 3e6
+
+
+def test_the_quickstart_has_the_same_figures_everywhere() -> None:
+    rows = [
+        re.findall(r"^\| \d+% \|.*", (ROOT / page).read_text("utf-8"), re.M)
+        for page in ("README.md", "docs/getting_started.md")
+    ]
+    assert len(rows[0]) == 2 and rows[0] == rows[1]
+    config = (ROOT / "configs" / "quickstart.toml").read_text("utf-8")
+    for row in rows[0]:
+        sparsity, _, _, _, bleu, *_ = (cell.strip() for cell in row.split("|")[1:])
+        assert f"{bleu} at {sparsity.rstrip('%')} %" in config
+
+
+def test_the_figures_of_the_quickstart_on_real_data_are_those_of_its_report() -> None:
+    report = ROOT / "docs" / "results" / "quickstart_e2e" / "report.md"
+    rows = re.findall(r"^\| (\d+)% \|.*", report.read_text("utf-8"), re.M)
+    assert rows == ["0", "75"]
+    bleu = [
+        row.split("|")[5].strip()
+        for row in report.read_text("utf-8").splitlines()
+        if re.match(r"\| \d+% ", row)
+    ]
+    page = (ROOT / "docs" / "getting_started.md").read_text("utf-8")
+    config = (ROOT / "configs" / "quickstart_e2e.toml").read_text("utf-8")
+    assert f"BLEU {bleu[0]} dense and {bleu[1]} after" in page
+    assert f"{bleu[0]} at 0 %, {bleu[1]} at 75 %" in config
 
 
 def templates() -> Iterator[list[str]]:
     """Every text of the code in parts; between two parts is a value."""
-    files = [*(ROOT / "spdf_keras").rglob("*.py"), *(ROOT / "export").rglob("*.py")]
+    files = [*PACKAGE.rglob("*.py"), *(PACKAGE / "export").rglob("*.py")]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -155,5 +189,5 @@ def test_every_setting_is_described() -> None:
 
 def test_the_presets_are_those_of_the_paper() -> None:
     page = reference.presets()
-    assert "| `gpt3_xl` | 1,315.6M | 24 x 2,048 | 16 | 2,048 | 50,257 |" in page
+    assert "| `gpt3_xl` | 1,315.7M | 24 x 2,048 | 16 | 2,048 | 50,257 |" in page
     assert "| `gpt2_small` | 256 | 0.0006 |" in page
