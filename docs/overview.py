@@ -1,4 +1,4 @@
-"""Draws `results/overview.png`, the picture of the README, from the measured results.
+"""Draws the pictures of the README from the measured results.
 
 python docs/overview.py
 """
@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 BLUE, ORANGE, GREY = "#3f51b5", "#e07b00", "#777777"
@@ -42,13 +44,25 @@ def product_rows() -> list[tuple[float, float]]:
     return sorted(rows)
 
 
-def draw(path: Path) -> None:
-    """Draws quality beside speed."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), dpi=120)
-    modes = (("dense", BLUE, "o", -0.008), ("sparse (masks kept)", ORANGE, "s", 0.008))
-    for mode, colour, marker, shift in modes:
+def panel(title: str) -> tuple[Figure, Axes]:
+    """Starts one picture."""
+    figure, axes = plt.subplots(figsize=(4.9, 3.9), dpi=160)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def draw_quality(path: Path) -> None:
+    """Draws BLEU against the operations of pre-training."""
+    figure, axes = panel("Quality: GPT of 3.2M parameters")
+    modes = {
+        "dense": ("dense fine-tuning", BLUE, "o", -0.008),
+        "sparse (masks kept)": ("sparse fine-tuning (masks kept)", ORANGE, "s", 0.008),
+    }
+    for mode, (label, colour, marker, shift) in modes.items():
         rows = [row for row in study_rows() if row[1] == mode]
-        left.errorbar(
+        axes.errorbar(
             [row[2] + shift * (row[2] < 1) for row in rows],
             [row[3] for row in rows],
             [row[4] for row in rows],
@@ -56,50 +70,48 @@ def draw(path: Path) -> None:
             marker=marker,
             linestyle="none",
             capsize=4,
-            label=f"{mode.split()[0]} fine-tuning"
-            + (" (masks kept)" if "kept" in mode else ""),
+            label=label,
         )
     for sparsity, mode, flops, _, _ in study_rows():
         if mode == "dense":
-            left.text(flops, 61.7, f"{sparsity} zeros", ha="center", fontsize=9)
-    left.set(xlim=(1.1, 0.38), ylim=(45, 63))
-    left.set_xticks(ticks := [1.0, 0.8, 0.6, 0.4], [f"{tick}x" for tick in ticks])
-    left.set_xlabel("operations of pre-training, over dense")
-    left.set_ylabel("BLEU, E2E test set")
-    left.set_title("Quality: GPT of 3.2M parameters", loc="left", fontsize=11)
-    left.legend(frameon=False, loc="lower left", fontsize=9)
-    zeros = [row[0] for row in product_rows()]
+            axes.text(flops, 61.7, f"{sparsity} zeros", ha="center", fontsize=9)
+    axes.set(xlim=(1.1, 0.38), ylim=(45, 63))
+    ticks = [1.0, 0.8, 0.6, 0.4]
+    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.set_xlabel("operations of pre-training, over dense")
+    axes.set_ylabel("BLEU, E2E test set")
+    axes.legend(frameon=False, loc="lower left", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def draw_speed(path: Path) -> None:
+    """Draws the speed of one product against its zeros."""
+    figure, axes = panel("Speed: one product in training, CPU")
     share = [place / 100 for place in range(96)]
-    right.plot(
-        share,
-        [1 / (1 - s) for s in share],
-        color=GREY,
-        linestyle="--",
-        label="theory: 1 / (1 - zeros)",
+    theory = [1 / (1 - zeros) for zeros in share]
+    label = "theory: 1 / (1 - zeros)"
+    axes.plot(share, theory, color=GREY, linestyle="--", label=label)
+    axes.plot(
+        *zip(*product_rows(), strict=True), color=BLUE, marker="o", label="measured"
     )
-    speedups = [row[1] for row in product_rows()]
-    right.plot(zeros, speedups, color=BLUE, marker="o", label="measured")
-    for zero, speedup in product_rows():
-        right.annotate(
-            f"{speedup:.2f}x", (zero, speedup), (6, -12), textcoords="offset points"
-        )
-    right.axhline(1, color="black", linewidth=0.8)
-    right.set_yscale("log", base=2)
+    for zeros, speedup in product_rows():
+        place = (zeros, speedup)
+        axes.annotate(f"{speedup:.2f}x", place, (6, -12), textcoords="offset points")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log", base=2)
     ticks = [1, 2, 4, 8, 16]
-    right.set_yticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick}x" for tick in ticks])
     marks = [0, 0.25, 0.5, 0.75, 0.95]
-    right.set_xticks(marks, [f"{mark:.0%}" for mark in marks])
-    right.set(xlim=(-0.03, 1.09), ylim=(0.6, 22))
-    right.set_xlabel("zeros")
-    right.set_ylabel("speed over the fastest dense product")
-    right.set_title("Speed: one product in training, CPU", loc="left", fontsize=11)
-    right.legend(frameon=False, loc="upper left", fontsize=9)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+    axes.set_xticks(marks, [f"{mark:.0%}" for mark in marks])
+    axes.set(xlim=(-0.03, 1.09), ylim=(0.6, 22))
+    axes.set_xlabel("zeros")
+    axes.set_ylabel("speed over the fastest dense product")
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
     figure.tight_layout()
     figure.savefig(path)
 
 
 if __name__ == "__main__":
-    draw(RESULTS / "overview.png")
+    draw_quality(RESULTS / "quality.png")
+    draw_speed(RESULTS / "speed.png")

@@ -153,7 +153,7 @@ def commands() -> str:
     ]
     for name in COMMANDS:
         parts += [f"## {name}", (parsers[name].description or "").strip()]
-        parts += [f"```text\n{usage(parsers[name])}\n```"]
+        parts += [f"```text\n{usage(name, parsers[name])}\n```"]
         parts += [f"`{flags}`\n:   {text}" for flags, text in options(parsers[name])]
     return "\n\n".join(parts) + "\n"
 
@@ -166,9 +166,9 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
     raise AssertionError("`build_parser` has no commands")
 
 
-def usage(parser: argparse.ArgumentParser) -> str:
+def usage(name: str, parser: argparse.ArgumentParser) -> str:
     """Returns the usage of a command, in lines that fit a narrow page."""
-    formatter = argparse.HelpFormatter(parser.prog, width=72, max_help_position=16)
+    formatter = argparse.HelpFormatter(name, width=44, max_help_position=16)
     groups = parser._mutually_exclusive_groups
     formatter.add_usage(None, parser._actions, groups, prefix="")
     return formatter.format_help().strip()
