@@ -203,10 +203,9 @@ def settings() -> str:
                 "settings of this table change."
             )
         for setting in dataclasses.fields(kind):
-            named = isinstance(setting.type, type) and "[" not in str(setting.type)
-            type_ = setting.type.__name__ if named else setting.type
+            kind_ = str(setting.type).removeprefix("<class '").removesuffix("'>")
             parts.append(
-                f"`{setting.name}`\n:   *{type_}*, default "
+                f"`{setting.name}`\n:   *{kind_}*, default "
                 f"`{value(setting.default)}`. {described[setting.name]}"
             )
     return "\n\n".join(parts) + "\n"

@@ -7,7 +7,6 @@ the names of the Python reference exist.
 import ast
 import importlib
 import importlib.util
-import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -168,7 +167,7 @@ def test_every_public_name_is_in_the_reference_and_has_a_docstring() -> None:
             assert name == "__version__" or f"{package}.{name}" in listed
     for identifier in listed - {"spdf_keras.PRESETS"}:
         module, name = identifier.rsplit(".", 1)
-        assert inspect.getdoc(getattr(importlib.import_module(module), name))
+        assert getattr(importlib.import_module(module), name).__doc__
 
 
 def test_every_option_of_every_command_is_described() -> None:
