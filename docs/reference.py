@@ -115,8 +115,11 @@ PYTHON = {
     ),
 }
 
-# Methods to show that a class has from another class of the package.
-INHERITED = {"spdf_keras.GPT": ("compile", "load_weights", "set_weights")}
+# What mkdocstrings shows of a name, where its choice does not fit.
+OPTIONS = {
+    "spdf_keras.GPT": "inherited_members: [compile, load_weights, set_weights]",
+    "spdf_keras.PRESETS": "show_attribute_values: false",
+}
 
 
 def pages() -> dict[str, str]:
@@ -137,9 +140,8 @@ def python(name: str) -> str:
     parts = [f"# {title}", about]
     for identifier in names:
         parts.append(f"::: {identifier}")
-        if identifier in INHERITED:
-            methods = ", ".join(INHERITED[identifier])
-            parts[-1] += f"\n    options:\n      inherited_members: [{methods}]"
+        if identifier in OPTIONS:
+            parts[-1] += f"\n    options:\n      {OPTIONS[identifier]}"
     return "\n\n".join(parts) + "\n"
 
 

@@ -160,6 +160,15 @@ def test_the_errors_in_the_questions_are_those_of_the_code() -> None:
     assert not unknown, "\n".join(unknown)
 
 
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text)
+    local = [a or b for a, b in targets if not (a or b).startswith("https://")]
+    assert len(local) > 20
+    for target in local:
+        assert (ROOT / target).exists(), target
+
+
 def test_every_public_name_is_in_the_reference_and_has_a_docstring() -> None:
     listed = {name for _, _, names in reference.PYTHON.values() for name in names}
     for package in ("spdf_keras", "spdf_keras.export"):
