@@ -16,7 +16,7 @@ quickstart: .venv/.installed ## tiny sparse pre-training to exported file; ARGS=
 	$(BIN)/spdf-keras quickstart --out $(OUT) $(ARGS)
 
 test: .venv/.installed-test ## fast tests; ARGS="-k masks" is passed on
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/.installed-test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -7,8 +7,8 @@
     dense = spdf_keras.strip(model)    # same outputs, every weight trainable
 
 Importing the package loads neither TensorFlow nor Keras; the first use of a
-name below does. But it tells TensorFlow to take Keras 2, so that `tf.keras` is what
-this package uses, whoever touches it first from now on.
+name below does. The import makes TensorFlow use Keras 2, so that `tf.keras` is the
+Keras of this package.
 """
 
 import os
@@ -31,7 +31,7 @@ def _take_keras2() -> None:
     tensorflow, found = sys.modules.get("tensorflow"), find_spec("tf_keras")
     if tensorflow is None or found is None or "tensorflow.keras" in sys.modules:
         return
-    # TensorFlow chose at its import where `import tensorflow.keras.x` looks.
+    # At its import, TensorFlow chose the folder for `import tensorflow.keras.x`.
     for folder in found.submodule_search_locations or ():
         place = os.path.join(folder, "api", "_v2")
         if place not in tensorflow.__path__:

@@ -1,28 +1,28 @@
-"""The exceptions that the command line tells in one sentence."""
+"""The exceptions that the command line reports in one sentence."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """The user's input cannot be used.
 
-    The message is one sentence or two: the argument, what it must be, what
-    came, and the way out. It is raised where the value enters; the command
-    line prints it without a traceback and exits with status 2.
+    The message is one sentence or two: the argument, what it must be, what was
+    received, and a way out. It is raised where the value enters. The command line
+    prints it without a traceback and exits with status 2.
     """
 
 
 class ExportError(RuntimeError):
-    """An artefact did not compute what the model computes; none was delivered."""
+    """An artefact's results differ from the model's, and none was delivered."""
 
 
 class TrainingError(RuntimeError):
-    """A training cannot go on; its last checkpoint is as good as it was."""
+    """A training cannot go on; its last checkpoint is unchanged."""
 
 
 class StoppedError(Exception):
     """A signal has stopped a training, after a checkpoint was written.
 
     Attributes:
-        signal: Its number.
+        signal: Number of the signal.
     """
 
     def __init__(self, message: str, signal: int) -> None:

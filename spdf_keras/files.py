@@ -14,9 +14,9 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.unfinished")
 
 
 def cache_folder() -> Path:
-    """Where this software keeps what it can make again: compiled code, tables.
+    """Returns the folder of files that can be made again: compiled code, tables.
 
-    It is `$SPDF_CACHE` where that is set, else `$XDG_CACHE_HOME/spdf_keras`, else
+    It is `$SPDF_CACHE` if that is set, else `$XDG_CACHE_HOME/spdf_keras`, else
     `~/.cache/spdf_keras`. It may not exist yet.
 
     Raises:
@@ -32,9 +32,9 @@ def cache_folder() -> Path:
 def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """Opens a temporary file that becomes `path` when the block ends well.
 
-    The temporary file has a name that nobody else has, so that two processes that
-    write the same file do not mix, and no other file is touched. Its content is on
-    the disk before it gets its name. A link is followed.
+    The temporary file has a unique name, so two processes that write the same file do
+    not interfere, and no other file is touched. Its content is on the disk before it
+    gets its final name. A link is followed.
 
     Args:
         path: The file.
@@ -47,7 +47,7 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
-        # "x": the system refuses to open a file that exists.
+        # With "x" the system refuses to open a file that exists.
         with temporary.open(mode.replace("w", "x"), **options) as file:
             yield file
             file.flush()
@@ -66,12 +66,12 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `replacing` gives."""
+    """Whether a file's name has the form that `replacing` uses."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until a folder's files, and which files it has, are on the disk."""
+    """Waits until a folder's files and its list of files are on the disk."""
     for path in (*folder.iterdir(), folder):
         if path.is_file() or path == folder:
             descriptor = os.open(path, os.O_RDONLY)
@@ -86,5 +86,5 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
-    with contextlib.suppress(OSError):  # it holds something else, or is not there
+    with contextlib.suppress(OSError):  # the folder is not empty, or missing
         folder.rmdir()

@@ -1,7 +1,7 @@
-"""Output folders: a mark says that this software wrote a folder, a lock who writes.
+"""Output folders: a mark says what kind of folder it is, a lock who writes to it.
 
 A command writes only into a folder that is new, empty or marked as its own kind, and
-removes only files whose names it has given. What else lies in a folder stays.
+removes only files that it has named. All other files of a folder stay.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from spdf_keras.locks import lock
 
 MARK, LOCK = ".spdf_keras.json", ".spdf_keras.lock"
 
-# What file systems, repositories and file managers put into folders that are empty
-# to a person. None of it is ever touched.
+# File systems, repositories and file managers put these into folders that are empty to
+# a user. They are never touched.
 _NOTHING = frozenset(
     ("lost+found", ".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini")
 )
@@ -29,14 +29,14 @@ def claim(
 ) -> Iterator[Path]:
     """Holds an output folder while the block writes into it.
 
-    A folder that is missing is made, with its parents. If the block ends without a
-    file in it, nothing is left of what was made.
+    A missing folder is made, with its parents. If the block ends without a file in
+    the folder, the folders that were made are removed again.
 
     Args:
         folder: The folder.
-        kind: What it holds, such as `run`; it is written into the mark.
-        known: Tells whether a folder without a mark is of this kind all the same, as
-            one of an earlier version is.
+        kind: Kind of its content, such as `run`; the mark records it.
+        known: Tells whether a folder without a mark is of this kind, as a folder of
+            an earlier version is.
 
     Yields:
         The folder.
@@ -50,7 +50,7 @@ def claim(
     made = make_folder(folder)
     try:
         with lock(folder / LOCK, f"The folder '{folder}'"):
-            _check(folder, kind, known)  # the owner before us may have written it
+            _check(folder, kind, known)  # the previous owner may have written the mark
             mark = folder / MARK
             if not mark.exists():
                 about = {"written_by": "spdf_keras", "kind": kind}
@@ -69,16 +69,16 @@ def claim(
 def share(
     folder: str | Path, names: Iterable[str], is_ours: Callable[[Path], bool]
 ) -> Iterator[Path]:
-    """Holds a folder that may hold a person's files, to write some beside them.
+    """Holds a folder that may contain a user's files, to write some beside them.
 
     Args:
         folder: The folder; it is made.
-        names: Files that will be written.
+        names: Names of the files that will be written.
         is_ours: Tells whether a file of one of these names came from an earlier call.
 
     Raises:
-        InputError: If a file of such a name is somebody else's, before anything is
-            written; or if another process holds the folder.
+        InputError: If a file of such a name did not come from an earlier call, before
+            anything is written; or if another process holds the folder.
     """
     folder = Path(folder)
     check_is_folder(folder)
@@ -95,7 +95,7 @@ def share(
 
 
 def kind_of(folder: Path) -> str | None:
-    """The kind in a folder's mark; None without one that can be read."""
+    """Returns the kind in a folder's mark; None without a readable mark."""
     try:
         mark = json.loads((folder / MARK).read_text("utf-8"))
         return str(mark["kind"]) if mark["written_by"] == "spdf_keras" else None
@@ -104,12 +104,12 @@ def kind_of(folder: Path) -> str | None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing of a person's."""
+    """Whether a folder contains no file of a user."""
     return not _foreign(folder)
 
 
 def is_nothing(name: str) -> bool:
-    """Whether a file of this name leaves a folder empty to a person."""
+    """Whether a folder with only a file of this name is empty to a user."""
     return name in {LOCK, *_NOTHING} or is_temporary(name)
 
 
@@ -146,7 +146,7 @@ def check_is_folder(path: Path) -> None:
     """Refuses a file where an output folder was meant.
 
     Raises:
-        InputError: If it is one.
+        InputError: If it is a file.
     """
     if path.exists() and not path.is_dir():
         raise InputError(
@@ -156,7 +156,7 @@ def check_is_folder(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Makes a folder and its parents; returns what was made, the innermost first."""
+    """Makes a folder and its parents; returns the made folders, the innermost first."""
     missing = [folder, *folder.parents]
     missing = [path for path in missing if not path.exists()]
     made = []
@@ -168,14 +168,14 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Removes folders, such as `make_folder` made, as far as they are empty."""
+    """Removes the empty ones of `folders`, which `make_folder` returned."""
     for folder in folders:
-        with contextlib.suppress(OSError):  # it holds something
+        with contextlib.suppress(OSError):  # the folder is not empty
             folder.rmdir()
 
 
 def _tidy(folder: Path) -> None:
-    """Removes temporary files of a process that was killed."""
+    """Removes the temporary files that a killed process left."""
     for name in os.listdir(folder):
         if is_temporary(name):
             with contextlib.suppress(OSError):

@@ -2,9 +2,9 @@
 
 tensorflow-model-optimization wraps Keras 2 layers only, while TensorFlow and
 KerasNLP take Keras 3 unless `TF_USE_LEGACY_KERAS=1` is set before either is used.
-Mixed up, the two fail late or silently, so the package sets the variable when it is
-imported (`spdf_keras/__init__.py`), and this module refuses to go on where that came
-too late.
+A mixture of the two fails late or silently. The package therefore sets the variable
+when it is imported (`spdf_keras/__init__.py`), and this module raises an error if that
+came too late.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ if os.environ.get(_SWITCH, "1").strip().lower() not in ("1", "true"):
         f"Unset it, or set {_SWITCH}=1."
     )
 os.environ[_SWITCH] = "1"
-# TensorFlow takes its faster matrix products of itself only where the processor has
-# AVX-512; with AVX2 alone a training step of GPT-2 Small is 1.4 times faster so.
+# TensorFlow uses its faster matrix products by default only on processors with AVX-512.
+# With AVX2 alone they make a training step of GPT-2 Small 1.4 times faster.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import tensorflow as tf  # noqa: E402
 import tf_keras as keras  # noqa: E402
 
-# `tf.keras` is bound at its first use, which may lie before this import. The
-# module's name says "keras" either way; only Keras 3 has the function `version`.
+# `tf.keras` is bound at its first use, which may precede this import. The module is
+# named "keras" in both cases; only Keras 3 has the function `version`.
 if hasattr(tf.keras, "version"):
     raise ImportError(
         "spdf_keras needs Keras 2, but TensorFlow is already using Keras "
@@ -41,10 +41,11 @@ __all__ = ["keras", "named_after", "refuse_keras3"]
 
 
 def named_after(layer: keras.layers.Layer) -> Any:
-    """The scope in which a layer's variables get its name.
+    """Returns the scope in which a layer's variables get its name.
 
-    Keras opens it where a layer is called first, and not where a layer is built from a
-    file; then all blocks have variables of the same names, which TensorBoard goes by.
+    Keras opens this scope at a layer's first call, but not when a layer is built from
+    a file. All blocks would then have variables of the same names, which TensorBoard
+    could not tell apart.
     """
     if tf.get_current_name_scope().endswith(layer.name):
         return contextlib.nullcontext()
@@ -55,10 +56,10 @@ def refuse_keras3(**arguments: Any) -> None:
     """Refuses objects of Keras 3, which is imported as `keras`.
 
     Args:
-        **arguments: Values by the name of the argument; lists and dicts of them too.
+        **arguments: Values by the name of the argument, also in lists and dicts.
 
     Raises:
-        InputError: If one of them is, or derives from, something of Keras 3.
+        InputError: If the class of a value is, or derives from, one of Keras 3.
     """
     for name, value in arguments.items():
         for leaf in _leaves(value):

@@ -1,45 +1,127 @@
-"""The one door of a block's six linear products."""
+"""How a block's linear products are computed: one door, and one class per kind.
 
-from typing import TypeAlias
+A layer calls `linear` with a kernel of any kind. A new kind (with an adapter, in
+another number format) is one more class with `shape` and `linear`; no layer changes.
+`sparsity/skipping.py` decides which masked kernels skip their zeros.
+"""
+
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
 from spdf_keras.native.tensorflow.products import (
-    PackedKernel,
-    SparseKernel,
+    pack_kernel,
     packed_linear,
     sparse_linear,
 )
 
-Kernel: TypeAlias = tf.Tensor | SparseKernel | PackedKernel
+
+class Kernel(Protocol):
+    """A kernel `(in_features, out_features)` that can be multiplied.
+
+    Classes are named tuples of tensors, so that `tf.nest` and Keras look into them.
+    """
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """The static shape, `(in_features, out_features)`."""
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Computes `x @ kernel + bias`.
+
+        Args:
+            x: `(tokens, in_features)`.
+            bias: `(out_features,)`.
+
+        Returns:
+            `(tokens, out_features)`.
+        """
 
 
-def linear(inputs: tf.Tensor, kernel: Kernel, bias: tf.Tensor) -> tf.Tensor:
+class DenseKernel(NamedTuple):
+    """A kernel whose zeros are multiplied like any number.
+
+    Attributes:
+        values: `(in_features, out_features)`; a masked kernel is already masked.
+    """
+
+    values: tf.Tensor
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """See `Kernel`."""
+        return self.values.shape
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """See `Kernel`."""
+        return tf.nn.bias_add(tf.matmul(x, self.values), bias)
+
+
+class SkippingKernel(NamedTuple):
+    """A masked kernel whose zeros are skipped, in training and inference.
+
+    Attributes:
+        values: `(in_features, out_features)`, float32; read where the mask is 1.
+        mask: Its mask, bool, 1 = kept.
+    """
+
+    values: tf.Tensor
+    mask: tf.Tensor
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """See `Kernel`."""
+        return self.values.shape
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """See `Kernel`; the gradient skips the zeros too."""
+        return sparse_linear(x, self.values, self.mask, bias)
+
+
+class PackedKernel(NamedTuple):
+    """A masked kernel's kept values, packed once for many products without gradients.
+
+    Attributes:
+        packed: The tensor that `pack_kernel` returns.
+        shape: `(in_features, out_features)`.
+    """
+
+    packed: tf.Tensor
+    shape: tf.TensorShape
+
+    @classmethod
+    def pack(cls, values: tf.Tensor, mask: tf.Tensor) -> "PackedKernel":
+        """Packs the values where the mask is 1; see `SkippingKernel`.
+
+        Raises:
+            NotBuiltError: If the native library cannot be compiled.
+        """
+        return cls(pack_kernel(values, mask), values.shape)
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """See `Kernel`."""
+        return packed_linear(x, self.packed, bias)
+
+
+def linear(inputs: tf.Tensor, kernel: tf.Tensor | Kernel, bias: tf.Tensor) -> tf.Tensor:
     """Computes `inputs @ kernel + bias` over the last axis.
 
-    All masked products of the model pass here, so that a kernel that skips its
-    zeros needs no change to the layers.
+    All six products of every block pass here.
 
     Args:
         inputs: `(..., in_features)`.
-        kernel: `(in_features, out_features)`: a tensor, whose zeros are multiplied, or
-            one whose zeros are skipped.
+        kernel: `(in_features, out_features)`; a tensor stands for a `DenseKernel`.
         bias: `(out_features,)`.
 
     Returns:
         `(..., out_features)`.
     """
-    shape = kernel.kernel.shape if isinstance(kernel, SparseKernel) else kernel.shape
-    in_features, out_features = shape
+    if tf.is_tensor(kernel):
+        kernel = DenseKernel(kernel)
+    in_features, out_features = kernel.shape
     # One matrix product of all tokens: a product per batch row is slower, and
     # TFLite wants the rank-2 form for its fully connected kernel.
-    flat = tf.reshape(inputs, (-1, in_features))
-    if isinstance(kernel, PackedKernel):
-        outputs = packed_linear(flat, kernel, bias)
-    elif isinstance(kernel, SparseKernel):
-        outputs = sparse_linear(flat, kernel.kernel, kernel.mask, bias)
-    else:
-        outputs = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
+    outputs = kernel.linear(tf.reshape(inputs, (-1, in_features)), bias)
     leading = inputs.shape[:-1]
     if leading.is_fully_defined():
         return tf.reshape(outputs, (*leading, out_features))

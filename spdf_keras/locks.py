@@ -1,9 +1,9 @@
 """A lock file: one process at a time writes to a place, also over a shared disk.
 
-The system's own lock (`flock`) tells at once when the process that held it has
-died, even by SIGKILL. Some shared disks keep such locks for each machine apart, so
-the file also names its process, and that process touches the file while it lives:
-a lock of another machine that has not been touched for a while is stale.
+The system's own lock (`flock`) is released at once when its process dies, even by
+SIGKILL. On some shared disks each machine has its own such locks. The file therefore
+also names its process, which touches the file while it lives: another machine's lock
+that has not been touched for a while is stale.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from spdf_keras.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: the owner's number is all there is
+except ImportError:  # Windows has no flock, so only the owner's process number counts
     fcntl = None  # type: ignore[assignment]
 
 _TOUCH_SECONDS = 15.0
@@ -36,7 +36,7 @@ def lock(path: Path, place: str) -> Iterator[None]:
 
     Args:
         path: The lock file; its folder must exist. It is removed at the end.
-        place: What is being written, for the error, such as `The folder 'runs/a'`.
+        place: Subject of the error sentence, such as `The folder 'runs/a'`.
 
     Raises:
         InputError: If another process holds it; the message names that process.
@@ -62,7 +62,7 @@ def _acquire(path: Path, place: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            # The owner that was first to go may have removed what we opened.
+            # A previous owner may have removed the file that we opened.
             if not _flock(descriptor):
                 raise _taken(path, place)
             if not _is_at(descriptor, path):
@@ -81,7 +81,7 @@ def _acquire(path: Path, place: str) -> int:
 
 
 def _flock(descriptor: int) -> bool:
-    """Whether the system's lock was free; True where the disk has no such locks."""
+    """Whether the system's lock was free; True if the disk has no such locks."""
     if fcntl is None:
         return True
     try:
@@ -103,20 +103,20 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _is_alive(path: Path, descriptor: int) -> bool:
-    """Whether the process in the file lives, though the system's lock was free."""
+    """Whether the process that the file names lives although the lock was free."""
     owner = _owner(path)
     if not owner:
         return False
     mine = _myself()
     if owner.get("machine") == mine["machine"]:
         if fcntl is not None:
-            return False  # on one machine, the system's lock is the truth
+            return False  # on one machine the system's lock decides
         return owner.get("process") != mine["process"] and _runs(owner.get("process"))
     return _age(path, descriptor) < _STALE_SECONDS
 
 
 def _age(path: Path, descriptor: int) -> float:
-    """Seconds since the owner touched the file, by the clock of the disk."""
+    """Returns the seconds since the owner touched the file, by the disk's clock."""
     touched = os.fstat(descriptor).st_mtime
     probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
     probe.touch()
@@ -160,7 +160,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """The running system: the same in all its containers, another after a restart."""
+    """Names the running system: equal in its containers, new after a restart."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

@@ -1,7 +1,7 @@
-"""JSON and TOML from users: where Python has a limit of its own, a plain sentence.
+"""Parses users' JSON and TOML, also beyond Python's own limits.
 
-Python turns no number of more than 4,300 digits into an integer, and the message of its
-error is about Python. In JSON such a number is a float, as the standard allows.
+Python refuses to parse integers of more than 4,300 digits, with a message about Python.
+Here such a number is a float in JSON, as its standard allows; in TOML it is an error.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, versions, hardware, time."""
+"""Records where a number comes from: command, versions, hardware, time."""
 
 import os
 import platform
@@ -21,9 +21,9 @@ _PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """What to record beside a result: `command`, `versions`, `hardware`, `started`.
+    """Returns `command`, `versions`, `hardware` and `started`, to record with a result.
 
-    Accelerators are listed where TensorFlow has been loaded; it is not loaded here.
+    Accelerators are listed only if TensorFlow is loaded already.
     """
     return {
         "command": _command(),
@@ -34,7 +34,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _command() -> str:
-    """The command line; from Python, the program that ran."""
+    """Returns the command line, or the program that ran from Python."""
     program = Path(sys.argv[0] or "python").name
     if program == "__main__.py":
         program = "spdf-keras"
@@ -57,7 +57,7 @@ def _hardware() -> dict[str, Any]:
     try:
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         memory_gib = round(pages / 2**30, 1)
-    except (AttributeError, ValueError, OSError):  # not on every system
+    except (AttributeError, ValueError, OSError):  # some systems do not have them
         memory_gib = None
     accelerators = []
     if "tensorflow" in sys.modules:

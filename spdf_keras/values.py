@@ -1,4 +1,4 @@
-"""Values that settings may have: their types, and how large numbers may be."""
+"""Checks the types of settings and the size of their numbers."""
 
 import math
 import struct
@@ -8,10 +8,10 @@ from typing import Any
 
 from spdf_keras.errors import InputError
 
-# Shapes and step counters hold such integers; counts of tokens and seeds, larger ones.
+# Shapes and step counters hold integers up to this; token counts and seeds hold larger.
 _LARGEST, _LARGEST_COUNT = 2**31 - 1, 2**63 - 1
 _COUNTS = ("tokens", "warmup_tokens", "seed", "seeds", "mask_seed")
-# Training computes in float32, where a number closer to zero would become zero.
+# Training computes in float32, where numbers closer to zero than this become zero.
 _SMALLEST_FLOAT, _LARGEST_FLOAT = 1.1754944e-38, 3.4028235e38
 
 
@@ -22,9 +22,9 @@ def as_type(name: str, kind: Any, value: Any) -> Any:
     fraction, such as 1e6, is also an integer.
 
     Args:
-        name: Names the setting in the error.
+        name: Name of the setting, for the error.
         kind: `int`, `float`, `bool`, `str`, or a tuple of one of them.
-        value: What a user gave.
+        value: The user's value.
 
     Raises:
         InputError: If it is of another type.
@@ -61,7 +61,7 @@ def check_integers(name: str, value: Any) -> None:
 
     Args:
         name: The setting.
-        value: Of the type that `as_type` gives; others than integers pass.
+        value: A value from `as_type`; values without integers pass.
 
     Raises:
         InputError: If it holds such an integer.
@@ -76,11 +76,11 @@ def check_integers(name: str, value: Any) -> None:
 
 
 def check_floats(name: str, value: Any) -> None:
-    """Refuses floats that are not finite or that float32 has not, in tuples too.
+    """Refuses floats that are not finite or out of float32's range, in tuples too.
 
     Args:
         name: The setting.
-        value: Of the type that `as_type` gives; others than floats pass.
+        value: A value from `as_type`; values without floats pass.
 
     Raises:
         InputError: If it holds such a float.
@@ -98,14 +98,14 @@ def check_floats(name: str, value: Any) -> None:
 
 
 def as_float(name: str, value: Any) -> float:
-    """Returns a number as a float that float32 has; see `as_type`, `check_floats`."""
+    """Returns a number as a float in float32's range; see `as_type`, `check_floats`."""
     number: float = as_type(name, float, value)
     check_floats(name, number)
     return number
 
 
 def as_float32(number: float) -> float:
-    """The nearest number that float32 has, such as 1.0 for 0.99999999."""
+    """Returns the nearest number of float32, such as 1.0 for 0.99999999."""
     try:
         return float(struct.unpack("f", struct.pack("f", number))[0])
     except OverflowError:
@@ -113,9 +113,9 @@ def as_float32(number: float) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """Returns a value as text for a message; a long one is cut."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         return "a number of more than 4,300 digits"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -12,6 +12,21 @@ from spdf_keras.config import GPTConfig
 ROOT = Path(__file__).parents[1]
 
 
+# Folders of tests that train, the longest first: two processes share the files of tests
+# in this order, so that none of them is left with a long one at the end.
+_LONGEST = ("training", "study", "model", "sparsity", "export")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest folders first; the order inside a folder stays."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _frozen_heap() -> Iterator[None]:
     """Keeps collections of garbage short.

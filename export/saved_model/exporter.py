@@ -23,7 +23,8 @@ from spdf_keras.export.graphs import (
 from spdf_keras.export.runtimes import SAVED_MODEL_RUNTIMES
 from spdf_keras.model.decoding.generator import check_beams, token_id_list
 from spdf_keras.model.decoding.passes import prefill, project
-from spdf_keras.model.decoding.search import Continuations, Prompts, search
+from spdf_keras.model.decoding.search import search
+from spdf_keras.model.decoding.steps import Continuations, Prompts
 from spdf_keras.model.gpt import GPT
 
 SIGNATURES = ("serving_default", "generate", "generate_beam")

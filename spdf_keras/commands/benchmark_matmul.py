@@ -91,7 +91,7 @@ def run(args: Namespace) -> None:
     from spdf_keras.measuring.matmul.measure import measure
     from spdf_keras.measuring.matmul.store import Store
     from spdf_keras.measuring.matmul.tables import notes, tables
-    from spdf_keras.native.tensorflow.products import available
+    from spdf_keras.sparsity.skipping import available
 
     backends = list(dict.fromkeys(args.backends))
     if not available():

@@ -68,7 +68,7 @@ class Section:
             value = as_type(name, kind, getattr(self, name))
             check_integers(name, value)
             object.__setattr__(self, name, value)
-        # A setting's own bounds come first: they say more than "finite".
+        # A setting's own bounds come first, as their error says more than "finite".
         self._check_values()
         for name in types:
             check_floats(name, getattr(self, name))

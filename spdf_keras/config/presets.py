@@ -20,8 +20,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # Laptops and tests: about 1M and 10M parameters. The warm-up is shorter
-    # than the paper's share of 15 %, for runs that stop early.
+    # These two, of about 1M and 10M parameters, are for laptops and tests. Their
+    # warm-up is shorter than the paper's share of 15 %, for runs that stop early.
     "gpt_nano": Preset(
         GPTConfig(4, 4, 128, vocabulary_size=2048, max_sequence_length=256),
         TrainConfig(batch_size=16, warmup_tokens=400_000, learning_rate=2e-3),
@@ -30,7 +30,7 @@ PRESETS: dict[str, Preset] = {
         GPTConfig(6, 5, 320, vocabulary_size=8192, max_sequence_length=512),
         TrainConfig(batch_size=32, warmup_tokens=8_000_000, learning_rate=1e-3),
     ),
-    # Table 1.
+    # These two are the models of Table 1.
     "gpt2_small": Preset(GPTConfig(12, 12, 768), TrainConfig(batch_size=256)),
     "gpt3_xl": Preset(
         GPTConfig(24, 16, 2048),

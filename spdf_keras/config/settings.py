@@ -54,7 +54,7 @@ class GPTConfig(Section):
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters, the tied embedding counted once."""
+        """Number of trainable parameters; the tied embedding counts once."""
         d, f = self.hidden_dim, self.intermediate_dim
         block = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d
         tables = (self.vocabulary_size + self.max_sequence_length) * d
@@ -81,12 +81,12 @@ class SparsityConfig(Section):
 
 @dataclass(frozen=True)
 class StepConfig(Section):
-    """An optimizer step: what pre-training and fine-tuning share.
+    """Settings of an optimizer step, which pre-training and fine-tuning share.
 
     Attributes:
         batch_size: Sequences in one optimizer step.
-        micro_batches: Parts that a batch is computed in, one after the other;
-            must divide `batch_size`. More parts need less memory.
+        micro_batches: Number of parts in which a batch is computed, one after the
+            other; must divide `batch_size`. More parts need less memory.
         learning_rate: Peak of the schedule.
         beta_1: AdamW's decay of the first moment.
         beta_2: AdamW's decay of the second moment. The paper says 0.999; a
@@ -99,10 +99,10 @@ class StepConfig(Section):
         jit_compile: Compile the step with XLA.
         recompute: Compute each block again in the backward pass instead of keeping
             its activations: less memory, for about a third more operations.
-        kept_moments: Hold AdamW's moments of kept weights alone; see `AdamW`.
-        checkpoint_every: Steps between checkpoints; 0 is at the end alone. Fine-tuning
-            also writes one after each epoch.
-        keep_checkpoints: How many of the newest checkpoints stay; the one of the
+        kept_moments: Hold AdamW's moments only for kept weights; see `AdamW`.
+        checkpoint_every: Steps between checkpoints; 0 writes one only at the end.
+            Fine-tuning also writes one after each epoch.
+        keep_checkpoints: Number of the newest checkpoints to keep; the one of the
             lowest validation loss stays too.
     """
 
@@ -139,16 +139,17 @@ class TrainConfig(StepConfig):
     Attributes:
         tokens: Training tokens; 0 means 20 per parameter (Table 1's caption).
         warmup_tokens: Tokens over which the learning rate rises linearly.
-        warmup_fraction: At most this fraction of all tokens warms up, so that a small
-            run of a preset is not warm-up alone; 0.15 leaves the paper's 375M tokens
-            as they are. Where `warmup_tokens` is given, it is 1 unless given too.
-        final_learning_rate: Where the cosine ends, as a fraction of the peak.
+        warmup_fraction: The warm-up takes at most this fraction of all tokens, so that
+            a small run of a preset does not consist of warm-up; 0.15 leaves the paper's
+            375M tokens as they are. If `warmup_tokens` is given and this is not, this
+            is 1.
+        final_learning_rate: Last value of the cosine, as a fraction of the peak.
         precision: `float32`, `mixed_bfloat16`, or `mixed_float16`, which scales
-            the loss; the model keeps it.
+            the loss. The model keeps it after training.
         compute: How masked products are computed in training: `dense` multiplies the
             zeros, `sparse` skips them (on CPUs, in float32, without `jit_compile`),
-            `auto` takes the faster for each shape of kernel.
-        validate_every: Steps between validation losses; 0 is at the end alone.
+            `auto` takes the faster way for each shape of kernel.
+        validate_every: Steps between validation losses; 0 validates only at the end.
     """
 
     tokens: int = 0
@@ -174,17 +175,17 @@ class TrainConfig(StepConfig):
             check(self, "compute", fits, must)
 
     def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
-        """Optimizer steps to see all training tokens, rounded up.
+        """Returns the optimizer steps that see all training tokens, rounded up.
 
         Args:
-            model: Gives the number of parameters where `tokens` is 0.
+            model: Gives the number of parameters if `tokens` is 0.
             sequence_length: Tokens per sequence; 0 is the model's context.
         """
         tokens = self._total_tokens(model)
         return math.ceil(tokens / self._step_tokens(model, sequence_length))
 
     def warmup_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:
-        """Optimizer steps that warm up, rounded up."""
+        """Returns the optimizer steps of the warm-up, rounded up."""
         most = self.warmup_fraction * self._total_tokens(model)
         tokens = min(self.warmup_tokens, most)
         return math.ceil(tokens / self._step_tokens(model, sequence_length))
@@ -198,21 +199,21 @@ class TrainConfig(StepConfig):
 
 @dataclass(frozen=True)
 class FinetuneConfig(StepConfig):
-    """Dense fine-tuning; appendix A.2, and the LoRA recipe that it points to.
+    """Dense fine-tuning; appendix A.2, and the LoRA recipe to which it refers.
 
     The paper's grid is 8 to 64 for `batch_size`, and 1e-4, 5e-5 and 2.5e-5 for
     `learning_rate`, the peak of a linear schedule.
 
     Attributes:
-        epochs: Passes over the training examples, at most.
-        patience: Epochs without a better validation loss before it stops.
-        warmup_steps: Steps over which the learning rate rises linearly; at
-            most a tenth of all steps is used.
+        epochs: Largest number of passes over the training examples.
+        patience: Epochs without a better validation loss after which training stops.
+        warmup_steps: Steps over which the learning rate rises linearly, but at most
+            a tenth of all steps.
         sequence_length: Longest example, context and target together, in
             tokens. Batches are padded to their own longest example.
         label_smoothing: Weight of the uniform distribution in the loss.
-        keep_masks: Fine-tune the kept weights alone, masks and all: the baseline
-            that dense fine-tuning is argued against.
+        keep_masks: Keep the masks and fine-tune only the kept weights. This is the
+            baseline for dense fine-tuning.
     """
 
     batch_size: int = 8
@@ -242,21 +243,22 @@ class DecodeConfig(Section):
     beams, `length_penalty` 0.8 and `no_repeat_ngram_size` 4: see `configs/e2e.toml`.
 
     Attributes:
-        max_new_tokens: Tokens to add to a prompt, at most. The LoRA recipe: 64.
+        max_new_tokens: Largest number of new tokens per prompt. The LoRA recipe has 64.
         batch_size: Prompts that are decoded together.
-        num_beams: Beams of the beam search; 1 takes one token after the other.
-        length_penalty: Beams compete with the sum of their log-probabilities over
-            their length to this power. 0 favours short continuations; read by the
-            beam search alone.
+        num_beams: Beams of the beam search; 1 decodes without beam search.
+        length_penalty: A beam's score is the sum of its log-probabilities over its
+            length to this power; 0 favours short continuations. Only the beam search
+            reads it.
         no_repeat_ngram_size: No n-gram of this size occurs twice in a continuation,
-            which ends where this leaves no token; 0 allows it.
-        repetition_penalty: Above 1 makes tokens less likely that the continuation
-            already has; 1 changes nothing.
-        sample: Draw tokens at random in place of the likeliest.
+            which ends if this leaves no token; 0 allows repetition.
+        repetition_penalty: A value above 1 makes tokens less likely that the
+            continuation already has; 1 changes nothing.
+        sample: Draw tokens at random instead of taking the likeliest.
         temperature: The logits are divided by it before a draw.
-        top_k: Draw from this many likeliest tokens; 0 is all.
-        top_p: Draw from the fewest likeliest tokens of this total probability.
-        seed: Seed of the draws. A prompt's depend on it and on the prompt's place.
+        top_k: Draw from this many of the likeliest tokens; 0 is all.
+        top_p: Draw from the fewest likeliest tokens that reach this total probability.
+        seed: Seed of the draws. The draws of a prompt depend on the seed and on the
+            prompt's position.
     """
 
     max_new_tokens: int = 64
@@ -286,8 +288,8 @@ class StudyConfig(Section):
     """The paper's protocol as one job; the defaults are those of appendix A.2.
 
     Every pair of sparsity and seed is pre-trained once. Fine-tuning searches the grid
-    of batch sizes and learning rates by the validation score, BLEU or, for the
-    Curation Corpus, perplexity; the best one is decoded and scored on the test split.
+    of batch sizes and learning rates by the validation score: BLEU, or perplexity for
+    the Curation Corpus. The best trial is decoded and scored on the test split.
 
     Attributes:
         task: The fine-tuning task.
@@ -295,16 +297,16 @@ class StudyConfig(Section):
         seeds: Each is the seed of masks, initial weights and data order at once.
         batch_sizes: Batch sizes of the grid.
         learning_rates: Learning rates of the grid.
-        search_seeds: How many of the seeds search the grid, each for itself; the
-            others take what the first of them found. 0 is all.
+        search_seeds: Number of seeds that each search the grid; the other seeds take
+            the best trial of the first seed. 0 is all.
         sparse_finetuning: Also fine-tune with the masks kept, at each sparsity
-            above 0, with a search of its own.
+            above 0, with a separate search.
         corpus: Files in the data folder to pre-train on, without `.gz`.
         task_text: Also pre-train on the targets of the task's training split.
-        train_inputs: Inputs of the training split that are used, evenly spread over
-            it; 0 is all.
-        validation_inputs: The same of the validation split.
-        search_beams: Beams of the decoding that the search is scored by.
+        train_inputs: Number of inputs of the training split to use, evenly spread
+            over it; 0 is all.
+        validation_inputs: The same for the validation split.
+        search_beams: Number of beams when the trials of the search are decoded.
     """
 
     task: str = "e2e"
@@ -339,7 +341,7 @@ class StudyConfig(Section):
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of an experiment: what a config file and a run hold.
+    """All settings of an experiment, as a config file and a run hold them.
 
     Attributes:
         model: The `[model]` table.

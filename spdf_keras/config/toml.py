@@ -19,10 +19,10 @@ from spdf_keras.values import as_type
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a TOML file, and overrides on top of it.
+    """Reads a TOML file and applies overrides.
 
-    `[model]` may name a `preset`; sizes beside it change it, and the preset's
-    pre-training settings are the defaults of `[train]`.
+    `[model]` may name a `preset`. Further sizes there change the preset's, and the
+    preset's pre-training settings are the defaults of `[train]`.
 
     Args:
         path: The file.
@@ -36,7 +36,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_tables(path: str | Path) -> dict[str, Any]:
-    """Reads the tables of a config file, whose settings are not checked yet.
+    """Reads the tables of a config file without checking the settings.
 
     Raises:
         InputError: If the file is missing or not TOML.
@@ -58,8 +58,8 @@ def config_from_tables(
 
     Args:
         tables: `{section: {setting: value}}`.
-        overrides: Lines such as `train.learning_rate=3e-4`, which win.
-        base: Where settings that are not given come from; the defaults if None.
+        overrides: Lines such as `train.learning_rate=3e-4`, which have precedence.
+        base: Gives the settings that are in neither; the defaults if None.
 
     Raises:
         InputError: As `load_config`.
@@ -86,7 +86,7 @@ def config_from_tables(
 def to_toml(config: Config) -> str:
     """Writes every setting as TOML that `load_config` reads back.
 
-    `[study]` is left out where it says nothing, as in every run.
+    `[study]` is left out if it has only defaults, as in every run.
     """
     lines = []
     for name, section in dataclasses.asdict(config).items():
@@ -107,17 +107,20 @@ def _replace(name: str, section: Any, table: dict[str, Any]) -> Any:
             raise _unknown(f"{name}.{key}", types)
         values[key] = as_type(f"{name}.{key}", types[key], value)
     if "hidden_dim" in values and "intermediate_dim" not in values:
-        values["intermediate_dim"] = 0  # follows the new width, not the old one
+        values["intermediate_dim"] = 0  # it follows the new width
     if "warmup_tokens" in values and "warmup_fraction" not in values:
-        values["warmup_fraction"] = 1.0  # what is asked for is done
+        values["warmup_fraction"] = 1.0  # an explicit warm-up is not capped
     return dataclasses.replace(section, **values)
 
 
 def parse_override(line: str) -> tuple[str, str, Any]:
-    """Section, setting and value of a line such as `train.learning_rate=3e-4`.
+    """Parses a line such as `train.learning_rate=3e-4`.
+
+    Returns:
+        Section, setting and value.
 
     Raises:
-        InputError: If it looks otherwise, or there is no such setting.
+        InputError: If it has another form, or there is no such setting.
     """
     key, equals, value = line.partition("=")
     section, dot, setting = key.strip().partition(".")
@@ -136,7 +139,7 @@ def parse_override(line: str) -> tuple[str, str, Any]:
     try:
         parsed = load_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word, as the shell takes quotes away
+        parsed = value.strip()  # a bare word, since the shell removes quotes
     except ValueError as error:
         raise InputError(f"`--set {key}` cannot be used: {error}.") from error
     return section, setting, parsed

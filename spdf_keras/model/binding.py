@@ -1,7 +1,7 @@
 """Lets a GPT compute with tensors in place of its weights.
 
-So the layers themselves, not a copy of their formulas, make a program that takes
-its weights as arguments, and a model larger than the memory runs block by block.
+A program that takes its weights as arguments is thus made by the layers themselves,
+not by a copy of their formulas, and a model larger than the memory runs block by block.
 """
 
 import contextlib
@@ -14,14 +14,15 @@ from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
 from spdf_keras.config import GPTConfig
 from spdf_keras.model.build import functional_gpt
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.paths import KERNELS, kernel_path
 
 
 def skeleton(sizes: GPTConfig, precision: str = "float32", seed: int = 0) -> GPT:
-    """A dense GPT without memory for its weights: all of them must be `bound`.
+    """Builds a dense GPT without memory for its weights, which must all be `bound`.
 
     Args:
-        sizes: Its sizes.
-        precision: What its layers compute in.
+        sizes: Sizes of the model.
+        precision: Precision of its layers, such as `mixed_bfloat16`.
         seed: Seed of the `initial_value` of its weights.
     """
     with tf.variable_creator_scope(_create_without_value):
@@ -47,9 +48,8 @@ def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
 
     Args:
         model: From `skeleton`.
-        tensors: By path, as in `GPT.named_weights`; each layer must be there with
-            all of its weights, or not at all. They are cast to what the layer
-            computes in.
+        tensors: Tensors by path, as in `GPT.named_weights`: for each layer all of its
+            weights or none. They are cast to the layer's compute dtype.
 
     Example:
         >>> model = skeleton(GPTConfig(1, 2, 8, vocabulary_size=16))
@@ -78,10 +78,10 @@ def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
         norms = {"final_norm": model.final_norm}
         for block in model.blocks:
             start = block.name
-            if f"{start}/query/kernel" in tensors:
-                names = [f"{start}/{name}" for name in block.prunable_names]
-                put(block, "_kernels", *(f"{name}/kernel" for name in names))
-                put(block, "_biases", *(f"{name}/bias" for name in names))
+            kernels = [kernel_path(start, name) for name in KERNELS]
+            if kernels[0] in tensors:
+                put(block, "_kernels", *kernels)
+                put(block, "_biases", *(f"{start}/{name}/bias" for name in KERNELS))
             for norm in (block.attention_norm, block.feedforward_norm):
                 norms[f"{start}/{norm.name}"] = norm
         for path, norm in norms.items():

@@ -7,13 +7,15 @@ import tensorflow as tf
 
 from spdf_keras.keras2 import keras, named_after
 from spdf_keras.kernels import linear
+from spdf_keras.model.paths import KERNELS
 
 import tensorflow_model_optimization as tfmot  # isort: skip
 
 Cache = tuple[tf.Tensor, tf.Tensor]
 
-# Queries that attend together in training: the fewer, the less is computed of what
-# the causal mask throws away, and the smaller the products. Measured on CPUs.
+# Number of queries that attend together in training. A smaller number computes fewer
+# scores that the causal mask discards, but makes the products smaller too. The value
+# was measured on CPUs.
 _CHUNK = 256
 
 
@@ -41,10 +43,10 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             head_dim)`. `length` must be 1 with it.
         position: With `cache`, the position of the token in each row, `(batch,)`.
         past: In place of `cache`: keys and values in parts, each part as in `cache`
-            with slots of its own, which are read and not written. `inputs` may have
-            any length.
-        allowed: With `past`, which slots each input sees, bool, `(batch, length,
-            slots)`: those of all parts in order, then those of `inputs` itself.
+            with its own number of slots. They are read and not written. `inputs` may
+            have any length.
+        allowed: With `past`, the slots that each input sees, bool, `(batch, length,
+            slots)`: the slots of all parts in order, then those of `inputs`.
         return_cache: Also return the keys and values: those of `inputs`, or
             the cache with the token's own written at `position`.
 
@@ -54,14 +56,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         are W_Q, W_K, W_V, W_D, W_I and W_O.
     """
 
-    prunable_names = (
-        "query",
-        "key",
-        "value",
-        "attention_output",
-        "intermediate",
-        "output",
-    )
+    prunable_names = KERNELS
 
     def __init__(
         self,
@@ -115,7 +110,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
                 )
             )
         for norm in (self.attention_norm, self.feedforward_norm):
-            # Else both gammas get one name, which HDF5 cannot hold.
+            # Without the scope both gammas have one name, which HDF5 cannot hold.
             with tf.name_scope(norm.name):
                 norm.build(input_shape)
 
@@ -123,7 +118,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         return list(self._kernels)
 
     def named_weights(self) -> dict[str, tf.Variable]:
-        """Every weight by its path inside the block."""
+        """Returns every weight by its path inside the block."""
         named = {}
         for name, kernel, bias in zip(
             self.prunable_names, self._kernels, self._biases, strict=True
@@ -135,7 +130,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         return named
 
     def named_dependencies(self) -> dict[str, Any]:
-        """What a TensorFlow checkpoint has of the block, kernels left out."""
+        """Returns the block's objects in a TensorFlow checkpoint, except kernels."""
         biases = zip(self.prunable_names, self._biases, strict=True)
         norms = (self.attention_norm, self.feedforward_norm)
         return {
@@ -144,14 +139,14 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         }
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
-        # A checkpoint of a masked model has the wrapper where this block stands, and
-        # the block inside it.
+        # A checkpoint of a masked model has the wrapper in this block's place, and the
+        # block inside the wrapper.
         if name == "layer":
             return self
         return super()._lookup_dependency(name, cached_dependencies)
 
     def own_kernels(self) -> dict[str, tf.Tensor]:
-        """The block's kernels as tensors, by name."""
+        """Returns the block's kernels as tensors, by name."""
         tensors = map(tf.convert_to_tensor, self._kernels)
         return dict(zip(self.prunable_names, tensors, strict=True))
 
@@ -182,7 +177,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         elif cache is None or position is None:
             allowed = None if training else _causal(0, _dim(inputs, 1))
         else:
-            # A blend, not a scatter: exact, and XNNPACK runs it in one piece.
+            # This blend is exact, and unlike a scatter XNNPACK runs it in one piece.
             slots = tf.one_hot(position, _dim(cache[0], 2), dtype=key.dtype)
             slots = slots[:, None, :, None]
             key, value = (
@@ -237,7 +232,7 @@ def _causal_attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.
 
 
 def _causal(start: Any, stop: Any) -> tf.Tensor:
-    """Which of the tokens up to `stop` those from `start` on see."""
+    """Returns which tokens before `stop` are visible to each token from `start` on."""
     return (tf.range(start, stop)[:, None] >= tf.range(stop)[None, :])[None, None]
 
 
@@ -245,12 +240,13 @@ def _attention(
     query: tf.Tensor, parts: Sequence[Cache], allowed: tf.Tensor
 ) -> tf.Tensor:
     """Attends to keys and values that lie in parts, without joining them."""
-    # Scaling the query costs head_dim / length of scaling the scores.
+    # Scaling the query is cheaper than scaling the scores, by head_dim / length.
     query = query * tf.cast(query.shape[-1] ** -0.5, query.dtype)
     scores = _join([tf.matmul(query, key, transpose_b=True) for key, _ in parts])
     scores = tf.cast(scores, tf.float32)
-    # Not a choice of scores: XNNPACK then runs decoding in one piece. And not a sum:
-    # TensorFlow fuses product and sum into a kernel that is 90 times slower.
+    # A difference is used for two reasons: XNNPACK runs it in one piece, other than a
+    # `tf.where` of scores, and TensorFlow would fuse a sum with the product into a
+    # kernel that is 90 times slower.
     scores -= tf.where(allowed, 0.0, 1e9)
     weights = tf.cast(tf.nn.softmax(scores), query.dtype)
     if len(parts) == 1:
@@ -266,5 +262,5 @@ def _join(parts: Sequence[tf.Tensor], axis: int = -1) -> tf.Tensor:
 
 
 def _dim(x: tf.Tensor, axis: int) -> Any:
-    """The static size of an axis where it is known, else the tensor of it."""
+    """Returns the static size of an axis if it is known, else a tensor."""
     return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]

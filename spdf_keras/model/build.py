@@ -8,9 +8,9 @@ from typing import Any
 from spdf_keras.config import (
     PRECISIONS,
     GPTConfig,
+    SparsityConfig,
     TrainConfig,
     check_seed,
-    check_sparsity,
     config_from_tables,
     get_preset,
 )
@@ -19,6 +19,7 @@ from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.paths import block_name
 from spdf_keras.optimization.adamw import AdamW, adamw
 from spdf_keras.optimization.schedule import WarmupDecay
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
@@ -79,10 +80,13 @@ def build_gpt(
     if settings:
         defaults = config_from_tables({"train": dataclasses.asdict(train)})
         train = config_from_tables({"train": settings}, base=defaults).train
-    sparsity = check_sparsity(sparsity)
     mask_seed = train.seed if mask_seed is None else check_seed(mask_seed, "mask_seed")
     gpt = functional_gpt(
-        sizes, sparsity, train.seed, mask_seed, train.precision, train.compute
+        sizes,
+        SparsityConfig(sparsity, mask_seed),
+        seed=train.seed,
+        precision=train.precision,
+        compute=train.compute,
     )
     compile_for_pretraining(gpt, train)
     return gpt
@@ -167,13 +171,21 @@ def load_model(path: str | Path) -> GPT:
 
 def functional_gpt(
     sizes: GPTConfig,
-    sparsity: float = 0.0,
+    sparsity: SparsityConfig | None = None,
+    *,
     seed: int = 0,
-    mask_seed: int = 0,
     precision: str = "float32",
     compute: str = "dense",
 ) -> GPT:
-    """The model of `build_gpt`, not compiled."""
+    """Builds the model of `build_gpt` without compiling it.
+
+    Args:
+        sizes: Its sizes.
+        sparsity: Its masks; none if None or if its sparsity is 0.
+        seed: Seed of the initial weights.
+        precision: See `TrainConfig.precision`.
+        compute: See `TrainConfig.compute`.
+    """
     embedding = TiedEmbedding(
         sizes.vocabulary_size,
         sizes.hidden_dim,
@@ -185,7 +197,7 @@ def functional_gpt(
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     x = embedding(token_ids)
     for index in range(sizes.num_layers):
-        name = f"block_{index}"
+        name = block_name(index)
         layer: keras.layers.Layer = GPTBlock(
             sizes.num_heads,
             sizes.intermediate_dim,
@@ -195,8 +207,8 @@ def functional_gpt(
             name=name,
             dtype=precision,
         )
-        if sparsity:
-            layer = PruneFixedRandom(layer, sparsity, mask_seed, compute)
+        if sparsity is not None and sparsity.sparsity:
+            layer = PruneFixedRandom(layer, sparsity, compute=compute)
         x = layer(x)
     norm = keras.layers.LayerNormalization(
         epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision
@@ -207,6 +219,6 @@ def functional_gpt(
 
 
 def _path_seed(seed: int, path: str) -> int:
-    """A seed for one layer, so that no layer's draw depends on another's."""
+    """Returns the seed of one layer, which depends on no other layer."""
     digest = hashlib.sha256(f"initial:{seed}:{path}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1

@@ -60,8 +60,8 @@ class TiedEmbedding(keras.layers.Layer):
         position: tf.Tensor | None = None,
         reverse: bool = False,
     ) -> tf.Tensor:
-        # One dense tensor for both uses: the gradients of a gather and of a
-        # product then add up densely, and the clipping norm is right.
+        # Both uses read one dense tensor. The gradients of the gather and of the
+        # product are then added densely, and the clipping norm is right.
         tokens = tf.convert_to_tensor(self.token_table)
         if reverse:
             flat = tf.reshape(inputs, (-1, self.hidden_dim))

@@ -10,6 +10,7 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.decoding.generator import Generator
 from spdf_keras.model.embedding import TiedEmbedding
+from spdf_keras.model.paths import kernel_path
 from spdf_keras.model.saving import SavedModel
 from spdf_keras.sparsity.masks import num_zeros
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
@@ -41,10 +42,10 @@ class GPT(SavedModel):
         return self.get_layer("final_norm")
 
     def named_weights(self) -> dict[str, tf.Variable]:
-        """Every trainable weight by its path, such as `block_0/query/kernel`.
+        """Returns every trainable weight by its path, such as `block_0/query/kernel`.
 
-        Paths do not change when a model is masked, stripped, saved or loaded;
-        `weight.name` does, and is not unique.
+        Paths do not change when a model is masked, stripped, saved or loaded.
+        `weight.name` changes, and is not unique.
         """
         named = {
             "embedding/token": self.embedding.token_table,
@@ -58,21 +59,21 @@ class GPT(SavedModel):
         return named
 
     def named_masks(self) -> dict[str, tf.Variable]:
-        """Every mask by the path of its kernel; empty for a dense model."""
+        """Returns every mask by the path of its kernel; empty for a dense model."""
         return {
-            f"{layer.layer.name}/{name}/kernel": mask
+            kernel_path(layer.layer.name, name): mask
             for layer in self._masked_blocks
             for name, mask in zip(layer.layer.prunable_names, layer.masks, strict=True)
         }
 
     @property
     def sparse_kernels(self) -> list[str]:
-        """Paths of the kernels whose zeros are skipped; see `compute`.
+        """Paths of the kernels whose zeros are skipped; see `TrainConfig.compute`.
 
-        It can be assigned: a run that goes on keeps what `auto` had chosen.
+        It can be assigned, so that a run that goes on keeps the choice of `auto`.
         """
         return [
-            f"{layer.layer.name}/{name}/kernel"
+            kernel_path(layer.layer.name, name)
             for layer in self._masked_blocks
             for name in layer.sparse_names
         ]
@@ -83,23 +84,23 @@ class GPT(SavedModel):
             layer.sparse_names = tuple(
                 name
                 for name in layer.layer.prunable_names
-                if f"{layer.layer.name}/{name}/kernel" in paths
+                if kernel_path(layer.layer.name, name) in paths
             )
 
     def describe_products(self) -> str:
-        """A sentence: how many kernels skip their zeros, and what was measured."""
+        """Says how many kernels skip their zeros, and the timings that decided it."""
         skipped, masked = len(self.sparse_kernels), len(self.named_masks())
-        choices = {
-            tuple(weight.shape): choice
+        by_shape = {
+            tuple(weight.shape): pair
             for layer in self._masked_blocks[:1]
-            for weight, choice in zip(
-                layer.prunable_weights, layer.measured().values(), strict=False
+            for weight, pair in zip(
+                layer.prunable_weights, layer.step_times().values(), strict=False
             )
         }
         times = "; ".join(
-            f"{rows} x {columns}: {choice.sparse * 1e3:.1f} ms, dense "
-            f"{choice.dense * 1e3:.1f} ms"
-            for (rows, columns), choice in choices.items()
+            f"{rows} x {columns}: {pair.skipping * 1e3:.1f} ms, dense "
+            f"{pair.dense * 1e3:.1f} ms"
+            for (rows, columns), pair in by_shape.items()
         )
         text = f"Zeros are skipped in {skipped} of {masked} masked kernels"
         return f"{text} (a training step of {times})." if times else f"{text}."
@@ -110,7 +111,7 @@ class GPT(SavedModel):
 
     @property
     def sizes(self) -> GPTConfig:
-        """The sizes, read off the layers."""
+        """The sizes of the layers."""
         blocks = [unwrap(layer) for layer in self.blocks]
         return GPTConfig(
             num_layers=len(blocks),
@@ -124,7 +125,7 @@ class GPT(SavedModel):
 
     @property
     def sparsity(self) -> float:
-        """The sparsity of its masks; 0 without masks."""
+        """The sparsity of the masks; 0 without masks."""
         first = self.blocks[0]
         if not isinstance(first, PruneFixedRandom):
             return 0.0
@@ -132,7 +133,7 @@ class GPT(SavedModel):
         zeros = mask.size - int(mask.sum())
         if zeros == num_zeros(mask.size, first.sparsity):
             return first.sparsity
-        return zeros / mask.size  # others were assigned, or restored
+        return zeros / mask.size  # the masks were assigned or restored
 
     def generate(
         self,
@@ -145,16 +146,16 @@ class GPT(SavedModel):
     ) -> list[list[int]]:
         """Continues each prompt, with a key-value cache, in one graph per batch.
 
-        Greedily, unless `settings` say otherwise.
+        Decoding is greedy, unless `settings` say otherwise.
 
         Args:
             prompts: Token ids of each prompt: a list of lists, an array or tensor
                 `(batch, length)`, or a ragged tensor.
-            max_new_tokens: Tokens to add, at most; the context bounds it too.
+            max_new_tokens: Largest number of new tokens; the context limits it too.
             end_token_ids: Tokens that end a continuation (and are not returned): one
                 id, several, or None.
             batch_size: Prompts that are decoded together.
-            report: Gets the number of prompts done, after each batch.
+            report: Called with the number of completed prompts after each batch.
             **settings: The other fields of `DecodeConfig`, such as `num_beams=10`,
                 `length_penalty=0.8` and `no_repeat_ngram_size=4`, or `sample=True`,
                 `temperature=0.7` and `top_p=0.9`.
@@ -167,8 +168,8 @@ class GPT(SavedModel):
                 ids, or a setting is unknown or out of range.
 
         Reference:
-            Beam search is that of the recipe that appendix A.2 of [Thangarasa et
-            al., 2023](https://arxiv.org/abs/2303.10464) points to.
+            Beam search follows the recipe to which appendix A.2 of [Thangarasa et
+            al., 2023](https://arxiv.org/abs/2303.10464) refers.
         """
         settings.update(max_new_tokens=max_new_tokens, batch_size=batch_size)
         decode = config_from_tables({"decode": settings}).decode
@@ -177,5 +178,5 @@ class GPT(SavedModel):
         return self._generator(prompts, end_token_ids, decode, report)
 
 
-# Under its bare name too, which is all that `.h5` files and `to_json` keep of a class.
+# `.h5` files and `to_json` keep only the bare name of a class.
 keras.saving.get_custom_objects().setdefault("GPT", GPT)

@@ -1,4 +1,4 @@
-"""What a GPT does beyond Keras when its weights are loaded and its files are read."""
+"""Loads weights and files of dense and of sparse GPTs, which Keras alone cannot."""
 
 import os
 import warnings
@@ -19,11 +19,11 @@ _LEGACY = "legacy_optimizer_"
 
 
 class SavedModel(FittedModel):
-    """A language model that files of dense and of sparse models fit alike.
+    """A language model that loads files of dense and of sparse models.
 
-    Weights are found by their paths. A sparse file gives a dense model its function; of
-    a dense file, a sparse model takes what its masks keep. Optimizers come back with
-    their state from every format that holds it.
+    Weights are found by their paths. A dense model that loads a sparse file computes
+    the same function; a sparse model takes the weights that its masks keep from a
+    dense file. Optimizers come back with their state from every format that holds it.
     """
 
     def load_weights(
@@ -35,14 +35,14 @@ class SavedModel(FittedModel):
     ) -> Any:
         """Loads weights from a file of a dense or a sparse model, in any format.
 
-        Masks come along where both have them. The optimizer's state does where the
-        file has it and both are dense or both are sparse.
+        Masks are loaded too if both the file and the model have them. The optimizer's
+        state is loaded if the file has it and both are dense or both are sparse.
 
         Args:
             filepath: A `.keras`, `.weights.h5` or `.h5` file, the prefix of a
                 TensorFlow checkpoint, or the folder of a SavedModel.
             skip_mismatch: Leave weights that do not fit as they are, with a warning.
-            by_name: Of no effect: weights are found by their paths in every format.
+            by_name: It has no effect, as weights are always found by their paths.
             options: `tf.train.CheckpointOptions`, for TensorFlow's formats.
 
         Returns:
@@ -54,7 +54,7 @@ class SavedModel(FittedModel):
         path = os.fspath(filepath)
         weights, masks = self.named_weights(), self.named_masks()
         if "://" in path or len(self.weights) != len(weights) + len(masks):
-            # A remote file, or layers of the user's own: Keras' way.
+            # Keras itself loads remote files, and models with the user's own layers.
             loaded = super().load_weights(filepath, skip_mismatch, by_name, options)
             remask(self)
             return loaded
@@ -76,7 +76,7 @@ class SavedModel(FittedModel):
         return status
 
     def _fitting(self, path: str, file: WeightFile, skip_mismatch: bool) -> list[str]:
-        """The names of what can be loaded."""
+        """Returns the paths of the weights that can be loaded."""
         ours = {name: tuple(w.shape) for name, w in self.named_weights().items()}
         theirs = {name: stored.shape for name, stored in file.weights.items()}
         names = sorted(ours.keys() | theirs.keys())
@@ -107,7 +107,7 @@ class SavedModel(FittedModel):
                 )
 
     def _assign_masks(self, new: dict[str, NDArray[np.bool_]]) -> None:
-        """Changes masks, and which moments of kept weights alone stand where."""
+        """Assigns masks, and moves the moments that are held for kept weights alone."""
         weights, masks = self.named_weights(), self.named_masks()
         for name, mask in new.items():
             old = masks[name].numpy()
@@ -121,7 +121,7 @@ class SavedModel(FittedModel):
             masks[name].assign(mask)
 
     def _load_optimizer(self, path: str, file: WeightFile, options: Any) -> Any:
-        """Loads the optimizer's state; gives the status of a TensorFlow checkpoint."""
+        """Loads the optimizer's state; returns the status of TensorFlow checkpoints."""
         optimizer = getattr(self, "optimizer", None)
         legacy = is_legacy(optimizer)
         state = file.legacy_optimizer if legacy else file.optimizer
@@ -155,9 +155,9 @@ class SavedModel(FittedModel):
         return tf.train.Checkpoint(**{file.root: self}).read(file.prefix, options)
 
     def _matched(self, state: list[Stored]) -> list[NDArray[Any]] | None:
-        """The values of a new optimizer's variables; None where the state is another's.
+        """Returns values for a new optimizer's variables; None if they do not fit.
 
-        Moments of kept weights alone and whole moments become each other.
+        Moments of kept weights alone and moments of all weights are converted.
         """
         masks = {}
         if isinstance(self.optimizer, AdamW):
@@ -180,11 +180,11 @@ class SavedModel(FittedModel):
         return values
 
     def set_weights(self, weights: Any) -> None:
-        """`keras.Model.set_weights`, also with the weights of a dense or sparse twin.
+        """Sets all weights, also with those of a dense or sparse twin of the model.
 
         Args:
-            weights: From `get_weights`. Without masks, those of the model stay; a dense
-                model leaves masks out.
+            weights: From `get_weights`. If they come without masks, the model keeps
+                its own; a dense model ignores masks.
         """
         weights = [np.asarray(weight) for weight in weights]
         is_mask = [v.dtype == tf.bool for v in self.weights]
@@ -210,18 +210,18 @@ class SavedModel(FittedModel):
         remask(self)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the model; `LanguageModel.compile` says with what."""
+        """Compiles the model; see `LanguageModel.compile` for the arguments."""
         refuse_keras3(**dict(zip(("optimizer", "loss"), args, strict=False)), **kwargs)
         restored = getattr(self, "optimizer", None)
         loading = kwargs.get("from_serialized", False)
-        if loading:  # from a format that knows nothing of our own settings
+        if loading:  # from a format without our own settings
             kwargs = {**getattr(self, "_compiled_with", {}), **kwargs}
         super().compile(*args, **kwargs)
         if loading and type(restored).__name__ == "RestoredOptimizer":
             self._take_state(restored)
 
     def _take_state(self, restored: Any) -> None:
-        """Takes over what Keras has restored from a SavedModel, and would drop."""
+        """Takes over the state that Keras restored from a SavedModel but would drop."""
         optimizer, variables = self.optimizer, self.trainable_variables
         if is_legacy(optimizer):
             create_slots(self)
@@ -294,7 +294,7 @@ def _spread(kept: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _partial_status(file: WeightFile) -> Any:
-    """What TensorFlow gives for a checkpoint; of other files, None."""
+    """Returns TensorFlow's status for a checkpoint; None for other files."""
     if file.root is None:
         return None
     return tf.train.Checkpoint().read(file.prefix).expect_partial()

@@ -1,8 +1,8 @@
-"""Reads weights by their paths from every kind of file that Keras writes them to.
+"""Reads weights by their paths from every kind of file that Keras writes.
 
-Keras finds weights by their places in files, and a masked block has other places than a
-plain one: a sparse model's file does not fit a dense one, or, worse, fits in part.
-Here the places become the paths of `GPT.named_weights`.
+Keras finds weights by their positions in a file, which differ between a masked block
+and a plain one. A sparse model's file thus does not fit a dense model, or fits only in
+part. This module maps positions to the paths of `GPT.named_weights`.
 """
 
 import contextlib
@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from spdf_keras.errors import InputError
-from spdf_keras.model.block import GPTBlock
+from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 
-_BLOCK_WEIGHTS = [
-    f"{name}/{kind}" for name in GPTBlock.prunable_names for kind in ("kernel", "bias")
-]
+_BLOCK_WEIGHTS = [f"{name}/{kind}" for name in KERNELS for kind in ("kernel", "bias")]
 _NORM_WEIGHTS = [
     f"{norm}/{kind}"
     for norm in ("attention_norm", "feedforward_norm")
@@ -41,17 +39,17 @@ class Stored(NamedTuple):
 
 
 class WeightFile(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        weights: By the paths of `GPT.named_weights`.
-        masks: By the paths of `GPT.named_masks`; empty for a dense model.
-        optimizer: Its variables in order; empty where the file has none of it.
-        legacy_optimizer: The same for one of `keras.optimizers.legacy`; in a TensorFlow
-            checkpoint, its slots in any order.
-        root: Of a TensorFlow checkpoint, the name under which the model was tracked;
-            empty where it is the root. None in other files.
-        prefix: The path that TensorFlow reads a checkpoint from.
+        weights: Weights by the paths of `GPT.named_weights`.
+        masks: Masks by the paths of `GPT.named_masks`; empty for a dense model.
+        optimizer: The optimizer's variables in order; empty if the file has none.
+        legacy_optimizer: The same for an optimizer of `keras.optimizers.legacy`; in a
+            TensorFlow checkpoint, its slots in any order.
+        root: In a TensorFlow checkpoint, the name under which the model was tracked;
+            empty if it is the root. None in other files.
+        prefix: The path from which TensorFlow reads a checkpoint.
     """
 
     weights: dict[str, Stored]
@@ -72,7 +70,7 @@ def open_weights(path: str) -> Iterator[WeightFile]:
             SavedModel.
 
     Raises:
-        InputError: If there is none, or it has no weights of a GPT.
+        InputError: If it is missing, or has no weights of a GPT.
     """
     with contextlib.ExitStack() as stack:
         if os.path.isfile(path) and zipfile.is_zipfile(path):
@@ -116,10 +114,10 @@ def _read_v3(file: h5py.File) -> WeightFile:
     take("tied_embedding", ["embedding/token", "embedding/position"])
     take("layer_normalization", ["final_norm/gamma", "final_norm/beta"])
     for index in range(len(file["layers"])):
-        name, suffix = f"block_{index}", f"_{index}" if index else ""
+        name, suffix = block_name(index), f"_{index}" if index else ""
         place, wrapper = f"gpt_block{suffix}", f"prune_fixed_random{suffix}"
         if f"layers/{wrapper}" in file:
-            kernels = [f"{name}/{kernel}/kernel" for kernel in GPTBlock.prunable_names]
+            kernels = [kernel_path(name, kernel) for kernel in KERNELS]
             take(wrapper, kernels, masks)
             place = f"{wrapper}/layer"
         take(place, [f"{name}/{path}" for path in _BLOCK_WEIGHTS])
@@ -150,7 +148,7 @@ def _read_legacy(group: h5py.Group) -> WeightFile:
                 return
             name, stored = name.removesuffix(":0"), _stored(dataset)
             if mask := _MASK.search(name):
-                masks[f"{start}/{mask[1]}/kernel"] = stored
+                masks[kernel_path(start, mask[1])] = stored
             elif path := _path(start, name):
                 weights[path] = stored
 
@@ -159,7 +157,7 @@ def _read_legacy(group: h5py.Group) -> WeightFile:
 
 
 def _path(start: str, name: str) -> str | None:
-    """The path of a weight of layer `start` whose variable has a name."""
+    """Returns the path of a weight from its layer and its variable's name."""
     if start == "embedding":
         ends = {end: f"embedding/{table}" for end, table in _TABLES.items()}
     elif start == "final_norm":
@@ -167,7 +165,7 @@ def _path(start: str, name: str) -> str | None:
     else:
         ends = {end: f"{start}/{end}" for end in _BLOCK_WEIGHTS + _NORM_WEIGHTS}
     found = [path for end, path in ends.items() if f"/{name}".endswith(f"/{end}")]
-    # "attention_output/kernel" ends in "output/kernel" only without the slash.
+    # The slash tells "output/kernel" from "attention_output/kernel".
     return found[0] if found else None
 
 
@@ -187,7 +185,7 @@ def _read_checkpoint(prefix: str) -> WeightFile:
         return Stored(tuple(shapes[key]), lambda: np.asarray(reader.get_tensor(key)))
 
     root, layers = "", children(0)
-    if "layer-0" not in layers:  # of tf.train.Checkpoint, which tracks the model
+    if "layer-0" not in layers:  # tf.train.Checkpoint wrote it and tracks the model
         for name, node in layers.items():
             if "layer-0" in children(node):
                 root, layers = name, children(node)
@@ -204,10 +202,10 @@ def _read_checkpoint(prefix: str) -> WeightFile:
             for end, table in _TABLES.items():
                 weights[f"embedding/{table}"] = stored(inside[end])
         elif "query/kernel" in block:
-            name, blocks = f"block_{blocks}", blocks + 1
-            for kernel in GPTBlock.prunable_names:
-                if f"mask/{kernel}" in inside:
-                    masks[f"{name}/{kernel}/kernel"] = stored(inside[f"mask/{kernel}"])
+            name, blocks = block_name(blocks), blocks + 1
+            for kernel in KERNELS:
+                if mask := inside.get(f"mask/{kernel}"):
+                    masks[kernel_path(name, kernel)] = stored(mask)
             for path in _BLOCK_WEIGHTS:
                 weights[f"{name}/{path}"] = stored(block[path])
             for path in _NORM_WEIGHTS:

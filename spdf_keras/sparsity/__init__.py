@@ -1,1 +1,1 @@
-"""Masks: draw them, keep them, strip them, report them."""
+"""Masks: drawing, applying, stripping and auditing them."""

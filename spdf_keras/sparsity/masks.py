@@ -1,8 +1,8 @@
 """Draws and packs fixed random masks, in NumPy alone.
 
-A mask depends on the seed and on the weight's path, on nothing else: not on
-the device, the order of layers, the distribution or NumPy's generators (it
-uses the raw 64-bit stream of Philox, which is an algorithm, not an API).
+A mask depends on the seed and on the weight's path alone. It does not depend on the
+device, the order of layers, the distribution strategy or NumPy's generators: it uses
+the raw 64-bit stream of Philox, which is an algorithm, not an API.
 """
 
 import hashlib
@@ -16,8 +16,18 @@ from spdf_keras.errors import InputError
 from spdf_keras.values import as_type
 
 
+def mask_path(layer: str, kernel: str) -> str:
+    """Returns the path by which the mask of a layer's kernel is drawn.
+
+    Args:
+        layer: Name of the layer, such as `block_0`.
+        kernel: Name of the kernel in it, such as `query`.
+    """
+    return f"{layer}/{kernel}"
+
+
 def num_zeros(size: int, sparsity: float) -> int:
-    """How many of `size` weights a mask sets to zero: `round(sparsity * size)`."""
+    """Returns how many of `size` weights are zero: `round(sparsity * size)`."""
     return round(sparsity * size)
 
 
@@ -31,8 +41,8 @@ def random_mask(
     changes no other mask.
 
     Args:
-        path: Where the weight sits in the model, such as `block_0/query`. Not
-            `weight.name`, which several weights may share.
+        path: `mask_path` of the weight, such as `block_0/query`. `weight.name` does
+            not serve, as several weights may share it.
         shape: Shape of the weight.
         sparsity: Fraction of zeros, in `[0, 1)`.
         seed: Seed of the masks.
@@ -62,7 +72,7 @@ def random_mask(
     digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
     key = np.frombuffer(digest[:16], np.dtype("<u8")).astype(np.uint64)
     draws = np.random.Philox(key=key).random_raw(size)
-    # Equal draws would break the count: the index replaces the lowest bits.
+    # The index replaces the lowest bits, since equal draws would break the count.
     index_bits = np.uint64((size - 1).bit_length())
     draws = (draws >> index_bits) << index_bits
     draws |= np.arange(size, dtype=np.uint64)
@@ -76,10 +86,10 @@ def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def unpack_mask(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The inverse of `pack_mask`.
+    """Unpacks a mask that `pack_mask` packed.
 
     Raises:
-        InputError: If `bits` is not what a mask of `shape` packs to.
+        InputError: If `bits` has another size or dtype than a mask of `shape`.
     """
     size = math.prod(shape)
     if bits.dtype != np.uint8 or bits.shape != ((size + 7) // 8,):

@@ -1,8 +1,8 @@
-"""Puts the masks through again, where something outside the model assigned values.
+"""Applies the masks again after something outside the model has assigned values.
 
 Training keeps pruned weights and their moments at zero by itself. A dense checkpoint,
-`set_weights` or an assignment may put other values there: the forward pass does not
-see them, but weight decay, saved files and `strip` would.
+`set_weights` or an assignment may put other values there. The forward pass ignores
+them, but weight decay, saved files and `strip` would not.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from spdf_keras.keras2 import keras
 
-# After keras2, which puts tfmot on the right Keras.
+# keras2 comes first, as it puts tfmot on the right Keras.
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
     pruning_wrapper,
 )
@@ -20,21 +20,21 @@ from tf_keras.src.mixed_precision import autocast_variable  # isort: skip
 
 
 def masked(value: Any, mask: Any) -> tf.Tensor:
-    """`value` where the mask keeps it, else zero, also for NaN and infinity."""
+    """Returns `value` where the mask keeps it, else zero, even for NaN and infinity."""
     value = tf.convert_to_tensor(value)
     return tf.where(tf.cast(mask, tf.bool), value, tf.zeros((), value.dtype))
 
 
 def remask(model: keras.Model) -> None:
-    """Sets all pruned weights and their moments to zero where they are not.
+    """Sets all pruned weights and their moments to zero.
 
-    Where every mask holds, it only reads.
+    It writes only if one of them is not zero.
 
     Args:
-        model: A model with `PruneFixedRandom` layers; its optimizer may be any.
+        model: A model with `PruneFixedRandom` layers and any optimizer.
     """
     optimizer = getattr(model, "optimizer", None)
-    # Uncast: under mixed precision a read would round the float32 masters.
+    # Under mixed precision a cast read would round the float32 master weights.
     with autocast_variable.enable_auto_cast_variables(None):
         for weight, mask in masked_weights(model):
             for variable in (weight, *slots(optimizer, weight)):
@@ -44,16 +44,16 @@ def remask(model: keras.Model) -> None:
 
 
 def masked_weights(model: keras.Model) -> Iterator[tuple[tf.Variable, tf.Variable]]:
-    """Every masked weight of a model with its mask, in order."""
+    """Returns every masked weight of a model with its mask, in order."""
     for layer in pruning_wrapper.collect_prunable_layers(model):
         for weight, mask, _ in layer.pruning_vars:
             yield weight, mask
 
 
 def slots(optimizer: Any, weight: tf.Variable) -> list[tf.Variable]:
-    """The variables that an optimizer keeps for a weight, of the weight's shape.
+    """Returns an optimizer's variables for a weight that have the weight's shape.
 
-    Accumulators are left out (Adagrad, Ftrl): they start above zero and divide.
+    Accumulators (Adagrad, Ftrl) are left out, as they start above zero and divide.
     """
     if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
         names = [n for n in optimizer.get_slot_names() if n != "accumulator"]

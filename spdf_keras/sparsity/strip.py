@@ -12,10 +12,10 @@ import tensorflow_model_optimization as tfmot  # isort: skip
 def strip(model: keras.Model) -> keras.Model:
     """Returns the same model without wrappers and masks.
 
-    Its outputs equal the masked model's, also where values were assigned under the
-    masks; every weight trains, the revived ones starting from zero. It has its own
-    variables (tfmot's `strip_pruning` alone shares them with the masked model) and,
-    where the model was compiled, a fresh optimizer of the same settings: the old
+    Its outputs equal the masked model's, even if values were assigned under the masks.
+    Every weight trains, and the revived weights start from zero. The new model has its
+    own variables (tfmot's `strip_pruning` shares them with the masked model). If the
+    model was compiled, it has a fresh optimizer of the same settings, since the old
     moments would push the revived weights 17 times harder than the others.
 
     Args:
@@ -35,7 +35,7 @@ def strip(model: keras.Model) -> keras.Model:
     masks = {id(weight): mask for weight, mask in masked_weights(model)}
     shared = tfmot.sparsity.keras.strip_pruning(model)
     dense = keras.models.clone_model(shared)
-    # The masked model ignores what lies under its masks, so it must not come along.
+    # The masked model ignores values under its masks; the dense one must not get them.
     for ours, theirs in zip(dense.weights, shared.weights, strict=True):
         value, mask = theirs.numpy(), masks.get(id(theirs))
         ours.assign(value if mask is None else np.where(mask.numpy(), value, 0))

@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.trackable import base as trackable
 
-from spdf_keras.config import check_sparsity
+from spdf_keras.config import SparsityConfig, check_sparsity
 from spdf_keras.keras2 import keras, named_after
-from spdf_keras.native.tensorflow import products
-from spdf_keras.sparsity.masks import random_mask
+from spdf_keras.kernels import SkippingKernel
+from spdf_keras.sparsity.algorithms.base import SparsityAlgorithm
+from spdf_keras.sparsity.algorithms.static import StaticSparsity
+from spdf_keras.sparsity.masks import mask_path
 from spdf_keras.sparsity.remask import masked
-from spdf_keras.values import as_type
+from spdf_keras.sparsity.skipping import StepTimes, skipping_kernels, step_times
 
-# After keras2, which puts tfmot on the right Keras.
+# keras2 comes first, as it puts tfmot on the right Keras.
 import tensorflow_model_optimization as tfmot  # isort: skip
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
     pruning_wrapper,
@@ -42,7 +44,7 @@ class NeverUpdate(tfmot.sparsity.keras.PruningSchedule):
 
 
 class _FixedMask:
-    """What tfmot's callbacks expect as `pruning_obj`."""
+    """Stands for the `pruning_obj` that tfmot's callbacks call."""
 
     def __init__(self, wrapper: "PruneFixedRandom") -> None:
         self._wrapper = wrapper
@@ -51,7 +53,7 @@ class _FixedMask:
         return tf.no_op()
 
     def weight_mask_op(self) -> tf.Operation:
-        # Uncast: under mixed precision a read would round the float32 masters.
+        # Under mixed precision a cast read would round the float32 master weights.
         with autocast_variable.enable_auto_cast_variables(None):
             for weight, mask, _ in self._wrapper.pruning_vars:
                 weight.assign(masked(weight, mask))
@@ -59,7 +61,7 @@ class _FixedMask:
 
 
 class _Threshold(NamedTuple):
-    """The third of tfmot's `pruning_vars`: a fixed mask has no threshold."""
+    """The third of tfmot's `pruning_vars`; a fixed mask has no threshold."""
 
     name: str
 
@@ -68,7 +70,7 @@ class _Threshold(NamedTuple):
 
 
 class _MaskedKernel(trackable.Trackable):
-    """A kernel for a checkpoint of a dense model: what it restores is masked."""
+    """Masks the kernel that a checkpoint of a dense model restores."""
 
     def __init__(self, weight: tf.Variable, mask: tf.Variable) -> None:
         self._weight, self._mask = weight, mask
@@ -86,8 +88,8 @@ class _MaskedKernel(trackable.Trackable):
 class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
     """Wraps a block so that its kernels keep a fixed random mask.
 
-    A subclass of tfmot's `PruneLowMagnitude`, so `strip_pruning`, policies and
-    callbacks know it; `UpdatePruningStep` is not needed, and does no harm.
+    It is a subclass of tfmot's `PruneLowMagnitude`, so `strip_pruning`, policies and
+    callbacks know it. `UpdatePruningStep` is not needed, and does no harm.
 
     The wrapped layer names its kernels in `prunable_names`, returns them from
     `get_prunable_weights`, and takes `kernels`, a dict of tensors by name, in
@@ -95,17 +97,17 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
     them, and nothing of them stays on the layer that `strip` returns.
 
     Args:
-        layer: The block. Its `name` and `prunable_names` key the masks.
-        sparsity: Fraction of zeros in each kernel, in `[0, 1)`.
-        seed: Seed of the masks.
-        compute: `sparse` skips the zeros on CPUs, `dense` multiplies them,
-            `auto` does what takes less time for each kernel, as measured when it is
-            built. Without a compiler it is `dense`.
+        layer: The block. Its `name` and `prunable_names` give the paths of the masks.
+        sparsity: A `SparsityConfig`, or the fraction of zeros in each kernel.
+        seed: Seed of the masks, where `sparsity` is a number.
+        compute: `sparse` skips the zeros on CPUs, `dense` multiplies them, `auto` takes
+            the faster way for each kernel, as timed when the layer is built. Without
+            a C++ compiler it is `dense`.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
-        kernels: Masked kernels from `masked_kernels()`, where a loop has
-            computed them once; if None, `compute` holds.
+        kernels: Kernels from `masked_kernels()`, where a loop has masked them once;
+            if None, they are masked here and `compute` applies.
         **kwargs: Passed to the layer.
 
     Example:
@@ -115,28 +117,40 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         TensorShape([1, 4, 8])
     """
 
-    # tfmot's UpdatePruningStep checks that pruning has started.
+    # tfmot's UpdatePruningStep checks by this that pruning has started.
     pruning_step = 0
 
     def __init__(
         self,
         layer: keras.layers.Layer,
-        sparsity: float = 0.5,
+        sparsity: float | SparsityConfig = 0.5,
         seed: int = 0,
         compute: str = "dense",
         **kwargs: Any,
     ) -> None:
-        # Else the wrapper runs a mixed-precision block in float32.
+        # Without it the wrapper would run a mixed-precision block in float32.
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, pruning_schedule=NeverUpdate(), **kwargs)
-        self.sparsity = check_sparsity(sparsity, f" for layer '{layer.name}'")
-        self.seed = int(as_type("seed", int, seed))
+        if not isinstance(sparsity, SparsityConfig):
+            fraction = check_sparsity(sparsity, f" for layer '{layer.name}'")
+            sparsity = SparsityConfig(fraction, seed)
+        self.settings = sparsity
         self.compute = compute
         self.masks: list[tf.Variable] = []
         # Names of the kernels whose zeros are skipped.
         self.sparse_names: tuple[str, ...] = ()
 
-    # Properties, as attributes would make Keras track, and save, kernels twice.
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros in each kernel."""
+        return self.settings.sparsity
+
+    @property
+    def seed(self) -> int:
+        """Seed of the masks."""
+        return self.settings.seed
+
+    # A property, since Keras would track, and save, an attribute's kernels twice.
     @property
     def prunable_weights(self) -> list[tf.Variable]:
         return list(self.layer.get_prunable_weights())
@@ -165,54 +179,50 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
                 self.layer.prunable_names, self.pruning_vars, strict=True
             )
         }
-        # Keras' own `__setattr__` would track it, and so save it.
+        # Keras' own `__setattr__` would track the attribute, and so save it.
         object.__setattr__(self, "_of_dense_block", of_dense_block)
-        self.sparse_names = self._choose()
+        self.sparse_names = skipping_kernels(
+            self._kernel_shapes, self.sparsity, self.compute
+        )
 
     def _draw_masks(self) -> None:
-        # The parent's draw of variables is skipped: its masks are floats.
+        # The parent's masks are floats, so its draw of variables is skipped.
+        algorithm = StaticSparsity(self.settings)
         for name, weight in zip(
             self.layer.prunable_names, self.prunable_weights, strict=True
         ):
             mask = self.add_weight(
-                # A name of its own: HDF5 cannot hold two weights called "mask".
+                # HDF5 cannot hold two weights called "mask".
                 name=f"mask/{name}",
                 shape=weight.shape,
                 dtype="bool",
                 initializer=_MaskInitializer(
-                    f"{self.layer.name}/{name}", self.sparsity, self.seed
+                    algorithm, mask_path(self.layer.name, name)
                 ),
                 trainable=False,
             )
             self.masks.append(mask)
 
-    def _choose(self) -> tuple[str, ...]:
-        if self.compute == "dense" or not products.available():
-            return ()
-        if self.compute == "sparse":
-            return tuple(self.layer.prunable_names)
-        return tuple(name for name, choice in self.measured().items() if choice.pays)
-
-    def measured(self) -> dict[str, products.Choice]:
-        """What `auto` goes by for each kernel; measured once per process."""
-        if self.compute != "auto" or not products.available():
-            return {}
-        threads = tf.config.threading.get_intra_op_parallelism_threads()
+    @property
+    def _kernel_shapes(self) -> dict[str, tuple[int, int]]:
+        names, weights = self.layer.prunable_names, self.prunable_weights
         return {
-            name: products.measured(*map(int, weight.shape), self.sparsity, threads)
-            for name, weight in zip(
-                self.layer.prunable_names, self.prunable_weights, strict=True
-            )
+            name: tuple(map(int, weight.shape))
+            for name, weight in zip(names, weights, strict=True)
         }
+
+    def step_times(self) -> dict[str, StepTimes]:
+        """Returns the timings on which `auto` has decided, by kernel."""
+        return step_times(self._kernel_shapes, self.sparsity, self.compute)
 
     def masked_kernels(
         self, skipping: Callable[[tf.Tensor, tf.Tensor], Any] | None = None
     ) -> dict[str, Any]:
-        """The layer's kernels times their masks, by name.
+        """Returns the layer's kernels with their masks, by name.
 
         Args:
-            skipping: Makes of a kernel and its mask what stands for one whose zeros
-                are skipped; None multiplies those too.
+            skipping: Makes a `Kernel` that skips zeros from values and mask, for the
+                kernels in `sparse_names`; if None, those are masked tensors too.
         """
         kernels = {}
         for name, (weight, variable, _) in zip(
@@ -235,13 +245,13 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = self.masked_kernels(products.SparseKernel)
+            kernels = self.masked_kernels(SkippingKernel)
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
-        """Finds what a TensorFlow checkpoint calls `name`.
+        """Finds the object that a TensorFlow checkpoint calls `name`.
 
-        A checkpoint of a dense model has a block's weights where this wrapper stands.
+        A checkpoint of a dense model has a block's weights in the wrapper's place.
         """
         found = super()._lookup_dependency(name, cached_dependencies)
         if found is None:
@@ -249,7 +259,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         return found
 
     def get_config(self) -> dict[str, Any]:
-        # The parent's would add its schedule, pooling and block size.
+        # The parent's config would add its schedule, pooling and block size.
         config = keras.layers.Layer.get_config(self)
         layer = keras.layers.serialize(self.layer, use_legacy_format=True)
         ours = {"sparsity": self.sparsity, "seed": self.seed, "compute": self.compute}
@@ -263,15 +273,14 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
 
 
 class _MaskInitializer(keras.initializers.Initializer):
-    def __init__(self, path: str, sparsity: float, seed: int) -> None:
-        self._key = path, sparsity, seed
+    def __init__(self, algorithm: SparsityAlgorithm, path: str) -> None:
+        self._algorithm, self._path = algorithm, path
 
     def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
-        path, sparsity, seed = self._key
-        mask = random_mask(path, tuple(map(int, shape)), sparsity, seed)
-        return tf.constant(mask)
+        shape = tuple(map(int, shape))
+        return tf.constant(self._algorithm.initial_mask(self._path, shape))
 
 
 def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The block inside a wrapper, or the layer itself where there is none."""
+    """Returns the block inside a wrapper, or the layer itself without one."""
     return layer.layer if isinstance(layer, PruneFixedRandom) else layer

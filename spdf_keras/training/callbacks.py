@@ -1,4 +1,4 @@
-"""Keras callbacks that watch a training: the step log with its alarm, validation."""
+"""Keras callbacks that watch a training: the log of steps, and the validation."""
 
 import math
 import statistics
@@ -17,9 +17,9 @@ from spdf_keras.training.work import StepWork
 
 Report = Callable[[dict[str, Any]], None]
 
-# Steps whose median duration gives the time left.
+# The time left is estimated from the median duration of this many last steps.
 _RECENT = 50
-# Ends the names of our event files, so that those of others are told apart.
+# Suffix of our event files, which tells them apart from other programs' files.
 _EVENTS_SUFFIX = ".spdf_keras"
 
 
@@ -27,13 +27,15 @@ class StepLog(keras.callbacks.Callback):
     """Writes a record per step to the run and to TensorBoard, and stops on NaN.
 
     Args:
-        run: Where the records go. What it holds is shown in TensorBoard again, so
-            that a resumed run has each step once there too.
+        run: The run that gets the records. Its earlier records are written to
+            TensorBoard again, so that a resumed run shows each step once.
         total_steps: Steps of the whole training, for the time left.
-        work: What each step computes.
-        section: Where the learning rate is set, for the advice: `train`, `finetune`.
-        report: Also gets each record, as it comes; for a progress display.
-        writes: False only looks out for NaN, in workers that do not write.
+        work: Gives the tokens and operations of each step.
+        section: The table that has the learning rate, for the advice: `train` or
+            `finetune`.
+        report: Called with each record; for a progress display.
+        writes: False writes nothing and only looks for NaN, in workers other than
+            the chief.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class StepLog(keras.callbacks.Callback):
                 self._show(record)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        # Validation and checkpoints between steps are not the step's time.
+        # The time of a step excludes validation and checkpoints between steps.
         self._begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -117,7 +119,7 @@ class StepLog(keras.callbacks.Callback):
         )
 
     def write(self, record: dict[str, Any]) -> None:
-        """Writes one record, which must have a `step`."""
+        """Writes a record, which must have a `step`."""
         if not self._writes:
             return
         self._run.log(record)
@@ -139,10 +141,10 @@ class Validate(keras.callbacks.Callback):
 
     Args:
         dataset: The validation batches.
-        steps: How many there are.
+        steps: Number of validation batches.
         every: Steps between measurements; 0 never measures.
-        log: Takes the records.
-        is_epoch: Whether `every` steps are an epoch; then records have its number.
+        log: Writes the records.
+        is_epoch: Whether `every` steps are an epoch; records then have its number.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class Validate(keras.callbacks.Callback):
             self.measure(step)
 
     def measure(self, step: int) -> None:
-        """Measures and logs the loss now, if it was not yet at this step."""
+        """Measures and logs the loss, unless this was done at this step already."""
         if self.at(step) is not None:
             return
         results = self.model.evaluate(
@@ -175,5 +177,5 @@ class Validate(keras.callbacks.Callback):
         self._log.write({"step": step, **epoch, "validation_loss": self._last[1]})
 
     def at(self, step: int) -> float | None:
-        """The loss after `step`, where it was measured there."""
+        """Returns the loss after `step`; None if it was not measured there."""
         return self._last[1] if self._last[0] == step else None

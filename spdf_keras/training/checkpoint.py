@@ -2,9 +2,9 @@
 
 Files are safetensors, readable without TensorFlow and without running code.
 Masks take one bit per weight, and of masked weights only the kept ones have moments
-in the file. A checkpoint appears under its name only when it is whole and on the
-disk, and older ones go only after that. What removes one removes the files that were
-written into it, and no other.
+in the file. A checkpoint gets its name only when it is complete and on the disk, and
+older ones are removed only after that. A removal removes the files that were written
+into the checkpoint, and no other.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ _UNFINISHED = re.compile(r"\.unfinished-\d{8}")
 _STATE = "state.json"
 _PARTS = ("weights", "masks", "optimizer")
 _FILES = (*(f"{part}.safetensors" for part in _PARTS), _STATE)
-# What safetensors calls a file that it has not finished.
+# The library safetensors names its temporary files so.
 _TEMPORARY = re.compile(r"\.tmp\w{6}")
 Arrays = dict[str, NDArray[Any]]
 
 
 class DamagedError(InputError):
-    """A checkpoint is not what was written; one before it may be."""
+    """The checkpoint is corrupt; an earlier one may be intact."""
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first."""
+    """Returns the checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
@@ -47,14 +47,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def remove_checkpoint(checkpoint: Path) -> None:
     """Removes the files of a checkpoint, and its folder if nothing else is in it.
 
-    Its state goes last, so that a kill leaves what is still known as a checkpoint.
+    The state file is removed last, so that a killed removal still leaves a folder that
+    is recognised as a checkpoint.
     """
     names = os.listdir(checkpoint) if checkpoint.is_dir() else []
     remove_files(checkpoint, [*filter(_TEMPORARY.fullmatch, names), *_FILES])
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written, from its name."""
+    """Returns the step after which a checkpoint was written, from its name."""
     match = _NAME.fullmatch(checkpoint.name)
     if not match:
         raise InputError(f"'{checkpoint}' is not the folder of a checkpoint.")
@@ -73,18 +74,19 @@ def save_checkpoint(
 
     Args:
         model: A compiled GPT.
-        folder: Where checkpoints go.
-        step: The step that was done last.
-        keep: How many of the newest to keep. The one of the lowest validation loss
-            stays too.
-        validation_loss: The loss after that step, where it was measured.
-        progress: What else the training needs to go on; see `read_progress`.
+        folder: The folder of all checkpoints.
+        step: The last completed step.
+        keep: Number of the newest checkpoints to keep. The one of the lowest
+            validation loss stays too.
+        validation_loss: The loss after that step; None if it was not measured.
+        progress: Further state that the training needs to go on; see
+            `read_progress`.
 
     Returns:
         The folder of the checkpoint.
 
     Raises:
-        TrainingError: If the disk does not take it; older ones stay as they are.
+        TrainingError: If it cannot be written; older checkpoints stay as they are.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -93,7 +95,7 @@ def save_checkpoint(
     unfinished = folder / f".unfinished-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if _UNFINISHED.fullmatch(path.name):  # a killed process left it
+        if _UNFINISHED.fullmatch(path.name):  # left by a killed process
             remove_checkpoint(path)
     unfinished.mkdir(exist_ok=True)
     try:
@@ -137,32 +139,33 @@ def save_checkpoint(
 
 
 def _replace_folder(new: Path, final: Path) -> None:
-    """Gives a checkpoint its name; one of that name that is damaged goes."""
+    """Gives a checkpoint its name, in place of a damaged one of that name."""
     remove_checkpoint(final)
     if not final.exists():
         os.rename(new, final)
         return
-    # A person's files are in it. The state comes last: it makes the rest count.
+    # The folder holds a user's files and stays. The state file comes last, since the
+    # other files count only with it.
     for name in _FILES:
         if (new / name).exists():
             os.replace(new / name, final / name)
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `progress`; empty in earlier formats."""
+    """Returns the `progress` of a checkpoint; empty in earlier formats."""
     return dict(_checked_state(checkpoint, sums=False).get("progress", {}))
 
 
 def read_checksums(checkpoint: Path) -> dict[str, str]:
-    """SHA-256 of each file of a checkpoint by its name, as it was written."""
+    """Returns the recorded SHA-256 of each file of a checkpoint, by file name."""
     files = _checked_state(checkpoint, sums=False)["files"]
     return {name: str(about["sha256"]) for name, about in files.items()}
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the lowest validation loss, the older of equals.
+    """Returns the checkpoint of the lowest validation loss, the older of equals.
 
-    None where no loss was measured at the step of a checkpoint.
+    It is None if no loss was measured at the step of any checkpoint.
     """
     best, lowest = None, float("inf")
     for path in list_checkpoints(folder):
@@ -248,7 +251,7 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
             for path, weight in weights.items()
         }
         _check_fit(checkpoint, shapes, moments, ("m/", "v/"))
-    # Nothing is written to the model before everything has been checked.
+    # Everything is checked before anything is written to the model.
     for path, mask in drawn.items():
         masks[path].assign(mask)
     for path, weight in weights.items():
@@ -269,14 +272,15 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
 
 
 def open_checkpoint(checkpoint: Path) -> tuple[Any, Any]:
-    """Opens a checkpoint's weights and masks, to read one at a time.
+    """Opens a checkpoint's weights and masks, to read one tensor at a time.
 
     Args:
         checkpoint: A folder that `save_checkpoint` wrote.
 
     Returns:
         Two readers with `keys()`, `get_slice(path).get_shape()` and
-        `get_tensor(path)`; masks are packed, and None in a dense run.
+        `get_tensor(path)`. Masks come as `pack_mask` packs them; their reader is None
+        for a dense run.
 
     Raises:
         DamagedError: If a file is missing or damaged.
@@ -303,7 +307,7 @@ def _checksum(path: Path) -> str:
 
 
 def _checked_state(checkpoint: Path, sums: bool = True) -> dict[str, Any]:
-    """The state of a checkpoint, its files compared with their sizes and checksums."""
+    """Reads the state of a checkpoint and verifies sizes and checksums of its files."""
     try:
         state = json.loads((checkpoint / _STATE).read_text())
         for name, expected in state["files"].items() if sums else ():

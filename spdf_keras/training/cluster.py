@@ -15,15 +15,15 @@ from spdf_keras.errors import InputError
 
 @dataclass(frozen=True)
 class Cluster:
-    """A strategy, and which of its workers this process is.
+    """A distribution strategy and this process's place in it.
 
-    Every worker builds the same model and reads the same run; the chief, worker 0,
-    alone writes to it.
+    Every worker builds the same model and reads the same run. Only the chief, worker
+    0, writes to the run.
 
     Attributes:
         strategy: Its TensorFlow strategy.
-        worker: The number of this process.
-        num_workers: How many processes there are.
+        worker: Number of this process, from 0.
+        num_workers: Number of processes.
     """
 
     strategy: tf.distribute.Strategy
@@ -32,20 +32,21 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes to the run."""
         return self.worker == 0
 
     @property
     def num_replicas(self) -> int:
-        """Devices that share a batch, in all workers together."""
+        """Number of devices that share a batch, in all workers together."""
         return int(self.strategy.num_replicas_in_sync)
 
     def dataset(self, make: Callable[[int, int, int], tf.data.Dataset]) -> Any:
-        """The part of a dataset that this worker reads, as `fit` takes it.
+        """Returns this worker's part of a dataset, in the form that `fit` takes.
 
         Args:
-            make: Makes it from the number of workers, the worker's number and its
-                replicas; each replica takes an element of a step, in order.
+            make: Makes the part from the number of workers, the worker's number and
+                its number of replicas. Each replica takes one element per step, in
+                order.
         """
         if not tf.distribute.has_strategy() and self.num_replicas == 1:
             return make(1, 0, 1)
@@ -57,10 +58,10 @@ class Cluster:
         return self.strategy.distribute_datasets_from_function(part)
 
     def agree(self, facts: dict[str, str]) -> None:
-        """Compares facts with those of the other workers, and waits for them.
+        """Waits for the other workers and compares facts with theirs.
 
         Raises:
-            InputError: In every worker, if one of them has another fact.
+            InputError: In every worker, if a fact differs in one of them.
         """
         if self.num_workers == 1:
             return
@@ -86,7 +87,7 @@ class Cluster:
 
 
 def single_device() -> Cluster:
-    """One device: TensorFlow's default strategy."""
+    """Returns the cluster of one device, with TensorFlow's default strategy."""
     return Cluster(tf.distribute.get_strategy())
 
 
@@ -97,17 +98,17 @@ def start_cluster(
     workers: Sequence[str] = (),
     tpu: str = "",
 ) -> Cluster:
-    """Starts a strategy; must be TensorFlow's first use in the process.
+    """Starts a strategy; this must be TensorFlow's first use in the process.
 
     Args:
-        strategy: `none` is one device; `mirrored` all GPUs of this machine;
-            `multi_worker` several machines, as `workers` or the variable TF_CONFIG
-            say; `tpu` a TPU.
-        replicas: Devices to use with `mirrored`; 0 is all GPUs. Without a GPU, so
-            many virtual devices share the processor, which serves for tests.
-        worker: This process's number among `workers`.
-        workers: `host:port` of every worker, in the same order everywhere.
-        tpu: Name or address of the TPU; empty is the local one.
+        strategy: `none` is one device; `mirrored` is all GPUs of this machine;
+            `multi_worker` is several machines, given by `workers` or the variable
+            TF_CONFIG; `tpu` is a TPU.
+        replicas: Number of devices for `mirrored`; 0 is all GPUs. Without a GPU the
+            processor is split into this many virtual devices, which serves for tests.
+        worker: Number of this process among `workers`.
+        workers: `host:port` of every worker, in the same order in every process.
+        tpu: Name or address of the TPU; an empty name is the local TPU.
 
     Raises:
         InputError: If the arguments do not fit each other or the machine.

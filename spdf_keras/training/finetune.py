@@ -61,39 +61,39 @@ def finetune(
 ) -> dict[str, Any]:
     """Strips the masks of a pre-trained run and trains every weight on a task.
 
-    With `settings.keep_masks` they stay, and only the kept weights are trained.
+    With `settings.keep_masks` the masks stay and only the kept weights are trained.
 
     The learning rate falls linearly to zero over all epochs. After each epoch the
-    validation loss is measured; the run keeps the best epoch's weights and stops
-    when `patience` epochs have not improved it.
+    validation loss is measured. Training stops when `patience` epochs have not
+    improved it, and the run keeps the weights of the best epoch.
 
-    Where the folder holds a checkpoint of the same settings, data and base, training
-    goes on after it, to the same bytes as if it had not stopped, as `pretrain` does.
+    If the folder holds a checkpoint of the same settings, data and base, training goes
+    on after it and ends with the same bytes as without the stop, as `pretrain` does.
 
     Args:
         base: The pre-trained run; it is not changed.
         examples: Training examples; each reference is one pair.
         validation: Validation examples.
         settings: The `[finetune]` settings.
-        folder: The run's folder.
-        report: Gets a record per step, for a progress display.
-        cut_context: Whether an example that is too long loses the end of its
-            context; False refuses it.
+        folder: The folder of the new run.
+        report: Called with a record per step, for a progress display.
+        cut_context: Whether the context of a too long example is cut at its end;
+            False refuses such an example.
         task: Name of the task, for the run's record.
         decode: The `[decode]` settings of the new run; those of `base` if None.
         cluster: The devices; the default device if None.
-        tell: Gets sentences: a checkpoint is passed over as damaged, or a setting has
-            changed.
+        tell: Called with sentences for the user: a damaged checkpoint is passed over,
+            or a setting has changed.
 
     Returns:
-        `epochs` that were run, `best_epoch`, its `validation_loss` (in nats per
-        target token, with label smoothing as in training), `steps`, and
-        `cut_contexts`, the pairs of both splits whose context was cut.
+        `epochs` (completed), `best_epoch`, its `validation_loss` (in nats per target
+        token, with label smoothing as in training), `steps`, and `cut_contexts` (the
+        number of pairs in both splits whose context was cut).
 
     Raises:
         InputError: If an example is too long, the folder holds something else or a
             run of other settings, or another process writes into it.
-        TrainingError: If a loss or gradient is not finite, or a worker has gone.
+        TrainingError: If a loss or gradient is not finite, or a worker is gone.
         StoppedError: If a signal came; the last checkpoint is of that step.
 
     Reference:
@@ -186,7 +186,11 @@ def _start(
     cluster: Cluster,
     tell: Tell,
 ) -> tuple[GPT, int, dict[str, Any]]:
-    """Makes the model and the run, or restores them; also steps and best epoch."""
+    """Makes or restores the model and the run.
+
+    Returns:
+        The model, the completed steps, and the progress of the best epoch.
+    """
     config, checkpoints = training.config, run.checkpoints()
     start, progress = 0, {}
     skips = config.train.compute != "dense" and config.finetune.keep_masks
@@ -198,7 +202,7 @@ def _start(
             train=config.train,
         )
         if skips:
-            # To the same bytes: measured again, another choice might win.
+            # New timings might choose other kernels, and the bytes would differ.
             model.sparse_kernels = run.origin()["sparse_kernels"]
     else:
         model = base.load_model()

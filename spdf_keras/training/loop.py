@@ -23,7 +23,7 @@ from spdf_keras.training.saving import BestEpoch, SaveCheckpoints
 from spdf_keras.training.stopping import StopRequest
 from spdf_keras.training.work import StepWork
 
-# What TensorFlow says in a worker when another one is no longer there.
+# TensorFlow's errors in a worker when another worker is gone.
 _GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -44,14 +44,13 @@ class Training:
     Attributes:
         section: The table of its settings: `train` or `finetune`.
         config: All settings of the run.
-        total_steps: Steps from its beginning to its end.
+        total_steps: Number of steps from its beginning to its end.
         lengths: Tokens per sequence of each step, padding included.
-        batches: Gets the first step that is to be done, counted from 0; makes the
-            batches from there to the end.
+        batches: Makes the batches from a step (counted from 0) to the end.
         held_out: Makes the validation batches; None without any.
-        held_out_steps: How many validation batches there are.
-        validate_every: Steps between validations; 0 is at the end alone.
-        epoch_steps: Steps of an epoch, where the best epoch counts; 0 elsewhere.
+        held_out_steps: Number of validation batches.
+        validate_every: Steps between validations; 0 validates only at the end.
+        epoch_steps: Steps of an epoch if the best epoch counts, else 0.
     """
 
     section: str
@@ -81,23 +80,23 @@ def train(
     report: Report | None = None,
     progress: dict[str, Any] | None = None,
 ) -> BestEpoch | None:
-    """Does the steps of a training that are left.
+    """Does the remaining steps of a training.
 
     Args:
-        training: What to do.
-        run: Where records and checkpoints go.
-        model: Compiled, with the state after step `start`.
-        start: Steps that are done.
+        training: The training.
+        run: The run that gets records and checkpoints.
+        model: The compiled model, with the state after step `start`.
+        start: Number of completed steps.
         cluster: The devices.
         request: Says whether to stop after a step.
-        report: Gets a record per step.
-        progress: What the checkpoint of step `start` says of the best epoch.
+        report: Called with a record per step.
+        progress: The state of `BestEpoch` in the checkpoint of step `start`.
 
     Returns:
-        The best epoch, where epochs count.
+        The best epoch, if epochs count.
 
     Raises:
-        TrainingError: If a number is not finite or a worker has gone.
+        TrainingError: If a number is not finite or a worker is gone.
         StoppedError: If a signal came.
     """
     total, patience = training.total_steps, getattr(training.settings, "patience", 0)
@@ -162,7 +161,7 @@ def train(
 def restore_newest(
     model: GPT, checkpoints: Sequence[Path], tell: Callable[[str], None]
 ) -> Path:
-    """Restores the newest checkpoint that is whole, with its optimizer."""
+    """Restores the newest checkpoint that is intact, with its optimizer."""
     for older, checkpoint in reversed(list(enumerate(checkpoints))):
         try:
             restore_checkpoint(model, checkpoint, optimizer=True)
@@ -179,7 +178,7 @@ def check_parts(training: Training, cluster: Cluster) -> None:
     """Refuses a batch that replicas and micro-batches cannot share.
 
     Raises:
-        InputError: If its size is no multiple of both together.
+        InputError: If its size is no multiple of their product.
     """
     settings, section = training.settings, training.section
     if settings.batch_size % (cluster.num_replicas * settings.micro_batches):

@@ -31,7 +31,7 @@ from spdf_keras.training.resume import (
 from spdf_keras.training.run import Run
 from spdf_keras.training.stopping import stop_requests
 
-# Enough to see a trend, little beside the steps between two validations.
+# Enough sequences to see a trend; few beside those of the steps between validations.
 _VALIDATION_BATCHES = 50
 
 Tell = Callable[[str], None]
@@ -47,34 +47,33 @@ def pretrain(
 ) -> dict[str, Any]:
     """Trains the model of `config` with the recipe of appendix A.1.
 
-    Where the folder holds a checkpoint of the same settings, training goes on after
-    the newest one that is whole, to the same bytes as if it had not stopped: the
-    data's order is a function of the step. SIGTERM and SIGINT stop it after a step,
-    with a checkpoint.
+    If the folder holds a checkpoint of the same settings, training goes on after the
+    newest intact one and ends with the same bytes as without the stop: the order of
+    the data is a function of the step. SIGTERM and SIGINT stop it after a step, with a
+    checkpoint.
 
-    A run can be extended by more `train.tokens`, also one that is finished, and
-    settings that do not change what a step computes can be changed as it goes on:
-    `checkpoint_every`, `keep_checkpoints`, `validate_every`, `micro_batches`,
-    `recompute`.
+    More `train.tokens` extend a run, a finished one too. Settings that do not change
+    the result of a step may differ when a run goes on: `checkpoint_every`,
+    `keep_checkpoints`, `validate_every`, `micro_batches`, `recompute`.
 
     Args:
         config: `model`, `sparsity` and `train` are used.
         shards: The corpus.
         folder: The run folder.
-        report: Gets a record per step, for a progress display.
+        report: Called with a record per step, for a progress display.
         cluster: The devices; the default device if None.
-        tell: Gets sentences: a checkpoint is passed over as damaged, a setting has
-            changed, or which products skip zeros.
+        tell: Called with sentences for the user: a damaged checkpoint is passed over,
+            a setting has changed, or which products skip zeros.
 
     Returns:
-        `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None
-        without validation data) and `flops`, those of forward and backward
-        passes with the zeros skipped.
+        `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None without
+        validation data) and `flops` (operations of the forward and backward passes
+        with the zeros skipped).
 
     Raises:
         InputError: If the corpus does not fit the model, the folder holds something
             else or a run of other settings, or another process writes into it.
-        TrainingError: If the loss or the gradient is not finite, or a worker has
+        TrainingError: If the loss or the gradient is not finite, or a worker is
             gone; the last checkpoint is kept.
         StoppedError: If a signal came.
 
@@ -155,7 +154,7 @@ def _start(
     cluster: Cluster,
     tell: Tell,
 ) -> tuple[GPT, int]:
-    """Makes the model and the run, or restores them; returns also the steps done."""
+    """Makes or restores model and run; returns the model and the completed steps."""
     config, checkpoints = training.config, run.checkpoints()
     if checkpoints:
         _check_same(training, shards, tokenizer, run)
@@ -171,7 +170,7 @@ def _start(
         start = checkpoint_step(restore_newest(model, checkpoints, tell))
     skips = config.train.compute != "dense"
     if checkpoints and skips:
-        # To the same bytes: measured again, another choice might win.
+        # New timings might choose other kernels, and the bytes would differ.
         model.sparse_kernels = run.origin()["sparse_kernels"]
     if skips:
         tell(model.describe_products())
@@ -206,7 +205,7 @@ def _start(
 def _go_on(
     training: Training, shards: Shards, run: Run, start: int, tell: Tell
 ) -> None:
-    """Records what is new in a run that goes on after step `start`, and tells it."""
+    """Records and tells the changed settings of a run that goes on after `start`."""
     before, origin = run.config(), run.origin()
     length, total = shards.context_length, training.total_steps
     changes = describe_changes(run, training.config)
@@ -227,7 +226,7 @@ def _go_on(
 
 
 def _describe_schedules(before: Config, now: Config, length: int, step: int) -> str:
-    """A sentence that compares the learning rates of a run before and after."""
+    """Returns a sentence that compares a run's learning rates before and after."""
     old, new = (
         pretraining_schedule(config.model, config.train, length)
         for config in (before, now)

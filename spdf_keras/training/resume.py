@@ -1,4 +1,4 @@
-"""What a run that goes on may differ in from how it was started."""
+"""Checks the settings of a run that goes on against those it was started with."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.training.run import Run
 
-# Settings of a training that do not change what its steps compute.
+# These settings do not change the result of a step.
 _FREE = (
     "checkpoint_every",
     "keep_checkpoints",
@@ -23,7 +23,7 @@ def check_kind(run: Run, kind: str) -> None:
     """Refuses a folder whose run is of another kind.
 
     Raises:
-        InputError: If it is.
+        InputError: If its kind is another.
     """
     found = run.origin().get("kind", kind)
     if found != kind:
@@ -36,16 +36,16 @@ def check_kind(run: Run, kind: str) -> None:
 def check_settings(
     run: Run, config: Config, section: str, ignore: tuple[str, ...] = ()
 ) -> None:
-    """Refuses settings by which a run would not go on as it was started.
+    """Refuses settings that would change the steps of a run that goes on.
 
     Args:
         run: A run with checkpoints.
-        config: The settings that were given.
+        config: The new settings.
         section: The table of the training: `train` or `finetune`.
-        ignore: Settings of that table that the caller compares.
+        ignore: Settings of that table that the caller checks itself.
 
     Raises:
-        InputError: If one is another; the message names it.
+        InputError: If a setting differs; the message names it.
     """
     for table, key, before, now in _changes(run.config(), config):
         free = table == section and key in (*_FREE, *ignore)
@@ -58,7 +58,7 @@ def check_settings(
 
 
 def describe_changes(run: Run, config: Config) -> list[str]:
-    """A sentence for each setting that is another one from now on."""
+    """Returns a sentence for each setting that changes from now on."""
     return [
         f"{table}.{key} is {now} from here on; it was {before}."
         for table, key, before, now in _changes(run.config(), config)
@@ -66,10 +66,10 @@ def describe_changes(run: Run, config: Config) -> list[str]:
 
 
 def check_tokenizer(run: Run, tokenizer: Tokenizer, source: Any) -> None:
-    """Refuses another tokenizer than the run was started with.
+    """Refuses a tokenizer that differs from the one that the run was started with.
 
     Raises:
-        InputError: If `tokenizer`, that of `source`, is another.
+        InputError: If `tokenizer`, which belongs to `source`, differs.
     """
     if run.tokenizer().fingerprint != tokenizer.fingerprint:
         raise InputError(

@@ -32,12 +32,12 @@ class Run:
 
     It holds `config.toml` (every setting), `tokenizer/`, `checkpoints/`,
     `metrics.jsonl` (a line per step or validation), `tensorboard/`, and
-    `provenance.json` (command, versions, hardware and what it started from). A
-    finished one has `result.json`, and `evaluation/` with a JSON file and the
-    outputs of each split that was scored.
+    `provenance.json` (command, versions, hardware, and the corpus or base run). A
+    finished run also has `result.json`, and an evaluated one has `evaluation/` with a
+    JSON file and the outputs of each scored split.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the folder.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Run:
         tokenizer: Tokenizer,
         origin: dict[str, Any],
     ) -> "Run":
-        """Makes a new run, without a checkpoint yet; see `start`.
+        """Makes a new run, which has no checkpoint yet; see `start`.
 
         Raises:
             InputError: If the folder holds something else, or a run with checkpoints.
@@ -79,14 +79,14 @@ class Run:
     def start(
         self, config: Config, tokenizer: Tokenizer, origin: dict[str, Any]
     ) -> None:
-        """Writes what a new run has before its first step; call it in `writing`.
+        """Writes the files of a new run before its first step; call it in `writing`.
 
-        What a run left that was stopped before its first checkpoint is replaced.
+        It replaces the files of a run that was stopped before its first checkpoint.
 
         Args:
             config: Every setting.
-            tokenizer: A copy is saved.
-            origin: `kind`, and what else `provenance.json` holds of this kind.
+            tokenizer: The tokenizer, which is copied into the run.
+            origin: `kind` and further content of `provenance.json`.
         """
         for file in (self._metrics_file, self._result_file):
             file.unlink(missing_ok=True)
@@ -95,10 +95,10 @@ class Run:
         self.write_config(config)
 
     def write_config(self, config: Config) -> None:
-        """Records the settings, unless they are what the file already says."""
+        """Records the settings, unless the file has the same settings already."""
         with contextlib.suppress(InputError):
             if self.config() == config:
-                return  # it may be a person's own text, with comments
+                return  # the file may be a user's text, with comments
         replace_file(self._config_file, to_toml(config))
 
     @classmethod
@@ -132,34 +132,34 @@ class Run:
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where its checkpoints are."""
+        """Path of the folder of checkpoints."""
         return self.folder / "checkpoints"
 
     def evaluation_file(self, task: str, split: str) -> Path:
-        """Where the scores of a task's split are; the outputs are beside it, `.txt`."""
+        """Returns the file of a split's scores; the outputs are in `.txt` beside it."""
         return self.folder / "evaluation" / f"{task}_{split}.json"
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Records that it is complete, and with what result."""
+        """Records the result, which makes the run a finished one."""
         self._write_json("result", result)
         return result
 
     def result(self) -> dict[str, Any] | None:
-        """What `finish` recorded; None while it is not complete."""
+        """Returns the result that `finish` recorded; None for an unfinished run."""
         file = self._result_file
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def reopen(self, origin: dict[str, Any]) -> None:
-        """Makes a finished run unfinished again, as more steps come.
+        """Makes a finished run unfinished again, for more steps.
 
         Args:
-            origin: What `provenance.json` says from now on.
+            origin: The new content of `provenance.json`.
         """
         self._write_json("provenance", origin)
         self._result_file.unlink(missing_ok=True)
 
     def caution(self) -> str:
-        """A sentence for those who read an unfinished run; empty for a finished one."""
+        """Returns a warning that the run is not finished; empty for a finished run."""
         if self.result() is not None:
             return ""
         total = self.origin().get("total_steps")
@@ -171,7 +171,7 @@ class Run:
         )
 
     def origin(self) -> dict[str, Any]:
-        """Its `provenance.json`; empty for a run of an earlier version."""
+        """Returns the content of `provenance.json`; empty if there is none."""
         file = self.folder / "provenance.json"
         return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
@@ -180,21 +180,21 @@ class Run:
         replace_file(self.folder / f"{name}.json", text)
 
     def config(self) -> Config:
-        """Every setting that it was started with."""
+        """Returns every setting of the run."""
         return load_config(self._config_file)
 
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
+        """Loads the run's tokenizer."""
         return Tokenizer.load(self.folder / "tokenizer")
 
     def checkpoints(self) -> list[Path]:
-        """Its checkpoints, oldest first."""
+        """Returns the run's checkpoints, oldest first."""
         return list_checkpoints(self.checkpoint_folder)
 
     def checkpoint(self) -> Path:
-        """The checkpoint that stands for the run.
+        """Returns the checkpoint that other commands use.
 
-        The newest; of a fine-tuning, that of the best epoch so far.
+        It is the newest one; for a fine-tuning, it is that of the best epoch so far.
 
         Raises:
             InputError: If there is none yet.
@@ -208,15 +208,15 @@ class Run:
         return best or checkpoints[-1]
 
     def remove_checkpoints(self, keep: Path | None = None) -> None:
-        """Removes all checkpoints but one."""
+        """Removes all checkpoints except `keep`."""
         for checkpoint in self.checkpoints():
             if checkpoint != keep:
                 remove_checkpoint(checkpoint)
-        with contextlib.suppress(OSError):  # it holds something, or is not there
+        with contextlib.suppress(OSError):  # the folder is not empty, or missing
             self.checkpoint_folder.rmdir()
 
     def load_model(self) -> "GPT":
-        """Builds its model with the weights and masks of `checkpoint`."""
+        """Builds the run's model with the weights and masks of `checkpoint`."""
         from spdf_keras.model.build import build_gpt
 
         config = self.config()
@@ -230,28 +230,28 @@ class Run:
         return model
 
     def log(self, record: dict[str, Any]) -> None:
-        """Appends one line to its metrics."""
+        """Appends a record to the run's metrics."""
         with self._metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of its metrics, in order, without a last one that is cut."""
+        """Yields the records of the metrics in order, without an incomplete last."""
         if not self._metrics_file.is_file():
             return
         for line in self._metrics_file.read_text("utf-8").splitlines():
             try:
                 yield json.loads(line)
             except ValueError:
-                return  # a kill may cut the last line
+                return  # a killed process may leave an incomplete last line
 
     def sync_metrics(self) -> None:
-        """Waits until its metrics are on the disk."""
+        """Waits until the metrics are on the disk."""
         if self._metrics_file.is_file():
             with self._metrics_file.open("rb") as file:
                 os.fsync(file.fileno())
 
     def forget_after(self, step: int) -> None:
-        """Drops metrics of steps after `step`, which will be done again."""
+        """Drops the records of steps after `step`, which will be done again."""
         kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]
         replace_file(self._metrics_file, "".join(kept))
 

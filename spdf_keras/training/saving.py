@@ -1,4 +1,4 @@
-"""Keras callbacks that decide what is kept: the best epoch, checkpoints."""
+"""Keras callbacks that save: they find the best epoch and write checkpoints."""
 
 import math
 from typing import Any
@@ -16,20 +16,21 @@ from spdf_keras.training.stopping import StopRequest
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Knows the best epoch so far, and stops when some have not improved on it.
+    """Finds the best epoch, and stops when later epochs have not improved on it.
 
-    It must come after `validate`.
+    It must come after `validate` in the list of callbacks.
 
     Args:
         validate: Measures the loss at the end of each epoch.
         epoch_steps: Steps of an epoch.
-        patience: Epochs without a better loss before it stops.
-        progress: What `progress` gave in the checkpoint that training goes on from.
+        patience: Number of epochs without a better loss after which training stops.
+        progress: The property `progress` as the checkpoint has it from which training
+            goes on.
 
     Attributes:
-        epoch: Epochs that are done.
+        epoch: Number of completed epochs.
         best_epoch: The epoch of the lowest loss, the first of equals; 0 is none.
-        loss: The loss after it.
+        loss: The loss after the best epoch.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class BestEpoch(keras.callbacks.Callback):
         return self.epoch - self.best_epoch >= self._patience
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The state that a checkpoint keeps."""
         known = {"best_loss": self.loss} if self.best_epoch else {}
         return {"epoch": self.epoch, "best_epoch": self.best_epoch, **known}
 
@@ -68,23 +69,25 @@ class BestEpoch(keras.callbacks.Callback):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every so many steps, and stops where it is asked to.
+    """Saves a checkpoint at regular steps, and stops the training on request.
 
-    Each comes with a record of every mask's density and violations; it must come
-    after the other callbacks, whose records it makes lasting. That of the last step is
-    left to the caller, who measures the last validation loss before it.
+    Each checkpoint comes with a record of every mask's density and violations. This
+    callback must come last, since it waits until the other callbacks' records are on
+    the disk. The caller saves the checkpoint of the last step, after the last
+    validation.
 
     Args:
-        run: Whose checkpoints they are.
+        run: The run that gets the checkpoints.
         total_steps: Steps of the whole training.
-        settings: Says how often to save and how many to keep.
-        log: Takes the records of the masks.
-        validate: Knows which losses were measured; None where there are none.
+        settings: Says how often to save and how many checkpoints to keep.
+        log: Writes the records of the masks.
+        validate: Has the measured validation losses; None without validation data.
         request: Says whether to stop.
-        best: Knows the best epoch, in a training that has epochs; a checkpoint is
-            also saved after each.
-        stop: The variable by which workers stop after the same step; None alone.
-        writes: False saves nothing, in workers that do not write.
+        best: Has the best epoch, in a training with epochs; a checkpoint is then
+            also saved after each epoch.
+        stop: The variable by which workers stop after the same step; None for a
+            single worker.
+        writes: False saves nothing, in workers other than the chief.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.save(step, due)
 
     def save(self, step: int, due: bool = True) -> None:
-        """Saves a checkpoint now, if there was none of this step.
+        """Saves a checkpoint, unless this step has one already.
 
         Args:
             step: The last step.

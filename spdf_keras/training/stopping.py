@@ -10,10 +10,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a signal has come.
+    """Holds the signal that asks a training to stop.
 
     Attributes:
-        signal: Its number; 0 while none has come.
+        signal: Number of the signal; 0 as long as none has come.
     """
 
     signal = 0
@@ -23,7 +23,7 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGTERM or SIGINT into a request; a second one acts at once.
 
-    Signals reach the main thread alone: in another one nothing is changed.
+    Only the main thread receives signals, so another thread changes no handler.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""What a training step computes, and what the machine could."""
+"""Tokens and operations of training steps, and the machine's peak."""
 
 import time
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ class StepWork:
         config: `model`, `sparsity` and `train.precision` are used.
         batch_size: Sequences per step.
         lengths: Tokens per sequence of each step, in order, padding included.
-        devices: Devices that share a batch, each with a peak of its own.
+        devices: Number of devices that share a batch.
 
     Attributes:
-        peak: Operations per second of the machine's matrix product, as measured.
+        peak: Measured operations per second of a matrix product on all devices.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class StepWork:
         self.peak = devices * _peak(config.train.precision.removeprefix("mixed_"))
 
     def tokens(self, step: int) -> int:
-        """Tokens of a step; the first is number 1."""
+        """Returns the tokens of a step; the first step has number 1."""
         return int(self._tokens[step - 1])
 
     def flops(self, step: int) -> float:
-        """Operations of a step's forward and backward pass, zeros skipped."""
+        """Returns the operations of a step, forward and backward, zeros skipped."""
         return float(self._flops[step - 1])
 
     def total_flops(self, step: int) -> tuple[float, float]:
-        """Operations of all steps up to one, zeros skipped, and of the dense model."""
+        """Returns the operations up to `step`: with zeros skipped, and dense."""
         return float(self._total[step - 1]), float(self._dense_total[step - 1])
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from spdf_keras import build_gpt, load_model, strip
-from spdf_keras.config import GPTConfig
+from spdf_keras.config import GPTConfig, SparsityConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.build import functional_gpt
@@ -97,7 +97,7 @@ def test_a_loaded_model_trains_on_as_if_it_had_not_stopped(
 def test_a_model_that_was_not_compiled_comes_back_so(
     small: GPTConfig, tmp_path: Path, name: str, sparsity: float
 ) -> None:
-    model = functional_gpt(small, sparsity, seed=3)
+    model = functional_gpt(small, SparsityConfig(sparsity), seed=3)
     save(model, tmp_path / name)
     loaded = load_model(tmp_path / name)
     assert_equal(model, loaded)

@@ -12,19 +12,20 @@ from hypothesis import strategies as st
 
 from spdf_keras import GPTConfig, build_gpt, load_model, strip
 from spdf_keras.errors import InputError
-from spdf_keras.native.tensorflow import build, products
+from spdf_keras.native.tensorflow import build
 from spdf_keras.native.tensorflow.build import (
     NotBuiltError,
     build_library,
     load_operations,
 )
 from spdf_keras.native.tensorflow.products import (
-    Choice,
     pack_kernel,
     packed_linear,
     sparse_linear,
 )
+from spdf_keras.sparsity import skipping
 from spdf_keras.sparsity.audit import mask_reports
+from spdf_keras.sparsity.skipping import StepTimes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -204,11 +205,11 @@ def test_auto_takes_what_is_faster(
 ) -> None:
     shapes = []
 
-    def measured(columns: int, rows: int, sparsity: float, threads: int) -> Choice:
+    def timed(columns: int, rows: int, sparsity: float, threads: int) -> StepTimes:
         shapes.append((columns, rows, sparsity))
-        return Choice(0.002, 0.004 if rows == 256 else 0.001)
+        return StepTimes(0.002, 0.004 if rows == 256 else 0.001)
 
-    monkeypatch.setattr(products, "measured", measured)
+    monkeypatch.setattr(skipping, "time_step", timed)
     model = build_gpt(tiny, 0.75, compute="auto")
     assert model.sparse_kernels == [
         "block_0/intermediate/kernel",
@@ -234,12 +235,13 @@ def test_times_are_medians_and_remembered(monkeypatch: pytest.MonkeyPatch) -> No
         for moment in (0.0, float(taken))
     )
     fake = SimpleNamespace(perf_counter=lambda: next(clock))
-    monkeypatch.setattr(products, "time", fake)
-    products.measured.cache_clear()
+    monkeypatch.setattr(skipping, "time", fake)
+    skipping.time_step.cache_clear()
     for _ in range(2):
-        assert products.measured(8, 16, 0.5, 0) == (2, 3)
-    products.measured.cache_clear()
-    assert Choice(2, 3).pays and not Choice(3, 2).pays
+        assert skipping.time_step(8, 16, 0.5, 0) == (2, 3)
+    skipping.time_step.cache_clear()
+    assert StepTimes(2, 3).skipping_pays
+    assert not StepTimes(3, 2).skipping_pays
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_without_a_compiler_products_are_dense_with_one_line(
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("SPDF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(products, "load_operations", build.load_operations.__wrapped__)
+    monkeypatch.setattr(skipping, "load_operations", build.load_operations.__wrapped__)
     with pytest.warns(UserWarning, match=told):
         model = build_gpt(tiny, 0.75, compute="sparse")
     assert model.blocks[0].sparse_names == ()

@@ -13,9 +13,9 @@ from spdf_keras.data.shards.reader import Shards
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import build_gpt
-from spdf_keras.native.tensorflow import products
-from spdf_keras.native.tensorflow.products import Choice
+from spdf_keras.sparsity import skipping
 from spdf_keras.sparsity.audit import mask_reports
+from spdf_keras.sparsity.skipping import StepTimes
 from spdf_keras.training.checkpoint import restore_checkpoint
 from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run
@@ -77,17 +77,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 def test_what_auto_chose_is_told_and_kept_when_a_run_goes_on(
     config: Config, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not products.available():
+    if not skipping.available():
         pytest.skip("needs a C++ compiler")
     auto = dataclasses.replace(config.train, compute="auto", tokens=8 * 4 * 32)
     config = dataclasses.replace(config, train=auto)
     told: list[str] = []
 
     def run(name: str, is_wide_faster: bool, report: Any = None) -> Run:
-        def measured(columns: int, rows: int, *_: Any) -> Choice:
-            return Choice(1.0, 2.0 if (rows > columns) == is_wide_faster else 0.5)
+        def timed(columns: int, rows: int, *_: Any) -> StepTimes:
+            return StepTimes(1.0, 2.0 if (rows > columns) == is_wide_faster else 0.5)
 
-        monkeypatch.setattr(products, "measured", measured)
+        monkeypatch.setattr(skipping, "time_step", timed)
         pretrain(config, shards, tmp_path / name, report, tell=told.append)
         return Run.open(tmp_path / name)
 

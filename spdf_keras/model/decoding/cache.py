@@ -1,10 +1,10 @@
 """A key-value cache for beams: nothing that beams share is stored twice or moved.
 
-The beams of a row stand side by side where a block expects the tokens of a
-sequence, and each sees its own past through a mask. So a prompt is kept once for
-all of its beams, a block's products run over all beams at once, and a beam that
-takes over another's past changes its mask, not the cache. One beam is the special
-case that greedy decoding and sampling use.
+A block receives the beams of a row side by side, in the place of the tokens of a
+sequence, and each beam sees its own past through a mask. A prompt is thus kept once for
+all of its beams, a block's products run over all beams at once, and a beam that takes
+over another beam's past changes its mask, not the cache. Greedy decoding and sampling
+use it with one beam.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ import tensorflow as tf
 from spdf_keras.model.block import Cache
 from spdf_keras.model.decoding.passes import Kernels
 
-# Steps whose keys and values wait in a small part of their own. Every step copies
-# that part, which is cheaper than to copy the whole; this many steps join it.
+# Number of steps whose keys and values are collected in a small tensor. Every step
+# copies the small tensor instead of the whole cache; when it is full it is appended.
 _JOIN_EVERY = 8
 
 
 class Branches(NamedTuple):
-    """What a decoding loop carries from step to step.
+    """The state of the cache between the steps of a decoding loop.
 
     Attributes:
         old: Keys and values of each block, `(batch, num_heads, slots, head_dim)`:
             the prompt, then `num_beams` slots for each step.
-        recent: The same of the last few steps.
+        recent: Keys and values of the last few steps, in the same form.
         allowed: Which of these slots each beam sees, bool, `(batch, num_beams,
             slots)`.
     """
@@ -39,11 +39,11 @@ class Branches(NamedTuple):
     def start(
         cls, caches: Sequence[Cache], lengths: tf.Tensor, num_beams: int
     ) -> "Branches":
-        """Lets `num_beams` beams continue each prompt.
+        """Makes the state for `num_beams` beams per prompt.
 
         Args:
             caches: Keys and values of the prompts, from `prefill`.
-            lengths: Tokens of each prompt, `(batch,)`; what lies behind is padding.
+            lengths: Tokens of each prompt, `(batch,)`; the rest of a row is padding.
             num_beams: Beams of each prompt.
         """
         caches = list(caches)
@@ -51,7 +51,7 @@ class Branches(NamedTuple):
         return cls(caches, _emptied(caches), tf.repeat(allowed[:, None], num_beams, 1))
 
     def shapes(self) -> "Branches":
-        """The shapes that stay as they are in a loop."""
+        """The shapes that stay constant in a loop."""
         free = [
             tuple(tf.TensorShape([None, k.shape[1], None, k.shape[3]]) for _ in "kv")
             for k, _ in self.old
@@ -74,9 +74,9 @@ class Branches(NamedTuple):
             kernels: From `effective_kernels`.
             token_ids: `(batch, num_beams)`.
             position: Position of these tokens in each row, `(batch,)`.
-            parents: The beam of the last step that each beam goes on from,
+            parents: Index of the beam of the last step that each beam continues,
                 `(batch, num_beams)`.
-            step: How many steps there were before; a scalar.
+            step: Number of earlier steps; a scalar.
 
         Returns:
             Hidden states `(batch, num_beams, hidden_dim)` after the final norm, and

@@ -1,13 +1,13 @@
-"""What changes the logits before a token is chosen, and the choice of a random one.
+"""Constraints that change the logits before a token is chosen, and the random choice.
 
 `history` holds the tokens that each beam has added to its prompt, `(batch, beams,
-max_new_tokens)`; `count` says how many of them there are. The prompt itself is never
-looked at, as in the LoRA recipe.
+max_new_tokens)`; `count` is their number. The constraints do not look at the prompt, as
+in the LoRA recipe.
 """
 
 import tensorflow as tf
 
-# No logit of a model is as far from zero.
+# The logits of a model are smaller than this.
 _FARTHEST = 1e9
 
 
@@ -16,8 +16,8 @@ def penalise_repetition(
 ) -> tf.Tensor:
     """Makes tokens of the history less likely.
 
-    A positive logit is divided by the penalty, a negative one multiplied; once, however
-    often the token has occurred.
+    A positive logit is divided by the penalty and a negative one multiplied, once per
+    token, however often the token has occurred.
 
     Args:
         logits: `(batch, beams, vocabulary_size)`.
@@ -32,7 +32,7 @@ def penalise_repetition(
     where = _token_indices(history, used)
     values = tf.gather_nd(logits, where)
     values = tf.where(values < 0, values * penalty, values / penalty)
-    # An infinite one, by a penalty that is far from 1, would be a ban or a certainty.
+    # A penalty far from 1 could make a logit infinite: a ban, or a certain choice.
     values = tf.clip_by_value(values, -_FARTHEST, _FARTHEST)
     return tf.tensor_scatter_nd_update(logits, where, values)
 
@@ -40,7 +40,7 @@ def penalise_repetition(
 def ban_repeated_ngrams(
     logits: tf.Tensor, history: tf.Tensor, count: tf.Tensor, size: int
 ) -> tf.Tensor:
-    """Sets the logits of tokens to -inf that would complete an n-gram of the history.
+    """Bans tokens that would repeat an n-gram of the history: their logits are -inf.
 
     Args:
         logits: `(batch, beams, vocabulary_size)`.
@@ -48,13 +48,13 @@ def ban_repeated_ngrams(
         count: See the module.
         size: Tokens of an n-gram, at least 1.
     """
-    # Window j is tokens j to j + size - 1 of the history; its last token is banned
-    # where the others are the last ones of the history.
+    # Window j holds tokens j to j + size - 1 of the history. Its last token is banned
+    # if its other tokens equal the end of the history.
     windows = tf.maximum(tf.shape(history)[2] - size + 1, 0)
     shape = tf.concat([tf.shape(history)[:2], [windows]], 0)
     matches = tf.broadcast_to(tf.range(windows) + size <= count, shape)
     for index in range(size - 1):
-        # A negative place stands for a history that is too short: nothing matches.
+        # A negative position means that the history is too short, so nothing matches.
         place = tf.maximum(count - (size - 1) + index, 0)
         last = tf.gather(history, place, axis=2)[:, :, None]
         matches &= history[:, :, index : index + windows] == last
@@ -77,18 +77,18 @@ def draw(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> tf.Tensor:
-    """Draws a token of each row from what a filter leaves of its distribution.
+    """Draws a token of each row from its filtered distribution.
 
-    The draw is a function of `uniform` alone, so that a row's tokens do not depend on
-    the rows beside it.
+    The draw depends on `uniform` alone, so a row's tokens do not depend on the other
+    rows of the batch.
 
     Args:
         logits: `(rows, vocabulary_size)`.
         uniform: Random numbers in `[0, 1)`, `(rows,)`.
-        temperature: The logits are divided by it; small is nearly greedy.
+        temperature: The logits are divided by it; a small one is nearly greedy.
         top_k: Only the `top_k` likeliest tokens stay; 0 keeps all.
-        top_p: Of these, only the fewest likeliest whose probability reaches `top_p`
-            stay, at least one; 1 keeps all.
+        top_p: Only the fewest likeliest of these tokens whose probabilities reach
+            `top_p` stay, at least one; 1 keeps all.
 
     Returns:
         Token ids, `(rows,)`, int32.
@@ -97,7 +97,7 @@ def draw(
         [Holtzman et al., 2020](https://arxiv.org/abs/1904.09751) for `top_p`.
     """
     vocabulary_size = logits.shape[-1]
-    # In float64, or rounding moves the borders of a large vocabulary.
+    # In float32, rounding would move the bounds of a large vocabulary.
     token_ids, scaled = None, tf.cast(logits, tf.float64) / temperature
     if top_k or top_p < 1:
         kept = min(top_k or vocabulary_size, vocabulary_size)
@@ -110,7 +110,7 @@ def draw(
     sums = tf.cumsum(probabilities, axis=-1)
     reached = sums <= tf.cast(uniform, tf.float64)[:, None] * sums[:, -1:]
     index = tf.reduce_sum(tf.cast(reached, tf.int32), -1)
-    # Rounding may leave no sum above the last one.
+    # By rounding, the last sum may be below the random number.
     last = tf.reduce_sum(tf.cast(sums < sums[:, -1:], tf.int32), -1)
     index = tf.minimum(index, last)
     if token_ids is None:

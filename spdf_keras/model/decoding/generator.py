@@ -1,4 +1,4 @@
-"""From lists of prompts to lists of continuations, batch by batch."""
+"""Turns lists of prompts into lists of continuations, batch by batch."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,25 +9,26 @@ import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
 from spdf_keras.errors import InputError
-from spdf_keras.model.decoding.search import Continuations, Prompts, search_function
+from spdf_keras.model.decoding.search import search_function
+from spdf_keras.model.decoding.steps import Continuations, Prompts
 
-# Prompts are padded to a multiple of this: fewer sizes for the memory allocator.
+# Prompts are padded to a multiple of this, so the allocator sees fewer sizes.
 _PROMPT_BUCKET = 16
 
 
 def prompt_rows(prompts: Any) -> list[list[int]]:
-    """The prompts as lists of token ids.
+    """Returns the prompts as lists of token ids.
 
     Args:
         prompts: Rows of integers: lists, an array or tensor `(batch, length)`, a ragged
-            tensor, or anything that gives one row after the other.
+            tensor, or an iterable of rows.
 
     Example:
         >>> prompt_rows(np.array([[1, 2], [3, 4]]))
         [[1, 2], [3, 4]]
 
     Raises:
-        InputError: If they are text, one prompt alone, or no integers.
+        InputError: If they are text, a single prompt, or no integers.
     """
     if isinstance(prompts, tf.RaggedTensor):
         prompts = prompts.to_list()
@@ -49,7 +50,7 @@ def prompt_rows(prompts: Any) -> list[list[int]]:
 
 
 def token_id_list(end_token_ids: Any) -> list[int]:
-    """`end_token_ids` as a list: one id, several, or None.
+    """Returns `end_token_ids` (one id, several, or None) as a list.
 
     Example:
         >>> token_id_list(5), token_id_list(None), token_id_list((5, 6))
@@ -104,7 +105,8 @@ class Generator:
         key = dataclasses.replace(settings, max_new_tokens=1, batch_size=1, seed=0)
         if key not in self._functions:
             self._functions[key] = search_function(self._model, key)
-        # Equal lengths together: less padding. The order is restored below.
+        # Prompts of similar length share a batch, which saves padding. The order is
+        # restored below.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         results: dict[int, list[int]] = {}
         for start in range(0, len(order), settings.batch_size):
@@ -169,7 +171,7 @@ class Generator:
         limits = np.minimum(settings.max_new_tokens, context - lengths)
         uniform = np.zeros((len(rows), limits.max()), np.float32)
         if settings.sample:
-            # A stream per prompt: its tokens do not depend on how batches are made.
+            # Each prompt has its own random stream, whatever batch it is in.
             for line, row in zip(uniform, rows, strict=True):
                 random = np.random.default_rng((settings.seed, row))
                 line[:] = random.random(len(line), np.float32)

@@ -4,29 +4,29 @@ from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.kernels import PackedKernel
 from spdf_keras.model.block import Cache
-from spdf_keras.native.tensorflow.products import PackedKernel, pack_kernel
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
-# By name, per block: tensors, and where zeros are skipped packed kernels.
+# For each block, its kernels by name: tensors, or packed kernels that skip zeros.
 Kernels = list[dict[str, Any]]
 
 
 def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
-    """Each block's kernels by name, masked where the model is sparse.
+    """Returns each block's kernels by name, masked if the model is sparse.
 
-    Computed once before a loop, they spare every decoding step the masking. They
-    have the dtype that the blocks compute in.
+    They are computed once before a loop, so that the decoding steps need no masking.
+    They have the compute dtype of the blocks.
 
     Args:
         model: The GPT.
-        skip_zeros: Pack `model.sparse_kernels`. Such a program runs here alone; what
-            is exported has tensors.
+        skip_zeros: Pack `model.sparse_kernels`. Such a program needs the native
+            library; exported programs have tensors.
     """
     blocks = []
     for layer in model.blocks:
         if isinstance(layer, PruneFixedRandom):
-            kernels = layer.masked_kernels(pack_kernel if skip_zeros else None)
+            kernels = layer.masked_kernels(PackedKernel.pack if skip_zeros else None)
         else:
             kernels = layer.own_kernels()
         blocks.append(
@@ -45,8 +45,8 @@ def prefill(
 ) -> tuple[tf.Tensor, list[Cache]]:
     """Runs whole prompts at once.
 
-    Rows may be padded at the right: what the padding leaves in the cache lies
-    behind the row's position, where `decode` does not look before it overwrites.
+    Rows may be padded at the right. The padding's entries in the cache lie behind the
+    row's position; `decode` overwrites each before it reads it.
 
     Args:
         model: The GPT.
@@ -99,5 +99,5 @@ def decode(
 
 
 def project(model: Any, hidden: tf.Tensor) -> tf.Tensor:
-    """Logits, float32, of hidden states that `prefill` or `decode` returned."""
+    """Returns the float32 logits of hidden states from `prefill` or `decode`."""
     return tf.cast(model.embedding(hidden, reverse=True), tf.float32)

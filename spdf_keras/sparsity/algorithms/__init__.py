@@ -1,0 +1,1 @@
+"""Sparsity algorithms, one file each: how the masks of a training come to be."""
