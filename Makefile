@@ -32,6 +32,7 @@ format: .venv/.installed-test ## rewrite in the project's format
 
 docs: .venv/.installed-docs ## the documentation as a site in .build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Read it: $(BIN)/python -m http.server --bind 127.0.0.1 -d .build/site"
 
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf .venv .build dist *.egg-info

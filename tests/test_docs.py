@@ -169,6 +169,16 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_the_pages_that_the_code_names_are_there() -> None:
+    files = [*PACKAGE.rglob("*.py"), *(PACKAGE / "export").rglob("*.py")]
+    named = {
+        page
+        for file in files
+        for page in re.findall(r"\bdocs/[\w/]+\.md", file.read_text("utf-8"))
+    }
+    assert named and all((ROOT / page).is_file() for page in named)
+
+
 def test_every_public_name_is_in_the_reference_and_has_a_docstring() -> None:
     listed = {name for _, _, names in reference.PYTHON.values() for name in names}
     for package in ("spdf_keras", "spdf_keras.export"):
