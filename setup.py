@@ -58,6 +58,12 @@ setup(
             "nbformat>=5.11,<6",
             "ipykernel>=7.4,<8",
         ],
+        "docs": [
+            "mkdocs>=1.6.1,<1.7",
+            "mkdocs-material>=9.8.2,<9.9",
+            "mkdocstrings>=1.0.8,<1.1",
+            "mkdocstrings-python>=2.0.11,<2.1",
+        ],
     },
     # Not the default `build/`: where case does not count, the Bazel file has that name.
     options={"build": {"build_base": ".build"}},

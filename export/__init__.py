@@ -6,7 +6,7 @@
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
 
 All exporters take a GPT, a run or its folder, or a preset's name. The programs in
-`runners/` run the artefacts, each with the runtime and NumPy alone; `docs/export.md`
+`runners/` run the artefacts, each with the runtime and NumPy alone; `docs/guides/export.md`
 describes the formats.
 
 Every artefact is run before it is delivered: its logits are compared with the
