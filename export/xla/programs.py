@@ -18,7 +18,8 @@ from spdf_keras.export.graphs import caches_of, exact_float32, named_caches
 from spdf_keras.model.binding import bound
 from spdf_keras.model.decoding.passes import decode, effective_kernels, prefill, project
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimization.adamw import AdamW, Move, clip_factor, decays
+from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.optimization.update import Move, clip_factor, decays
 
 # Oldest form that has all operations; whatever reads StableHLO 1.x reads it.
 _STABLEHLO_VERSION = "1.0.0"

@@ -20,8 +20,7 @@ from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import block_name
-from spdf_keras.optimization.adamw import AdamW, adamw
-from spdf_keras.optimization.schedule import WarmupDecay
+from spdf_keras.optimization.recipes import pretraining_optimizer
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 
@@ -118,30 +117,6 @@ def compile_for_pretraining(
         micro_batches=train.micro_batches,
         recompute=train.recompute,
         jit_compile=train.jit_compile,
-    )
-
-
-def pretraining_optimizer(
-    sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
-) -> AdamW:
-    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`.
-
-    A schedule that neither rises nor falls is a float, which callbacks may set.
-    """
-    if not train.warmup_tokens and train.final_learning_rate == 1:
-        return adamw(train, train.learning_rate)
-    return adamw(train, pretraining_schedule(sizes, train, sequence_length))
-
-
-def pretraining_schedule(
-    sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
-) -> WarmupDecay:
-    """The learning rate of each step in appendix A.1; see `compile_for_pretraining`."""
-    return WarmupDecay(
-        train.learning_rate,
-        train.warmup_steps(sizes, sequence_length),
-        train.total_steps(sizes, sequence_length),
-        train.final_learning_rate,
     )
 
 

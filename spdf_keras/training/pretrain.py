@@ -12,12 +12,9 @@ from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
-from spdf_keras.model.build import (
-    build_gpt,
-    compile_for_pretraining,
-    pretraining_schedule,
-)
+from spdf_keras.model.build import build_gpt
 from spdf_keras.model.gpt import GPT
+from spdf_keras.optimization.recipes import pretraining_schedule
 from spdf_keras.training.callbacks import Report
 from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.cluster import Cluster, single_device
