@@ -7,6 +7,7 @@ from typing import Any
 
 from spdf_keras.config import (
     PRECISIONS,
+    Config,
     GPTConfig,
     SparsityConfig,
     TrainConfig,
@@ -80,15 +81,21 @@ def build_gpt(
         defaults = config_from_tables({"train": dataclasses.asdict(train)})
         train = config_from_tables({"train": settings}, base=defaults).train
     mask_seed = train.seed if mask_seed is None else check_seed(mask_seed, "mask_seed")
-    gpt = functional_gpt(
-        sizes,
-        SparsityConfig(sparsity, mask_seed),
-        seed=train.seed,
-        precision=train.precision,
-        compute=train.compute,
-    )
+    config = Config(sizes, SparsityConfig(sparsity, mask_seed), train)
+    gpt = configured_gpt(config)
     compile_for_pretraining(gpt, train)
     return gpt
+
+
+def configured_gpt(config: Config) -> GPT:
+    """Builds the model of a run's settings without compiling it."""
+    return functional_gpt(
+        config.model,
+        config.sparsity,
+        seed=config.train.seed,
+        precision=config.train.precision,
+        compute=config.train.compute,
+    )
 
 
 def _global_precision() -> str:
