@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from spdf_keras.config import GPTConfig, check_sparsity, get_preset
 from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
-from spdf_keras.model.build import pretraining_optimizer
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.optimization.recipes import pretraining_optimizer
 from spdf_keras.sparsity.masks import random_mask, unpack_mask
 from spdf_keras.training.run import Run
 
