@@ -6,8 +6,8 @@
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
 
 All exporters take a GPT, a run or its folder, or a preset's name. The programs in
-`runners/` run the artefacts, each with the runtime and NumPy alone; `docs/guides/export.md`
-describes the formats.
+`runners/` run the artefacts, each with the runtime and NumPy alone. The page
+`docs/guides/export.md` describes the formats.
 
 Every artefact is run before it is delivered: its logits are compared with the
 model's, and the card gives the difference. Importing this package loads nothing; the
