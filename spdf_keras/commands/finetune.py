@@ -69,12 +69,12 @@ def run(args: Namespace) -> None:
             validation,
             config.finetune,
             args.out,
-            report,
-            task.cut_context,
-            task.name,
-            config.decode,
-            cluster,
-            say,
+            report=report,
+            cut_context=task.cut_context,
+            task=task.name,
+            decode=config.decode,
+            cluster=cluster,
+            tell=say,
         )
     if result["cut_contexts"]:
         say(f"{result['cut_contexts']} contexts lost their end to fit")

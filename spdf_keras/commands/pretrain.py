@@ -62,7 +62,9 @@ def run(args: Namespace) -> None:
     from spdf_keras.training.pretrain import pretrain
 
     with step_progress(f"pre-train {config.sparsity.sparsity:.0%} sparse") as report:
-        result = pretrain(config, shards, args.out, report, cluster, say)
+        result = pretrain(
+            config, shards, args.out, report=report, cluster=cluster, tell=say
+        )
     validation = result["validation_loss"]
     print_table(
         args.out,

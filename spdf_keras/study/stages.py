@@ -52,7 +52,7 @@ class Stages:
     def pretrain(self, config: Config, shards: Shards, folder: Path) -> dict[str, Any]:
         """Pre-trains, or goes on with it, and shows the progress."""
         with self._progress("pre-train") as report:
-            return pretrain(config, shards, folder, report)
+            return pretrain(config, shards, folder, report=report)
 
     def finetune(
         self,
@@ -69,7 +69,7 @@ class Stages:
         """
         with self._progress("fine-tune") as report:
             return finetune(
-                base, train, validation, settings, folder, report, **options
+                base, train, validation, settings, folder, report=report, **options
             )
 
 

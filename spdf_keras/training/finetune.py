@@ -51,6 +51,7 @@ def finetune(
     validation: Sequence[Example],
     settings: FinetuneConfig,
     folder: str | Path,
+    *,
     report: Report | None = None,
     cut_context: bool = False,
     task: str = "",

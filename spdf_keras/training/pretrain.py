@@ -38,6 +38,7 @@ def pretrain(
     config: Config,
     shards: Shards,
     folder: str | Path,
+    *,
     report: Report | None = None,
     cluster: Cluster | None = None,
     tell: Tell | None = None,

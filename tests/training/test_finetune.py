@@ -101,7 +101,9 @@ def test_a_task_of_long_inputs_is_cut_in_training_and_in_decoding(
     with pytest.raises(InputError, match="more than the 48 that fit"):
         finetune(base, examples, examples, settings, tmp_path / "run")
     cut = task.cut_context
-    result = finetune(base, examples, examples, settings, tmp_path / "run", None, cut)
+    result = finetune(
+        base, examples, examples, settings, tmp_path / "run", cut_context=cut
+    )
     assert result["cut_contexts"] == 2 * 4  # four in each split
     config = dataclasses.replace(
         Run.open(tmp_path / "run").config(), decode=DecodeConfig(max_new_tokens=8)
