@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart test test-slow lint format docs clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,10 +30,14 @@ format: .venv/.installed-test ## rewrite in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/.installed-docs ## the documentation as a site in .build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Read it: $(BIN)/python -m http.server --bind 127.0.0.1 -d .build/site"
+
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf .venv .build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find spdf_keras export tests -name __pycache__ -prune -exec rm -rf {} +
+	find spdf_keras export tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written last, so a step that was interrupted is done again, and it
 # lies in .venv, so it goes when the environment goes.
@@ -59,4 +63,8 @@ IS_311 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
 
 .venv/.installed-test: .venv/.installed
 	$(PIP) install -e '.[test]'
+	@touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(PIP) install -e '.[docs]'
 	@touch $@

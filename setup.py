@@ -54,6 +54,15 @@ setup(
             "hypothesis>=6.170,<7",
             "ruff>=0.17.6,<0.18",  # a minor release may format differently
             "mypy>=2.4,<2.5",
+            "nbclient>=0.11,<0.12",  # runs the notebooks of examples/
+            "nbformat>=5.11,<6",
+            "ipykernel>=7.4,<8",
+        ],
+        "docs": [
+            "mkdocs>=1.6.1,<1.7",
+            "mkdocs-material>=9.8.2,<9.9",
+            "mkdocstrings>=1.0.8,<1.1",
+            "mkdocstrings-python>=2.0.11,<2.1",
         ],
     },
     # Not the default `build/`: where case does not count, the Bazel file has that name.

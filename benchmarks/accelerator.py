@@ -1,13 +1,14 @@
-"""What zeros buy on an accelerator: exported programs, and sparse products by size.
+"""How much faster do zeros make programs and products on an accelerator?
 
     python benchmarks/accelerator.py --artefacts forward_dense train_sparse
     python benchmarks/accelerator.py --size 12288 --sparsity 0 0.5 0.75 0.9 0.95
 
 It needs JAX and NumPy alone, so it runs where TensorFlow is not: copy it there with
-`run_xla.py` beside it or in `../export/runners/`. Artefacts are timed program by
-program (`run_xla.py --benchmark`). Products of a square random sparse matrix with a
-dense one, float32, are timed dense and as BCSR of `jax.experimental.sparse`, in turns;
-on a GPU that is cuSPARSE. With `--bfloat16`, dense factors are bfloat16 as well.
+`run_xla.py` beside it or in `../export/runners/`. For the same reason it takes turns by
+itself and not with `spdf_keras.measuring.turns`. Artefacts are timed program by program
+(`run_xla.py --benchmark`). Products of a square random sparse matrix with a dense one,
+float32, are timed dense and as BCSR of `jax.experimental.sparse`, in turns; on a GPU
+BCSR runs cuSPARSE. With `--bfloat16`, dense products in bfloat16 are timed as well.
 """
 
 import argparse
@@ -28,13 +29,18 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    """Measures and prints tables, and one line of JSON."""
+    """Measures and prints a table, and one line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--artefacts", nargs="*", default=[], help="XLA folders")
     parser.add_argument("--size", type=int, default=0, help="rows and columns")
-    parser.add_argument("--columns", type=int, default=0, help="of the dense factor")
+    parser.add_argument(
+        "--columns",
+        type=int,
+        default=0,
+        help="default: --size",
+    )
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75, 0.9])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bfloat16", action="store_true")
@@ -79,7 +85,7 @@ def products(args: argparse.Namespace) -> list[dict[str, Any]]:
     columns = args.columns or args.size
     key = jax.random.key(0)
     x = jax.random.normal(key, (args.size, columns), jnp.float32)
-    found = []
+    records = []
     for sparsity in args.sparsity:
         random = np.random.default_rng(1)
         dense = random.normal(size=(args.size, args.size)).astype(np.float32)
@@ -111,14 +117,14 @@ def products(args: argparse.Namespace) -> list[dict[str, Any]]:
             "bcsr_speedup": statistics.median(ratios),
             "max_abs_difference": float(error),
         }
-        found.append(record)
+        records.append(record)
         seconds = "  ".join(
             f"{n} {1e3 * s:.1f} ms" for n, s in record["seconds"].items()
         )
         print(
             f"{sparsity:.0%}: {seconds}; BCSR is {record['bcsr_speedup']:.3g}x as fast"
         )
-    return found
+    return records
 
 
 if __name__ == "__main__":

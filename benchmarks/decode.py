@@ -1,24 +1,23 @@
-"""Speed of beam search: `generate` of ours and of KerasNLP, in turns.
+"""How fast is beam search, beside that of KerasNLP?
 
     python benchmarks/decode.py
 
 Both models have the sizes of GPT-2 Small and random weights, and add 64 tokens to 8
-prompts of 32, without an end token, so that both do every step. KerasNLP's is
+prompts of 32, without an end token, so that both do every step. KerasNLP runs
 `GPT2CausalLM.generate` with its `BeamSampler`, as it compiles it itself, and with XLA
-where `--xla` is given. A ratio is that of two neighbouring calls; printed are the
-medians and quartiles.
+where `--xla` is given. A ratio compares two calls of one round; the table has medians
+and quartiles.
 """
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from spdf_keras.console import print_json
+from spdf_keras.measuring.turns import Spread, ratios, time_in_turns
+from spdf_keras.provenance import provenance
 
 SIZES = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768}
 
@@ -46,23 +45,22 @@ def main() -> None:
         for jit_compile in (False, True)[: 1 + args.xla]:
             name = "keras_nlp, XLA" if jit_compile else "keras_nlp"
             calls[name] = theirs(args, prompts, beams, jit_compile)
-        seconds = alternate(calls, args.rounds)
+        seconds = time_in_turns(calls, args.rounds)
         for name, times in seconds.items():
-            ratios = [t / o for t, o in zip(times, seconds["spdf_keras"], strict=True)]
-            low, median, high = statistics.quantiles(ratios, n=4)
-            rate = args.batch * args.new_tokens / statistics.median(times)
+            ratio = ratios(times, seconds["spdf_keras"])
+            rate = args.batch * args.new_tokens / Spread.of(times).median
             row = {"beams": beams, "generate": name, "tokens_per_second": rate}
-            results.append({**row, "ratio": median, "ratio_quartiles": [low, high]})
+            results.append({**row, "our_speed": vars(ratio)})
             print(
-                f"{beams:3} beams  {name:15}{rate:9.1f} tokens/s  ours is "
-                f"{median:.2f}x as fast  (quartiles {low:.2f} to {high:.2f})"
+                f"{beams:3} beams  {name:15}{rate:9.1f} tokens/s  "
+                f"speed of ours {ratio.show(form='.2f', unit='x')}",
+                flush=True,
             )
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({**vars(args), **conditions, "results": results}))
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def ours(args: argparse.Namespace, prompts: Any, beams: int) -> Callable[[], None]:
-    """A call of our `generate`."""
+    """Makes a call of our `generate`."""
     from spdf_keras import GPTConfig, build_gpt
 
     sizes = GPTConfig(
@@ -72,8 +70,8 @@ def ours(args: argparse.Namespace, prompts: Any, beams: int) -> Callable[[], Non
 
     def run() -> None:
         new = args.new_tokens
-        found = model.generate(prompts.tolist(), new, num_beams=beams)
-        assert [len(tokens) for tokens in found] == [new] * args.batch
+        outputs = model.generate(prompts.tolist(), new, num_beams=beams)
+        assert [len(tokens) for tokens in outputs] == [new] * args.batch
 
     return run
 
@@ -81,7 +79,7 @@ def ours(args: argparse.Namespace, prompts: Any, beams: int) -> Callable[[], Non
 def theirs(
     args: argparse.Namespace, prompts: Any, beams: int, jit_compile: bool
 ) -> Callable[[], None]:
-    """A call of KerasNLP's `generate`."""
+    """Makes a call of KerasNLP's `generate`."""
     import keras_nlp
 
     backbone = keras_nlp.models.GPT2Backbone(
@@ -103,21 +101,6 @@ def theirs(
         model.generate(inputs, stop_token_ids=None)
 
     return run
-
-
-def alternate(
-    calls: dict[str, Callable[[], None]], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each call, taken in turns after one that compiles."""
-    for call in calls.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 if __name__ == "__main__":

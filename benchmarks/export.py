@@ -1,22 +1,24 @@
-"""Time, peak memory, size and error of exports, each in a process of its own.
+"""How long does an export take, in how much memory, and how large is its result?
 
     python benchmarks/export.py --model gpt2_small --sparsity 0 0.5 0.75
 
-It runs `spdf-keras export` for every format and encoding, one after the other, and
-prints a table and one line of JSON. Peak memory is that of the largest process of the
-command, so that of an XLA export counts the run in JAX that checks it.
+It runs `spdf-keras export` for every format and encoding, one after the other, each in
+a process of its own. Peak memory is that of the largest process of the command; for an
+XLA export that includes the run in JAX that checks it.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from spdf_keras.console import print_json
+from spdf_keras.provenance import provenance
 
 TFLITE = [
     ["--format", "tflite", *sparse, *quantize]
@@ -53,14 +55,13 @@ def main() -> None:
                     "{peak_gb:.1f} |".format(**result),
                     flush=True,
                 )
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({**vars(args), **conditions, "results": results}))
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def export(
     args: argparse.Namespace, sparsity: float, options: list[str], folder: Path
 ) -> dict[str, Any]:
-    """One export, with what it took."""
+    """Runs one export; returns the fields of its row."""
     name = "_".join([f"s{sparsity:g}", *(o.strip("-") for o in options[1:])])
     target = folder / (f"{name}.tflite" if "tflite" in options else name)
     lengths = ["--cache-length", str(args.cache_length)]

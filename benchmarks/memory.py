@@ -1,19 +1,21 @@
-"""Memory of a training step: what is held, and the process's peak.
+"""How much memory does a training step take?
 
     python benchmarks/memory.py --model gpt3_xl --kept-moments --recompute
     python benchmarks/memory.py --model gpt2_small --tokens 1x1024
 
-Builds the model, takes steps on random tokens, and prints what its variables take,
-the resident memory after each stage with its peak so far, and one line of JSON.
+It builds the model and takes steps on random tokens. The table has the bytes of the
+variables, and the resident memory after each stage with its peak so far.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from spdf_keras.console import print_json
+from spdf_keras.provenance import provenance
 
 GB = 1e9
 
@@ -48,28 +50,29 @@ def main() -> None:
     stages.append(stage("optimizer built", start))
     batch, length = map(int, args.tokens.split("x"))
     rng = np.random.default_rng(0)
-    size = (batch, length + 1)
-    tokens = rng.integers(0, model.sizes.vocabulary_size, size, dtype=np.int32)
+    shape = (batch, length + 1)
+    tokens = rng.integers(0, model.sizes.vocabulary_size, shape, dtype=np.int32)
     for step in range(args.steps):
         start = time.perf_counter()
         logs = model.train_on_batch(tokens[:, :-1], tokens[:, 1:], return_dict=True)
         stages.append(stage(f"step {step + 1}, loss {logs['loss']:.4f}", start))
     slots = [s for w in model.trainable_weights for s in model.optimizer.slots(w)]
-    held = {
+    sizes = {
         "weights": num_bytes(model.trainable_weights),
         "masks": num_bytes(model.named_masks().values()),
         "moments": num_bytes(slots),
         "gradients, in a step": num_bytes(model.trainable_weights),
     }
     violations = sum(report.violations for report in mask_reports(model))
-    for name, taken in held.items():
-        print(f"{name:24}{taken / GB:8.2f} GB")
+    for name, size in sizes.items():
+        print(f"{name:24}{size / GB:8.2f} GB")
     print(f"violations of the masks: {violations}")
-    print(json.dumps({**vars(args), "bytes": held, "stages": stages}))
+    results = {"bytes": sizes, "stages": stages, "violations": violations}
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def num_bytes(variables: Any) -> int:
-    """Bytes of variables."""
+    """Counts the bytes of variables."""
     return sum(v.shape.num_elements() * v.dtype.size for v in variables)
 
 

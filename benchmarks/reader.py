@@ -1,26 +1,27 @@
-"""Tokens per second of the reader of shards alone, beside TFRecords.
+"""How fast is the reader of shards, beside TFRecords?
 
     python benchmarks/reader.py
     python benchmarks/reader.py --sequences 500000 --batch-size 512
 
-The same random sequences are written in our format and as TFRecords of one
-`bytes` feature. Both are read as training batches of `(token_ids, labels)`: ours
-shuffled over the whole corpus; TFRecords from all files in turn, through a shuffle
-buffer, parsed in parallel. They take turns; files are in the page cache.
+The same random sequences are written in our format and as TFRecords of one `bytes`
+feature. Both are read as training batches of `(token_ids, labels)`: ours are shuffled
+over the whole corpus, TFRecords are read from all files in turn, through a shuffle
+buffer, and parsed in parallel. The two take turns; files are in the page cache.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spdf_keras.console import print_json
+from spdf_keras.measuring.turns import Spread, time_in_turns
+from spdf_keras.provenance import provenance
 
 
 def main() -> None:
@@ -46,22 +47,22 @@ def main() -> None:
             "TFRecords": write_records(tokens, Path(folder) / "records", args),
         }
         del tokens
-        speeds: dict[str, list[float]] = {name: [] for name in datasets}
-        for round_number in range(args.rounds + 1):
-            for name, dataset in datasets.items():
-                speed = tokens_per_second(dataset, args)
-                if round_number:  # the first fills the page cache
-                    speeds[name].append(speed)
-    for name, values in speeds.items():
-        print(f"{name:10}{statistics.median(values):15,.0f} tokens/s")
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({**vars(args), **conditions, "tokens_per_second": speeds}))
+        calls = {name: partial(read, data, args) for name, data in datasets.items()}
+        # The warm-up fills the page cache.
+        seconds = time_in_turns(calls, args.rounds)
+    results = []
+    for name, times in seconds.items():
+        tokens_read = args.steps * args.batch_size * args.context_length
+        speed = tokens_read / Spread.of(times).median
+        results.append({"reader": name, "tokens_per_second": speed, "seconds": times})
+        print(f"{name:10}{speed:15,.0f} tokens/s")
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def write_shards(
     tokens: NDArray[np.uint16], folder: Path, args: argparse.Namespace
 ) -> Any:
-    """Our format, and its reader."""
+    """Writes our format; returns its reader."""
     from spdf_keras.data.shards.reader import Shards
 
     folder.mkdir()
@@ -82,7 +83,7 @@ def write_shards(
 def write_records(
     tokens: NDArray[np.uint16], folder: Path, args: argparse.Namespace
 ) -> Any:
-    """The usual format, and the usual pipeline."""
+    """Writes TFRecords; returns the usual pipeline that reads them."""
     import tensorflow as tf
 
     folder.mkdir()
@@ -112,13 +113,10 @@ def write_records(
     return batches.take(args.steps).prefetch(auto)
 
 
-def tokens_per_second(dataset: Any, args: argparse.Namespace) -> float:
-    """Reads all batches; what comes before the first one counts."""
-    start = time.perf_counter()
+def read(dataset: Any, args: argparse.Namespace) -> None:
+    """Reads all batches; the time before the first one counts too."""
     for token_ids, _ in dataset:
         token_ids.shape.assert_is_compatible_with((None, args.context_length))
-    seconds = time.perf_counter() - start
-    return args.steps * args.batch_size * args.context_length / seconds
 
 
 if __name__ == "__main__":

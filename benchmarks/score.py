@@ -1,24 +1,27 @@
-"""Seconds to score E2E's 630 outputs: ours beside the official programs.
+"""How long does it take to score the outputs of a test set?
 
     python benchmarks/score.py --data DIR
 
-The official side is what of e2e-metrics runs here: the PTB tokenizer, METEOR,
-ROUGE-L and CIDEr of pycocoevalcap, with its Java programs. Ours has those same
-scores, and all of the protocol `e2e-metrics`, which BLEU and NIST are part of. Each
-run is a new process, its start included, and the sides take turns. The first round
-is not counted: it fills the page cache and ours' cache of METEOR's paraphrases.
+Our scores and those of the official programs are computed for the 630 outputs of an
+E2E system. The official side is the part of e2e-metrics that runs without Perl: the PTB
+tokenizer, METEOR, ROUGE-L and CIDEr of pycocoevalcap, with its Java programs. Our side
+computes the same scores, and a third one the whole protocol `e2e-metrics`, with BLEU
+and NIST. Each run is a new process, its start included, and the sides take turns. The
+first round is not counted: it fills the page cache and our cache of METEOR's
+paraphrases.
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+from spdf_keras.console import print_json
+from spdf_keras.measuring.turns import Spread, take_turns
+from spdf_keras.provenance import provenance
 
 READ = """
 import sys
@@ -72,25 +75,26 @@ def main() -> None:
     if shutil.which("java") is None:
         print("no java: the official side is left out")
         del sides["official"]
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    scores: dict[str, list[float]] = {}
-    for round_number in range(args.rounds + 1):
-        for side, program in sides.items():
-            start = time.perf_counter()
-            result = subprocess.run(
-                [sys.executable, "-c", program, *texts],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            elapsed = time.perf_counter() - start
-            scores[side] = [*map(float, result.stdout.splitlines()[-1].split())]
-            if round_number:
-                seconds[side].append(elapsed)
-    for side, values in seconds.items():
-        print(f"{side:26}{statistics.median(values):8.2f} s   {scores[side]}")
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({**vars(args), **conditions, "seconds": seconds}))
+    calls = {side: partial(run, program, texts) for side, program in sides.items()}
+    results = []
+    for side, runs in take_turns(calls, args.rounds).items():
+        seconds, scores = [result[0] for result in runs], runs[-1][1]
+        results.append({"side": side, "seconds": seconds, "scores": scores})
+        print(f"{side:26}{Spread.of(seconds).median:8.2f} s   {scores}")
+    print_json({**vars(args), **provenance(), "results": results})
+
+
+def run(program: str, texts: list[str]) -> tuple[float, list[float]]:
+    """Runs the program of a side; returns its seconds, and the scores that it gave."""
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-c", program, *texts],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds = time.perf_counter() - start
+    return seconds, [*map(float, result.stdout.splitlines()[-1].split())]
 
 
 if __name__ == "__main__":

@@ -1,39 +1,51 @@
-"""Whole models whose zeros are skipped against dense ones: training and decoding.
+"""How much faster do models train and decode if zeros are skipped?
 
     python benchmarks/sparse_model.py step --sparsity 0.75 0.5
     python benchmarks/sparse_model.py decode --sparsity 0.75 0.5 --batch 1 8
 
-`step` times training steps of batch 1 at `--tokens`: dense, masked (zeros multiplied)
-and sparse. `decode` times `generate` on prompts of 32 tokens: masked and sparse.
-Models take turns in one process; a ratio is that of two calls of one round; printed are
-medians and quartiles. Single products: `spdf-keras benchmark matmul`.
+`step` times training steps of batch 1 at `--tokens`: dense, masked (zeros are
+multiplied) and sparse (zeros are skipped). `decode` times `generate` on prompts of 32
+tokens: masked and sparse. Models take turns in one process; a ratio compares two calls
+of one round; the table has medians and quartiles. Single products are measured by
+`spdf-keras benchmark matmul`.
 """
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from spdf_keras.console import print_json
+from spdf_keras.measuring.turns import Spread, ratios, time_in_turns
+from spdf_keras.provenance import provenance
+
 Call = Callable[[], Any]
 
 
 def main() -> None:
-    """Measures and prints tables, and one line of JSON."""
+    """Measures and prints a table, and one line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["step", "decode"])
     parser.add_argument("--model", default="gpt2_small", help="a preset")
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75])
-    parser.add_argument("--tokens", type=int, default=1024, help="of a step's sequence")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1], help="prompts")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=1024,
+        help="tokens of the sequence that a step trains on",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        nargs="*",
+        default=[1],
+        help="prompts of a call",
+    )
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
@@ -42,12 +54,11 @@ def main() -> None:
         results += (
             step(args, sparsity) if args.what == "step" else decode(args, sparsity)
         )
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({**vars(args), **conditions, "results": results}))
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def step(args: argparse.Namespace, sparsity: float) -> list[dict[str, Any]]:
-    """Whole training steps of a model."""
+    """Times whole training steps of a model."""
     from spdf_keras import build_gpt
     from spdf_keras.config import get_preset
     from spdf_keras.flops import training_flops
@@ -66,21 +77,24 @@ def step(args: argparse.Namespace, sparsity: float) -> list[dict[str, Any]]:
     ids = random.integers(sizes.vocabulary_size, size=shape, dtype=np.int32)
     data = tf.constant(ids[:, :-1]), tf.constant(ids[:, 1:])
 
-    def taken(model: Any) -> Call:
+    def step_of(model: Any) -> Call:
         batches = iter(tf.data.Dataset.from_tensors(data).repeat())
         function = model.make_train_function()
         return lambda: float(function(batches)["batch_loss"])
 
-    times = alternate({n: taken(m) for n, m in models.items()}, args.rounds)
-    ratios = {name: t / times["dense"] for name, t in times.items() if name != "dense"}
+    calls = {name: step_of(model) for name, model in models.items()}
+    times = time_in_turns(calls, args.rounds)
+    of_dense = {
+        name: ratios(times[name], times["dense"]) for name in ("masked", "sparse")
+    }
     flops = training_flops(sizes, args.tokens, sparsity)
     theory = flops / training_flops(sizes, args.tokens)
     title = f"step, {sparsity:.0%} zeros, {theory:.2f} of the operations: of dense"
-    return [told(title, times, ratios)]
+    return [show(title, times, of_dense)]
 
 
 def decode(args: argparse.Namespace, sparsity: float) -> list[dict[str, Any]]:
-    """Continuations of random prompts, which both models must agree on."""
+    """Times continuations of random prompts, and counts the tokens that agree."""
     from spdf_keras import build_gpt
 
     models = {
@@ -91,16 +105,16 @@ def decode(args: argparse.Namespace, sparsity: float) -> list[dict[str, Any]]:
     results = []
     for batch in args.batch:
         prompts = random.integers(2000, size=(batch, 32)).tolist()
-        found: dict[str, list[list[int]]] = {}
+        outputs: dict[str, list[list[int]]] = {}
         calls = {
-            name: partial(_continue, name, model, prompts, args.new_tokens, found)
+            name: partial(_continue, name, model, prompts, args.new_tokens, outputs)
             for name, model in models.items()
         }
-        times = alternate(calls, args.rounds)
-        equal = np.mean(np.array(found["masked"]) == np.array(found["sparse"]))
+        times = time_in_turns(calls, args.rounds)
+        equal = np.mean(np.array(outputs["masked"]) == np.array(outputs["sparse"]))
         title = f"decode, {sparsity:.0%} zeros, batch {batch}, {equal:.0%} equal tokens"
-        speedup = times["masked"] / times["sparse"]
-        results.append(told(title, times, {"faster": speedup}))
+        speedup = ratios(times["masked"], times["sparse"])
+        results.append(show(title, times, {"faster": speedup}))
     return results
 
 
@@ -109,35 +123,24 @@ def _continue(
     model: Any,
     prompts: list[list[int]],
     new_tokens: int,
-    found: dict[str, list[list[int]]],
+    outputs: dict[str, list[list[int]]],
 ) -> None:
-    found[name] = model.generate(prompts, new_tokens, batch_size=len(prompts))
+    outputs[name] = model.generate(prompts, new_tokens, batch_size=len(prompts))
 
 
-def alternate(calls: Mapping[str, Call], rounds: int) -> dict[str, Any]:
-    """Seconds of each call in each round, after one that warms up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: np.array(seconds) for name, seconds in times.items()}
-
-
-def told(title: str, times: dict[str, Any], ratios: dict[str, Any]) -> dict[str, Any]:
-    """Prints a line, and returns its content."""
-    quartiles = {
-        n: np.quantile(r, (0.5, 0.25, 0.75)).tolist() for n, r in ratios.items()
-    }
+def show(
+    title: str, seconds: dict[str, list[float]], speeds: dict[str, Spread]
+) -> dict[str, Any]:
+    """Prints a row of the table, and returns its content."""
     cells = (
-        f"{n} {m:.2f}x ({low:.2f}-{high:.2f})"
-        for n, (m, low, high) in quartiles.items()
+        f"{name} {speed.show(form='.2f', unit='x')}" for name, speed in speeds.items()
     )
     print(f"| {title} | {' | '.join(cells)} |", flush=True)
-    medians = {name: float(np.median(t)) for name, t in times.items()}
-    return {"what": title, "seconds": medians, "ratios": quartiles}
+    return {
+        "title": title,
+        "seconds": {name: Spread.of(times).median for name, times in seconds.items()},
+        "ratios": {name: vars(speed) for name, speed in speeds.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -1,28 +1,33 @@
-"""Tokens per second of our training step, KerasNLP's and PyTorch's, in turns.
+"""How fast is a training step, beside those of KerasNLP and PyTorch?
 
     python benchmarks/throughput.py --torch-python peers-env/bin/python
     python benchmarks/throughput.py --layers 2 --tokens 1x256 --rounds 3
 
-Equal sizes, data, optimizer settings (AdamW, clipping at 1.0) and threads; each round
-takes one step of each. Ours and KerasNLP's `GPT2CausalLM` run the function that
-`fit` calls, in this process; PyTorch runs `peers/gpt_torch.py` in its environment
-(`peers/requirements.txt`), which waits while others step. A ratio is that of two
-steps of one round; printed are median and quartiles. The peak is that of the
-machine's float32 matrix product, measured in each round too.
+Sizes, data, optimizer settings (AdamW, clipping at 1.0) and threads are equal; each
+round takes one step of each. Our model and KerasNLP's `GPT2CausalLM` run the function
+that `fit` calls, in this process; PyTorch runs `peers/gpt_torch.py` in its environment
+(`peers/requirements.txt`), which waits while others step. A ratio compares two steps of
+one round; the table has medians and quartiles. The peak is that of the machine's
+float32 matrix product, which is measured in each round too.
 """
 
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from spdf_keras.console import print_json
+from spdf_keras.measuring.turns import Spread, ratios, take_turns
+from spdf_keras.provenance import provenance
+
+# Seconds of a step, and its loss.
 
 Step = Callable[[], tuple[float, float]]
 
@@ -59,52 +64,40 @@ def main() -> None:
         steps["KerasNLP"] = keras_nlp(sizes, tokens, args.xla)
     if args.torch_python:
         steps["PyTorch"] = pytorch(sizes, tokens, args)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    losses: dict[str, list[float]] = {name: [] for name in steps}
-    peaks = []
-    for turn in range(args.rounds + 1):
-        peaks.append(matrix_peak("float32", 2048, repeats=3))
-        for name, step in steps.items():
-            taken, loss = step()
-            losses[name].append(loss)
-            if turn:  # the first compiles and warms up
-                seconds[name].append(taken)
-        row = "  ".join(f"{n} {s[-1]:.2f}" for n, s in seconds.items() if s)
-        print(f"round {turn}: {row}", flush=True)
+    peak_of = partial(matrix_peak, "float32", 2048, repeats=3)
+    calls: dict[str, Callable[[], Any]] = {"peak": peak_of, **steps}
+    measured = take_turns(
+        calls, args.rounds, report=lambda n, total: print(f"round {n} of {total}")
+    )
 
-    first = next(iter(steps))
+    peak = Spread.of(measured.pop("peak")).median
+    seconds = {name: [step[0] for step in taken] for name, taken in measured.items()}
+    our_seconds = next(iter(seconds.values()))
     flops = batch * training_flops(sizes, length)
     results = []
     for name, times in seconds.items():
-        ratios = [t / o for t, o in zip(times, seconds[first], strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4)
-        best = statistics.median(times)
+        median, speed = Spread.of(times).median, ratios(times, our_seconds)
         results.append(
             {
                 "step": name,
-                "seconds": best,
-                "tokens_per_second": batch * length / best,
-                "share_of_peak": flops / best / statistics.median(peaks),
-                "our_speed": median,
-                "quartiles": [low, high],
-                "losses": losses[name],
+                "seconds": median,
+                "tokens_per_second": batch * length / median,
+                "share_of_peak": flops / median / peak,
+                "our_speed": vars(speed),
+                "losses": [step[1] for step in measured[name]],
             }
         )
         print(
-            f"{name:12} {best:7.3f} s  {batch * length / best:8.1f} tokens/s  "
-            f"{results[-1]['share_of_peak']:.1%} of the peak  ours is {median:.2f}x "
-            f"({low:.2f} to {high:.2f})"
+            f"{name:12} {median:7.3f} s  {batch * length / median:8.1f} tokens/s  "
+            f"{flops / median / peak:.1%} of the peak  "
+            f"speed of ours {speed.show(form='.2f', unit='x')}"
         )
-    conditions = {
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "peak_flops_per_second": statistics.median(peaks),
-    }
-    print(json.dumps({**vars(args), **conditions, "results": results}))
+    conditions = {**provenance(), "peak_flops_per_second": peak}
+    print_json({**vars(args), **conditions, "results": results})
 
 
 def ours(sizes: Any, tokens: Any, sparsity: float, xla: bool) -> Step:
-    """The step of `build_gpt(...).fit`."""
+    """Makes the step of `build_gpt(...).fit`."""
     from spdf_keras import build_gpt
 
     model = build_gpt(sizes, sparsity, jit_compile=xla)
@@ -112,7 +105,7 @@ def ours(sizes: Any, tokens: Any, sparsity: float, xla: bool) -> Step:
 
 
 def keras_nlp(sizes: Any, tokens: Any, xla: bool) -> Step:
-    """The step of KerasNLP's `GPT2CausalLM.fit`, without dropout."""
+    """Makes the step of KerasNLP's `GPT2CausalLM.fit`, without dropout."""
     from spdf_keras.keras2 import keras
 
     import keras_nlp  # isort: skip
@@ -138,7 +131,7 @@ def keras_nlp(sizes: Any, tokens: Any, xla: bool) -> Step:
 
 
 def fitted(model: Any, data: Any, loss: str) -> Step:
-    """The function that `fit` calls for each batch."""
+    """Times the function that `fit` calls for each batch."""
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensors(data).repeat()
@@ -155,7 +148,7 @@ def fitted(model: Any, data: Any, loss: str) -> Step:
 
 
 def pytorch(sizes: Any, tokens: Any, args: argparse.Namespace) -> Step:
-    """The step of `peers/gpt_torch.py`, in a process that waits between steps."""
+    """Starts `peers/gpt_torch.py`, which takes a step at a time and waits."""
     settings = {
         **vars(sizes),
         "threads": os.cpu_count(),

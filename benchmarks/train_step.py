@@ -1,25 +1,24 @@
-"""What masking costs: a masked training step over the dense step of one model.
+"""How much time does masking add to a training step?
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --layers 12 --vocabulary-size 50257 --tokens 1x1024
 
-Three models of equal sizes and data take turns, step by step, in one process:
-dense; masked by our wrapper; wrapped by tfmot's own `PruneLowMagnitude`, whose
-mask is never updated, its cheapest case. Each ratio is that of two neighbouring
-steps; printed are their median and quartiles. The default sizes are one block of
+Three models of equal sizes and data take turns, step by step, in one process: a dense
+one, one masked by our wrapper, and one wrapped by tfmot's own `PruneLowMagnitude`,
+whose mask is never updated, which is its cheapest case. A ratio compares two steps of
+one round; the table has medians and quartiles. The default sizes are one block of
 GPT-2 Small with a small vocabulary, where the weights count most.
 """
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from spdf_keras.console import print_json
+from spdf_keras.measuring.turns import Spread, ratios, time_in_turns
+from spdf_keras.provenance import provenance
 
 
 def main() -> None:
@@ -36,38 +35,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
 
-    results: list[dict[str, Any]] = []
+    results = []
     for jit_compile in (False, True):
         steps = build_steps(args, jit_compile)
-        seconds = alternate(steps, args.rounds)
-        dense = seconds["dense"]
+        seconds = time_in_turns(steps, args.rounds, warm_up=3)
         for name, times in seconds.items():
-            ratios = [t / d for t, d in zip(times, dense, strict=True)]
-            low, median, high = statistics.quantiles(ratios, n=4)
-            results.append(
-                {
-                    "jit_compile": jit_compile,
-                    "variant": name,
-                    "median_ms": 1e3 * statistics.median(times),
-                    "ratio": median,
-                    "ratio_quartiles": [low, high],
-                }
+            latency_ms = 1e3 * Spread.of(times).median
+            ratio = ratios(times, seconds["dense"])
+            print(
+                f"jit_compile={jit_compile!s:5}  {name:7}{latency_ms:9.1f} ms  "
+                f"{ratio.show(form='.3f', unit='x')} of dense",
+                flush=True,
             )
-    for row in results:
-        low, high = row["ratio_quartiles"]
-        print(
-            f"jit_compile={row['jit_compile']!s:5}  {row['variant']:7}"
-            f"{row['median_ms']:9.1f} ms  {row['ratio']:.3f}x of dense"
-            f"  (quartiles {low:.3f} to {high:.3f})"
-        )
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({**vars(args), **conditions, "results": results}))
+            row = {"jit_compile": jit_compile, "variant": name}
+            results.append({**row, "latency_ms": latency_ms, "ratio": vars(ratio)})
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def build_steps(
     args: argparse.Namespace, jit_compile: bool
 ) -> dict[str, Callable[[], None]]:
-    """A function per variant that runs one training step on one fixed batch."""
+    """Makes a function per variant that runs one training step on one fixed batch."""
     import tensorflow as tf
 
     from spdf_keras import GPTConfig, build_gpt
@@ -102,7 +90,7 @@ def build_steps(
 
 
 def stock_gpt(dense: Any, sparsity: float) -> Any:
-    """The same model under tfmot's own wrapper."""
+    """Wraps the blocks of a dense model with tfmot's own wrapper."""
     import tensorflow_model_optimization as tfmot
 
     from spdf_keras.keras2 import keras
@@ -122,22 +110,6 @@ def stock_gpt(dense: Any, sparsity: float) -> Any:
     callback.on_train_begin()
     callback.on_train_batch_begin(0)
     return model
-
-
-def alternate(
-    steps: dict[str, Callable[[], None]], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each step, taken in turns after a warm-up."""
-    for _ in range(3):
-        for step in steps.values():
-            step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 if __name__ == "__main__":

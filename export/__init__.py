@@ -6,8 +6,8 @@
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
 
 All exporters take a GPT, a run or its folder, or a preset's name. The programs in
-`runners/` run the artefacts, each with the runtime and NumPy alone; `docs/export.md`
-describes the formats.
+`runners/` run the artefacts, each with the runtime and NumPy alone. The page
+`docs/guides/export.md` describes the formats.
 
 Every artefact is run before it is delivered: its logits are compared with the
 model's, and the card gives the difference. Importing this package loads nothing; the
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from spdf_keras.export.saved_model.text_model import to_text_model
     from spdf_keras.export.tflite.exporter import to_tflite
     from spdf_keras.export.xla.exporter import to_xla
-    from spdf_keras.measuring.artefacts import compare_artefacts
+    from spdf_keras.measuring.artefacts.measure import compare_artefacts
 
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
-    "compare_artefacts": "spdf_keras.measuring.artefacts",
+    "compare_artefacts": "spdf_keras.measuring.artefacts.measure",
     "to_saved_model": "spdf_keras.export.saved_model.exporter",
     "to_text_model": "spdf_keras.export.saved_model.text_model",
     "to_tflite": "spdf_keras.export.tflite.exporter",

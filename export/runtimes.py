@@ -1,7 +1,7 @@
 """Runtimes that skip an artefact's zeros, and runtimes that do not, with the reasons.
 
 The reasons were measured, or read in the source, with the versions that `setup.py`
-names; `docs/export.md` has the figures. A smaller file is not a faster one.
+names; `docs/results/export.md` has the figures. A smaller file is not a faster one.
 """
 
 from dataclasses import dataclass

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.config import GPTConfig, check_sparsity, get_preset
+from spdf_keras.config import GPTConfig, SparsityConfig, get_preset
 from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
-from spdf_keras.model.build import pretraining_optimizer
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 from spdf_keras.optimization.adamw import AdamW
-from spdf_keras.sparsity.masks import random_mask, unpack_mask
+from spdf_keras.optimization.recipes import pretraining_optimizer
+from spdf_keras.sparsity.algorithms.static import StaticSparsity
+from spdf_keras.sparsity.masks import mask_path, unpack_mask
 from spdf_keras.training.run import Run
 
 Mask = NDArray[np.bool_]
@@ -119,17 +120,18 @@ class WeightSource:
 
     @classmethod
     def _of_preset(cls, name: str, sparsity: float) -> "WeightSource":
-        preset, sparsity = get_preset(name), check_sparsity(sparsity)
+        preset = get_preset(name)
         seed = preset.train.seed
         weights = skeleton(preset.model, seed=seed).named_weights()
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+        static = StaticSparsity(SparsityConfig(sparsity, seed))
         masked = prunable_paths(preset.model) if sparsity else {}
 
         @lru_cache(maxsize=1)  # a caller asks for the mask that `read` has used
         def mask(path: str) -> Mask | None:
             if path not in masked:
                 return None
-            return random_mask(masked[path], shapes[path], sparsity, seed)
+            return static.initial_mask(masked[path], shapes[path])
 
         return cls(
             preset.model,
@@ -145,7 +147,7 @@ class WeightSource:
 def prunable_paths(sizes: GPTConfig) -> dict[str, str]:
     """Maps the path of each kernel with a mask to the key of the mask's draw."""
     return {
-        kernel_path(block, kernel): f"{block}/{kernel}"
+        kernel_path(block, kernel): mask_path(block, kernel)
         for block in map(block_name, range(sizes.num_layers))
         for kernel in KERNELS
     }

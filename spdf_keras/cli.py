@@ -38,9 +38,10 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0 is success, 2 bad input (one sentence on the standard error stream), 1 what
-    the system refused, a failed export or a training that cannot go on, and 128 plus
-    the signal's number a stop by a signal: 130 an interrupt, 143 a termination.
+    The status is 0 after success, 2 after bad input (with one sentence on the standard
+    error stream), 1 if the system refused something, an export failed or a training
+    cannot go on, and 128 plus the number of the signal that stopped the command: 130
+    after an interrupt, 143 after a termination.
     """
     parser = build_parser()
     args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"{word}; what was finished or checkpointed is kept"
         print(f"\nspdf-keras {args.command}: {message}.", file=sys.stderr)
         return 128 + number
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the program that read the output has ended
         sys.stderr.close()
         return 1
     except MemoryError:
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Termination(KeyboardInterrupt):
-    """A SIGTERM, which ends a command as an interrupt does: with its work put away."""
+    """A SIGTERM, after which a command saves its work as after an interrupt."""
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def _termination_as_interrupt() -> Iterator[None]:
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """Arguments whose first is the whole name of a command."""
+    """Joins the words of a command's name, such as `benchmark matmul`, into one."""
     for name in COMMANDS:
         parts = name.split()
         if len(parts) > 1 and list(words[: len(parts)]) == parts:
@@ -109,7 +110,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Builds the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="spdf-keras",
         description="Sparse pre-training and dense fine-tuning of GPT models.",

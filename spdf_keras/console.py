@@ -1,4 +1,4 @@
-"""What the commands show: tables, progress, JSON."""
+"""The output of the commands: tables, progress, JSON."""
 
 import json
 import os
@@ -8,33 +8,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 def load_tensorflow(start: bool = True) -> None:
     """Imports TensorFlow without its start-up notes, and starts it.
 
-    With `start` false its devices can still be set up. The notes (oneDNN, no GPU
-    found) come from native code, straight to the standard error stream, before any
-    log level is read.
+    If `start` is false, its devices can still be set up. The notes (oneDNN, no GPU
+    found) come from native code, straight to the standard error stream, before
+    TensorFlow reads any log level.
     """
-    # Native errors that matter reach us as exceptions.
+    # Native errors that matter reach Python as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from spdf_keras.training.stopping import stop_requests
 
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        # TensorFlow's import loses exceptions, and so an interrupt that is one.
-        with stop_requests() as request:
-            _start_tensorflow(start)
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    # The import swallows exceptions, also interrupts: signals wait for its end.
+    with silenced_errors(), stop_requests() as request:
+        _start_tensorflow(start)
     if request.signal:
         signal.raise_signal(request.signal)
+
+
+@contextmanager
+def silenced_errors() -> Iterator[None]:
+    """Discards the standard error stream, including the output of native code."""
+    sys.stderr.flush()
+    stream, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stream, 2)
+        os.close(stream)
+        os.close(nowhere)
 
 
 def _start_tensorflow(start: bool) -> None:
@@ -44,7 +53,7 @@ def _start_tensorflow(start: bool) -> None:
 
     tf.config.list_physical_devices()
     if start:
-        tf.constant(0)  # the first use of a device has notes of its own
+        tf.constant(0)  # the first use of a device prints notes of its own
 
 
 def print_table(
@@ -59,7 +68,7 @@ def print_table(
         table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    # Piped output has no width of its own: a table is never cut there.
+    # Piped output has no width, and a table must not be cut there.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False, markup=False).print(table)
 
@@ -70,7 +79,7 @@ def print_json(document: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Tells on the standard error stream what is being done."""
+    """Prints a sentence on the standard error stream."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -88,7 +97,7 @@ def step_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             for key, name in (("loss", "loss"), ("validation_loss", "validation")):
                 if key in record:
                     shown[key] = f"{name} {record[key]:.3f}"
-            if "density" in record:  # of masks, which do not change
+            if "density" in record:  # a record of the masks, which do not change
                 return
             if "tokens_per_second" in record:
                 shown["speed"] = (
@@ -119,7 +128,7 @@ def corpus_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def report(record: dict[str, Any]) -> None:
             nonlocal start
-            if not first:  # what an earlier run did is no speed of this one
+            if not first:  # the speed leaves out the work of an earlier run
                 first.update(record)
                 start = monotonic()
             seconds = max(monotonic() - start, 1e-9)
@@ -133,31 +142,61 @@ def corpus_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 @contextmanager
-def _progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on the standard error stream; plain lines where it is no terminal.
+def file_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows the download of several files.
 
-    Yields a function of what is done, what there is to do, and a text beside it.
+    Yields a function of a file's name, its bytes that have come, and all its bytes.
+    Where the standard error stream is no terminal, a plain line is printed per file.
     """
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    progress = _progress(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bars = {}
+    with progress:
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+                if not progress.console.is_terminal:
+                    say(f"{name}: {total:,} bytes")
+            progress.update(bars[name], completed=done)
+
+        yield report
+
+
+def _progress(*columns: "ProgressColumn") -> "Progress":
+    """Labelled bars on the standard error stream, shown if it is a terminal."""
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def _progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Shows one bar, or plain lines where the standard error stream is no terminal.
+
+    Yields a function of the work done, the whole work, and a text beside the bar.
+    """
     from rich.progress import (
-        BarColumn,
-        Progress,
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+    progress = _progress(
         TaskProgressColumn(),
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
     )
     last, waiting = monotonic(), ""
     with progress:
@@ -172,11 +211,11 @@ def _progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
         def tell() -> None:
             nonlocal last, waiting
-            if waiting and not console.is_terminal:
+            if waiting and not progress.console.is_terminal:
                 say(waiting)
             last, waiting = monotonic(), ""
 
         try:
             yield show
         finally:
-            tell()  # the last line comes once, however many records it has
+            tell()  # several records of the last step are one line

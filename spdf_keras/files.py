@@ -10,7 +10,7 @@ from typing import IO, Any
 
 # Suffix of a temporary file that a killed process left.
 UNFINISHED = ".unfinished"
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.unfinished")
+_TEMPORARY = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}")
 
 
 def cache_folder() -> Path:
@@ -42,8 +42,7 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
         **options: Further arguments of `open`.
     """
     path = Path(os.path.realpath(path))
-    name = f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}"
-    temporary = path.with_name(name)
+    temporary = temporary_path(path)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
@@ -65,8 +64,19 @@ def replace_file(path: Path, content: str | bytes) -> None:
         file.write(content)
 
 
+def temporary_path(path: Path, key: str = "") -> Path:
+    """Returns a path beside a file for its content until it is complete.
+
+    Args:
+        path: The file.
+        key: 16 hexadecimal digits, if a later process must find the same path again;
+            if it is empty, they are random.
+    """
+    return path.with_name(f".{path.name}.{key or secrets.token_hex(8)}{UNFINISHED}")
+
+
 def is_temporary(name: str) -> bool:
-    """Whether a file's name has the form that `replacing` uses."""
+    """Whether a file's name has the form that `temporary_path` uses."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

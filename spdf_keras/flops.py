@@ -1,12 +1,12 @@
-"""Operations of a model, and Tables 2 and 3 of the paper beside its own values.
+"""Counts a model's operations, and computes Tables 2 and 3 of the paper with them.
 
-Counted are the products of the six linear layers, of attention (full, not
-causal) and of the output projection, and three operations per attention score
-for the softmax. Left out: LayerNorm, GELU, biases, embedding lookups, the
-optimizer and the masking itself. Masked weights count as not computed, which no
-ordinary processor achieves: see `spdf-keras benchmark` for what it costs.
+The count has the products of the six linear layers, of attention (full, not causal) and
+of the output projection, and three operations per attention score for the softmax. It
+leaves out LayerNorm, GELU, biases, embedding lookups, the optimizer and the masking
+itself. Masked weights count as skipped, which no ordinary processor fully achieves: see
+`spdf-keras benchmark` for measured times.
 
-Needs no TensorFlow.
+This module needs no TensorFlow.
 """
 
 from dataclasses import asdict, dataclass
@@ -82,7 +82,7 @@ PRINTED_TABLE_3 = {
 def forward_flops(
     model: GPTConfig, sequence_length: int, sparsity: float = 0.0
 ) -> float:
-    """Operations of one forward pass over one sequence.
+    """Counts the operations of one forward pass over one sequence.
 
     Args:
         model: The sizes.
@@ -99,10 +99,10 @@ def forward_flops(
 
     Reference:
         Appendix A.4 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464);
-        the formula is the one that gives its Tables 2 and 3.
+        the formula reproduces its Tables 2 and 3.
     """
     sparsity = check_sparsity(sparsity)
-    # NumPy's own integers would overflow without a word.
+    # NumPy's integers would overflow silently.
     sequence_length = as_type("sequence_length", int, sequence_length)
     if sequence_length < 1:
         raise InputError(
@@ -119,11 +119,11 @@ def forward_flops(
 
 
 def decode_flops(model: GPTConfig, cache_length: int, sparsity: float = 0.0) -> float:
-    """Operations of one token that attends to a cache of `cache_length` slots.
+    """Counts the operations of one token that attends to a cache.
 
     Args:
         model: The sizes.
-        cache_length: Slots of the cache; all of them are computed.
+        cache_length: Number of slots of the cache; all of them are computed.
         sparsity: As in `forward_flops`.
 
     Example:
@@ -139,7 +139,7 @@ def decode_flops(model: GPTConfig, cache_length: int, sparsity: float = 0.0) -> 
 def training_flops(
     model: GPTConfig, sequence_length: int, sparsity: float = 0.0
 ) -> float:
-    """Operations of the forward and backward pass over one sequence.
+    """Counts the operations of the forward and backward pass over one sequence.
 
     Example:
         >>> xl = PRESETS["gpt3_xl"].model
@@ -151,10 +151,11 @@ def training_flops(
 
 
 def table_2() -> list[dict[str, Any]]:
-    """Table 2, pre-training: a row per model and sparsity, printed values beside.
+    """Computes Table 2, pre-training, beside the printed values.
 
-    `ratio` is the sparse model's FLOPs over the dense model's (printed as "FLOPs
-    Reduction": 0.401 means 2.5 times fewer).
+    Each row is a model at one sparsity. `ratio` is the sparse model's FLOPs divided by
+    the dense model's. The paper prints it as "FLOPs Reduction": 0.401 means 2.5 times
+    fewer.
     """
     rows = []
     for (name, sparsity), printed in PRINTED_TABLE_2.items():
@@ -178,13 +179,12 @@ def table_2() -> list[dict[str, Any]]:
 
 
 def table_3() -> list[dict[str, Any]]:
-    """Table 3, dense fine-tuning: a row per corpus and model.
+    """Computes Table 3, dense fine-tuning: a row per corpus and model.
 
-    `flops_per_sequence` is the forward pass alone, which is what the paper prints
-    although its caption says forward and backward; `training_flops_per_sequence`
-    is the caption's reading, and `total_flops` is that times `sequences`, in the
-    paper too. `ratio` is the share of the dense pre-training total of Table 2;
-    the paper prints none.
+    `flops_per_sequence` counts the forward pass only, as the paper's values do although
+    its caption says forward and backward. `training_flops_per_sequence` counts both
+    passes, and `total_flops` is that times `sequences`, as in the paper. `ratio` is the
+    fraction of the dense pre-training total of Table 2; the paper does not print it.
     """
     pretraining = {
         row["model"]: row["total_flops"] for row in table_2() if not row["sparsity"]

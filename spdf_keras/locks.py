@@ -9,7 +9,6 @@ that has not been touched for a while is stale.
 import contextlib
 import json
 import os
-import secrets
 import socket
 import sys
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.errors import InputError
+from spdf_keras.files import temporary_path
 
 try:
     import fcntl
@@ -118,7 +118,7 @@ def _is_alive(path: Path, descriptor: int) -> bool:
 def _age(path: Path, descriptor: int) -> float:
     """Returns the seconds since the owner touched the file, by the disk's clock."""
     touched = os.fstat(descriptor).st_mtime
-    probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
+    probe = temporary_path(path)
     probe.touch()
     try:
         return probe.stat().st_mtime - touched

@@ -1,7 +1,6 @@
 """The command line: quick help, one sentence for bad input, JSON at the end."""
 
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spdf_keras.cli import COMMANDS, build_parser, main
+from spdf_keras.cli import COMMANDS, main
 
 TASK = "mr,ref\n" + "".join(
     f'"name[Cafe {n}], area[{a}]",Cafe {n} is in the {a}.\n'
@@ -211,31 +210,3 @@ def test_help_answers_in_under_a_second() -> None:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "spdf_keras", "--help"], check=True)
     assert time.perf_counter() - start < 1.0
-
-
-def test_the_commands_of_the_readme_and_the_configs_are_commands() -> None:
-    root = Path(__file__).parents[1]
-    files = [root / "README.md", *(root / "configs").glob("*.toml")]
-    lines = [
-        line.lstrip("# ").strip()
-        for file in files
-        for line in file.read_text("utf-8").splitlines()
-    ]
-    commands = [line for line in lines if line.startswith("spdf-keras ")]
-    assert len(commands) > 15
-    for command in commands:
-        arguments = shlex.split(command)[1:]
-        build_parser().parse_args(arguments)
-        for argument in arguments:
-            if argument.startswith("configs/"):
-                assert (root / argument).is_file()
-
-
-def test_the_python_example_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    code = text.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
-    assert (tmp_path / "sparse.tflite").stat().st_size < 3e6

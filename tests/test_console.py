@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from spdf_keras.console import corpus_progress, step_progress
+from spdf_keras.console import corpus_progress, file_progress, step_progress
 
 
 def test_a_corpus_is_shown_in_plain_lines_where_there_is_no_terminal(
@@ -25,6 +25,16 @@ def test_a_corpus_is_shown_in_plain_lines_where_there_is_no_terminal(
             )
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "prepare: 52.5%, 400,000 tokens  5.0 MB/s  10,000 tokens/s"
+
+
+def test_a_file_is_a_plain_line_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with file_progress() as report:
+        for name, done in (("a.csv", 0), ("a.csv", 1500), ("b.csv", 7)):
+            report(name, done, 1500)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["a.csv: 1,500 bytes", "b.csv: 1,500 bytes"]
 
 
 def test_the_last_step_is_one_line_with_all_that_it_has(

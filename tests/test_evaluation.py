@@ -1,28 +1,23 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from spdf_keras import build_gpt
+from spdf_keras import GPT, build_gpt
 from spdf_keras.cli import main
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig, GPTConfig
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import (
-    as_lines,
-    end_token_ids,
-    evaluate,
-    evaluate_run,
-    generate_texts,
-    perplexity,
-    score_task,
-)
+from spdf_keras.evaluation.record import evaluate_run
+from spdf_keras.evaluation.scores import evaluate, perplexity, score_task
+from spdf_keras.evaluation.texts import as_lines, end_token_ids, generate_texts
 from spdf_keras.training.run import Run
 
 EXAMPLES = [
@@ -31,7 +26,7 @@ EXAMPLES = [
 ]
 TEXTS = [text for e in EXAMPLES for text in (e.context, *e.references)]
 CONFIG = Config(
-    model=GPTConfig(2, 2, 32, vocabulary_size=300, max_sequence_length=64),
+    model=GPTConfig(1, 2, 32, vocabulary_size=300, max_sequence_length=64),
     finetune=FinetuneConfig(sequence_length=60),
     decode=DecodeConfig(max_new_tokens=6, batch_size=2),
 )
@@ -42,15 +37,36 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(TEXTS, 300)
 
 
-@pytest.fixture
-def run(tmp_path: Path, tokenizer: Tokenizer) -> Run:
-    """A run as a fine-tuning leaves it, with weights that were never trained."""
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    """A model that was never trained; tests that change its weights build their own."""
+    return build_gpt(CONFIG.model)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, model: GPT
+) -> Path:
+    """The folder of a run as a fine-tuning leaves it."""
     from spdf_keras.training.checkpoint import save_checkpoint
 
-    made = Run.create(tmp_path / "run", CONFIG, tokenizer, {"kind": "finetune"})
-    save_checkpoint(build_gpt(CONFIG.model), made.checkpoint_folder, 1, keep=1)
-    made.finish({})
-    return made
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run = Run.create(folder, CONFIG, tokenizer, {"kind": "finetune"})
+    save_checkpoint(model, run.checkpoint_folder, 1, keep=1)
+    run.finish({})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, finished: Path) -> Run:
+    """A finished run, for a test that may write into its folder."""
+    return Run.open(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def loaded(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs load the one model, whose decoding is compiled once for all tests."""
+    monkeypatch.setattr(Run, "load_model", lambda self: model)
 
 
 def test_an_evaluation_is_recorded_in_the_run(run: Run) -> None:
@@ -94,8 +110,9 @@ def test_perplexity_is_that_of_the_target_tokens_alone(tokenizer: Tokenizer) -> 
     assert found == pytest.approx(math.exp(total / count), rel=1e-4)
 
 
-def test_the_curation_corpus_is_judged_by_perplexity(tokenizer: Tokenizer) -> None:
-    model = build_gpt(CONFIG.model)
+def test_the_curation_corpus_is_judged_by_perplexity(
+    tokenizer: Tokenizer, model: GPT
+) -> None:
     long = [Example("news of the town " * 40, ("A sum.",)), *EXAMPLES]
     found = evaluate(model, tokenizer, long, CONFIG, get_task("curation"))
     assert found.scores.protocol == "perplexity" and found.cut_contexts == 1
@@ -120,7 +137,7 @@ def test_webnlg_is_scored_in_its_parts() -> None:
         for example, seen in zip(EXAMPLES, (True, False), strict=True)
     ]
     texts = ["Aromi is a pub.", "Cotto lies at a river."]
-    scores = score_task("webnlg", texts, examples)
+    scores = score_task(get_task("webnlg"), texts, examples)
     assert scores.protocol == "generation-eval"
     assert scores.parts.keys() == {"seen", "unseen"}
     assert scores.parts["seen"].values["ter"] == 0.0
@@ -160,6 +177,7 @@ def rows_of(task: str) -> str:
 FILES = {"e2e": "devset.csv", "webnlg": "dev.json", "dart": "dart-v1.1.1-full-dev.json"}
 
 
+@pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("odd", [True, False])
 @pytest.mark.parametrize("task", FILES)
 def test_score_gives_the_numbers_of_evaluate_again(
@@ -174,7 +192,7 @@ def test_score_gives_the_numbers_of_evaluate_again(
     (data / FILES[task]).write_text(rows_of(task), "utf-8")
     if odd:
         made: Any = lambda *args, **settings: ODD_OUTPUTS  # noqa: E731
-        monkeypatch.setattr("spdf_keras.evaluation.generate_texts", made)
+        monkeypatch.setattr("spdf_keras.evaluation.scores.generate_texts", made)
     common = ["--task", task, "--data", str(data), "--json"]
     assert main(["evaluate", str(run.folder), *common, "--out", str(out)]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -260,10 +278,9 @@ def test_a_prompt_that_cannot_be_used_is_named_as_the_user_finds_it(
 
 
 def test_an_example_that_is_too_long_is_named_by_its_number(
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer, model: GPT
 ) -> None:
     long = [*EXAMPLES, Example("name : " + "z" * 90, ("A cafe.",))]
-    model = build_gpt(CONFIG.model)
     with pytest.raises(InputError, match=r"Example 3 has \d+ tokens.*'name : zzz"):
         evaluate(model, tokenizer, long, CONFIG, get_task("e2e"))
 

@@ -36,6 +36,7 @@ LIGHT = (
     "flops",
     "metrics",
     "sparsity.masks",
+    "sparsity.audit",
     "cli",
 )
 
@@ -75,6 +76,29 @@ def test_imports_point_down() -> None:
             if target.startswith("spdf_keras."):
                 inner = target.removeprefix("spdf_keras.")
                 assert level(inner) <= level(name), f"{name} imports {target}"
+
+
+# From what was run, over what is said of it, to how that is shown; `report.write`
+# puts them together. A folder imports nothing else of the report than these.
+REPORT = {
+    "report.runs": {"report.runs"},
+    "report.content": {"report.runs", "report.content", "report.page.document"}
+    | {"report.page.drawing"},
+    "report.page": {"report.page"},
+}
+
+
+def test_a_report_goes_one_way_from_runs_over_content_to_page() -> None:
+    found = modules()
+    for folder, allowed in REPORT.items():
+        members = [name for name in found if name.startswith(f"{folder}.")]
+        assert len(members) > 3
+        for name in members:
+            for target in imported(found[name]):
+                inner = target.removeprefix("spdf_keras.")
+                if inner.startswith("report."):
+                    names = {inner, inner.rpartition(".")[0]}
+                    assert names & allowed, f"{name} imports {target}"
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -1,10 +1,10 @@
-"""A plain pre-norm GPT-2 in PyTorch, whose training step others are timed against.
+"""A plain pre-norm GPT-2 in PyTorch, with which training steps are compared.
 
     python gpt_torch.py '{"num_layers": 12, ...}'
 
-It is built as the class `GPT` below says, steps once for each line on its standard
-input, and answers with the seconds that the step took and its loss. Needs `torch`
-and NumPy only, see requirements.txt; `benchmarks/throughput.py` starts it.
+For each line on its standard input it takes one step, and answers with the seconds and
+the loss of the step. It needs `torch` and NumPy only, see requirements.txt;
+`benchmarks/throughput.py` starts it.
 """
 
 import json
@@ -68,7 +68,7 @@ class GPT(nn.Module):
 
 
 def main() -> None:
-    """Steps once for each line that comes."""
+    """Takes a step for each line of the input."""
     settings = json.loads(sys.argv[1])
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])

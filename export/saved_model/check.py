@@ -10,7 +10,7 @@ import tensorflow as tf
 from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import ExportError
-from spdf_keras.evaluation import generate_texts
+from spdf_keras.evaluation.texts import generate_texts
 from spdf_keras.export.card import Logits, logit_error
 from spdf_keras.export.graphs import exact_float32, keras_logits
 from spdf_keras.export.saved_model.signatures import Decoding

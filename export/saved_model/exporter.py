@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import end_token_ids as tokenizer_ends
+from spdf_keras.evaluation.texts import end_token_ids as tokenizer_ends
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.graphs import FoldedKernels, float32_model, write_signatures

@@ -8,7 +8,7 @@ from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.data.tokenizers.in_graph import GraphTokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import end_token_ids
+from spdf_keras.evaluation.texts import end_token_ids
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import staged
 from spdf_keras.export.graphs import FoldedKernels, float32_model, write_signatures

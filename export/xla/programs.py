@@ -16,7 +16,8 @@ from spdf_keras.export.xla.lowering import Tensors
 from spdf_keras.model.binding import bound
 from spdf_keras.model.decoding.passes import decode, effective_kernels, prefill, project
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimization.adamw import AdamW, Move, clip_factor, decays
+from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.optimization.update import Move, clip_factor, decays
 
 SIGNATURES = ("forward", "prefill", "decode", "train_step")
 

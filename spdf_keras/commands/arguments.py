@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def add_json(parser: ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument(
-        "--json", action="store_true", help="end with one line of JSON on stdout"
+        "--json",
+        action="store_true",
+        help="print one line of JSON at the end of stdout",
     )
 
 
@@ -30,7 +32,7 @@ def add_overrides(parser: ArgumentParser) -> None:
         metavar="SECTION.SETTING=VALUE",
         action="append",
         default=[],
-        help="change a setting, such as train.learning_rate=3e-4; may be repeated",
+        help="change one setting, such as train.learning_rate=3e-4; may be repeated",
     )
 
 
@@ -38,13 +40,15 @@ def add_task(parser: ArgumentParser) -> None:
     """`--task` and `--data`."""
     add_task_name(parser)
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder with the task's files"
+        "--data", required=True, metavar="DIR", help="folder with the files of the task"
     )
 
 
 def add_task_name(parser: ArgumentParser) -> None:
     """`--task`."""
-    parser.add_argument("--task", choices=list(TASKS), default="e2e", help="the task")
+    parser.add_argument(
+        "--task", choices=list(TASKS), default="e2e", help="the task (default: e2e)"
+    )
 
 
 def add_resume(parser: ArgumentParser) -> None:
@@ -53,13 +57,13 @@ def add_resume(parser: ArgumentParser) -> None:
         "--resume",
         action=BooleanOptionalAction,
         default=True,
-        help="go on with the run in the folder, if there is one (the default); "
-        "--no-resume refuses such a folder",
+        help="continue a run that the folder of --out holds (the default); "
+        "--no-resume refuses a folder that holds something",
     )
 
 
 def check_resume(args: Namespace) -> None:
-    """Refuses a folder that holds something, where --no-resume was given."""
+    """Refuses a folder that holds something if --no-resume is given."""
     from spdf_keras.folders import is_empty
 
     out = Path(args.out)
@@ -77,23 +81,35 @@ def add_devices(parser: ArgumentParser) -> None:
     devices.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        help="one device (none, the default), all GPUs of this machine (mirrored), "
-        "several machines (multi_worker, the default with --workers), or a TPU",
+        help="devices to train on: none is one device (the default), mirrored all GPUs "
+        "of this machine, multi_worker several machines (the default with --workers), "
+        "tpu a TPU",
     )
     devices.add_argument(
         "--replicas",
         type=int,
         default=0,
         metavar="N",
-        help="number of devices for --strategy mirrored",
+        help="number of devices for --strategy mirrored (default: all GPUs)",
     )
     devices.add_argument(
-        "--workers", default="", metavar="HOST:PORT,...", help="all workers, in order"
+        "--workers",
+        default="",
+        metavar="HOST:PORT,...",
+        help="addresses of all workers, in the same order on each",
     )
     devices.add_argument(
-        "--worker", type=int, metavar="I", help="which of --workers this one is"
+        "--worker",
+        type=int,
+        metavar="I",
+        help="index of this machine in --workers, from 0",
     )
-    devices.add_argument("--tpu", default="", metavar="NAME", help="name or address")
+    devices.add_argument(
+        "--tpu",
+        default="",
+        metavar="NAME",
+        help="name or address of the TPU for --strategy tpu",
+    )
 
 
 def start_devices(args: Namespace) -> "Cluster":
@@ -103,7 +119,7 @@ def start_devices(args: Namespace) -> "Cluster":
     workers = [address for address in args.workers.split(",") if address]
     several = bool(workers) or args.worker is not None
     strategy = args.strategy or ("multi_worker" if several else "none")
-    # A strategy must be TensorFlow's first use.
+    # A strategy must be set up before any device is used.
     load_tensorflow(start=strategy == "none")
     from spdf_keras.training.cluster import start_cluster
 
@@ -113,7 +129,7 @@ def start_devices(args: Namespace) -> "Cluster":
 
 
 def open_run(folder: str) -> "Run":
-    """Opens a run to read it, and says so where it is not finished."""
+    """Opens a run to read it; a sentence warns if the run is not finished."""
     from spdf_keras.console import say
     from spdf_keras.training.run import Run
 
@@ -130,20 +146,19 @@ def read_config(
     base: "Config | None" = None,
     instead: Mapping[str, str] | None = None,
 ) -> "Config":
-    """The settings of a command: those of `base`, of its file, and of `--set`.
+    """Reads the settings of a command: those of `base`, of its file, and of `--set`.
 
-    What the command would not read is refused where `--set` gives it. In a file it may
-    stay, as one file may hold a whole experiment, but a sentence says so.
+    A setting that the command does not read is refused in `--set`. In a file it may
+    stay, because one file may hold a whole experiment, but a sentence names it.
 
     Args:
         args: Has `command` and `overrides`.
         reads: The tables that the command reads, such as `decode`, and single
             settings of others, such as `finetune.sequence_length`.
         file: The config file, if any.
-        base: The settings of a run, which the command goes on with. Where there is
-            none, the defaults are the base.
-        instead: Settings of these tables that the command sets itself, with where
-            their values come from.
+        base: The settings of the run that the command continues; the defaults if None.
+        instead: Settings of these tables that the command sets itself, each with the
+            origin of its value.
 
     Raises:
         InputError: If a setting is unknown, of a wrong type, out of range or not read.
@@ -175,7 +190,7 @@ def read_config(
     if base is None:
         config = config_from_tables(tables, args.overrides)
     else:
-        config_from_tables(rest)  # what is not used is checked all the same
+        config_from_tables(rest)  # unused tables are checked all the same
         config = config_from_tables(used, args.overrides, base)
     unused = [f"[{name}]" for name in rest]
     unused += [f"{n}.{key}" for n in used for key in used[n] if not is_read(n, key)]

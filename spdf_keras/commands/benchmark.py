@@ -2,7 +2,7 @@
 
     spdf-keras benchmark dense.tflite sparse.tflite gpt_xla gpt_saved_model
 
-Each artefact runs in a process of its own, with its runtime alone. Printed are
+Each artefact runs in a process of its own, with its runtime alone. The table has
 medians, and quartiles in brackets.
 """
 
@@ -31,7 +31,8 @@ def run(args: Namespace) -> None:
     from dataclasses import asdict
 
     from spdf_keras.console import print_json, print_table, say
-    from spdf_keras.measuring.artefacts import Row, compare_artefacts, saving
+    from spdf_keras.measuring.artefacts.measure import Row, compare_artefacts
+    from spdf_keras.measuring.artefacts.store import saving
 
     with saving(args.out) if args.out else nullcontext() as write:
         rows = compare_artefacts(

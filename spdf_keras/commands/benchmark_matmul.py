@@ -1,11 +1,11 @@
-"""Measures what zeros buy in one matrix product (Figure 1 of the paper).
+"""Measures how much faster zeros make one matrix product (Figure 1 of the paper).
 
     spdf-keras benchmark matmul --out runs/matmul
     spdf-keras benchmark matmul --shapes 768x3072 --tokens 1024 --sparsity 0.5 0.75
 
 All backends take turns on one kernel with random zeros: dense products of TensorFlow,
 XLA and TFLite, `tf.sparse`, TFLite with sparse-encoded weights, and ours, in training
-and with the kernel packed once. A speed-up is that over the fastest dense one of the
+and with the kernel packed once. A speed-up is over the fastest dense product of the
 same round. With --out a stopped run goes on where it was.
 """
 
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         metavar="INxOUT",
         default=shapes,
-        help=f"of kernels; default: {' '.join(shapes)}",
+        help=f"sizes of kernels; default: {' '.join(shapes)}",
     )
     parser.add_argument(
         "--tokens",
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=[1, 16, 256, 2048],
-        help="default: 1 16 256 2048",
+        help="numbers of tokens; default: 1 16 256 2048",
     )
     parser.add_argument(
         "--sparsity",
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         metavar="S",
         default=sparsities,
-        help=f"shares of zeros; default: {' '.join(map(str, sparsities))}",
+        help=f"fractions of zeros; default: {' '.join(map(str, sparsities))}",
     )
     parser.add_argument(
         "--backends",
@@ -53,7 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME",
         choices=_BACKENDS,
         default=list(_BACKENDS),
-        help=f"of {', '.join(_BACKENDS)}; default: all that are present",
+        help=f"some of {', '.join(_BACKENDS)}; default: all that are present",
     )
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument(
@@ -115,9 +115,9 @@ def run(args: Namespace) -> None:
             sparsities,
             sorted(set(args.tokens)),
             backends,
-            args.rounds,
-            args.most_seconds,
-            store.cells,
+            rounds=args.rounds,
+            most_seconds=args.most_seconds,
+            known=store.cells,
         ):
             store.add(rows)
             done += 1
@@ -126,9 +126,7 @@ def run(args: Namespace) -> None:
                 "tokens"
             )
         written = store.finish()
-    rows = [
-        row for row in store.rows if (row.shape, row.sparsity, row.tokens) in wanted
-    ]
+    rows = [row for row in store.rows if row.cell in wanted]
     for table in tables(rows):
         print_table(*table)
     for note in notes(rows):

@@ -1,7 +1,7 @@
 """Decodes a split of a task with a fine-tuned run and scores the outputs.
 
-Scores are those of the paper's tables, in the units of the official programs; for the
-Curation Corpus it is the perplexity. They are recorded in the run, for `report`.
+The scores are those of the paper's tables, in the units of the official programs; the
+score of the Curation Corpus is perplexity. The run records them for `report`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -44,7 +44,7 @@ def run(args: Namespace) -> None:
     config = read_config(args, task.decoding_settings, base=source.config())
     say(f"{args.split}: {describe(examples)}")
     load_tensorflow()
-    from spdf_keras.evaluation import evaluate_run
+    from spdf_keras.evaluation.record import evaluate_run
 
     record = evaluate_run(
         source,

@@ -1,8 +1,8 @@
 """Downloads the public files of tasks and corpora, checked byte for byte.
 
-DIR then is what `--data` takes; DIR/gpt2_bpe is a `--tokenizer`, and
-DIR/wikitext2/train.txt a text to `prepare`. Files that are there and right are
-kept; a download that was stopped is gone on with.
+Other commands take DIR as their `--data`, DIR/gpt2_bpe as a `--tokenizer`, and
+DIR/wikitext2/train.txt as a text to `prepare`. Files that are there and right are
+kept; a download that was stopped continues where it was.
 """
 
 import sys
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json
-from spdf_keras.data.public.fetch import COLLECTIONS
+from spdf_keras.data.public.collections import COLLECTIONS
 
 HELP = "download the public files of a task"
 
@@ -37,16 +37,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
+    from spdf_keras.data.public.download import Source
     from spdf_keras.data.public.fetch import fetch
     from spdf_keras.errors import InputError
 
     for name in args.names:
-        if not COLLECTIONS[name].files:  # told before anything is downloaded
+        if not COLLECTIONS[name].files:  # refused before anything is downloaded
             raise InputError(COLLECTIONS[name].elsewhere)
+    source = Source(args.base_url)
     files: dict[Path, bool] = {}
     with _file_progress() as progress:
         for name in args.names:
-            files |= fetch(name, args.out, args.base_url, progress)
+            files |= fetch(name, args.out, source, progress)
     print_table(
         args.out,
         ["File", "Bytes", "State"],
@@ -56,17 +58,17 @@ def run(args: Namespace) -> None:
         ],
     )
     for name in dict.fromkeys(args.names):
-        found = COLLECTIONS[name]
-        print(f"- {found.title}: {found.licence} ({found.home})")
-        if found.elsewhere:
-            print(f"- {found.elsewhere}")
+        fetched = COLLECTIONS[name]
+        print(f"- {fetched.title}: {fetched.licence} ({fetched.home})")
+        if fetched.elsewhere:
+            print(f"- {fetched.elsewhere}")
     if args.json:
         print_json({str(path): is_new for path, is_new in files.items()})
 
 
 @contextmanager
 def _file_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a bar for each file, or a line where nobody watches."""
+    """Shows a bar for each file, or a line each where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

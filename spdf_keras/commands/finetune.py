@@ -1,9 +1,9 @@
 """Strips the masks of a pre-trained run and fine-tunes it densely on a task.
 
-With --keep-masks it fine-tunes the kept weights alone: the baseline that dense
-fine-tuning is compared with.
+With --keep-masks it trains only the weights that the masks keep, which is the baseline
+of dense fine-tuning.
 
-Started again with the same settings, data and folder, it goes on after the newest
+Started again with the same settings, data and folder, it continues after the newest
 checkpoint, to the same bytes as if it had never stopped. SIGTERM and Ctrl-C stop it
 after a step, with a checkpoint. Several machines share a fine-tuning as they share a
 pre-training: see `spdf-keras pretrain --help`.
@@ -27,19 +27,18 @@ HELP = "fine-tune a run densely on a task"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("base", metavar="RUN", help="the pre-trained run")
+    parser.add_argument("base", metavar="RUN", help="folder of the pre-trained run")
     add_task(parser)
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="TOML with [finetune] and [decode] settings to change; the others are "
-        "those of RUN",
+        help="TOML file with [finetune] and [decode] settings; RUN gives the others",
     )
     parser.add_argument(
-        "--out", required=True, metavar="RUN", help="the new run folder"
+        "--out", required=True, metavar="RUN", help="folder of the new run"
     )
     parser.add_argument(
-        "--keep-masks", action="store_true", help="fine-tune sparsely, masks and all"
+        "--keep-masks", action="store_true", help="keep the masks, and train sparsely"
     )
     add_resume(parser)
     add_devices(parser)
@@ -70,12 +69,12 @@ def run(args: Namespace) -> None:
             validation,
             config.finetune,
             args.out,
-            report,
-            task.cut_context,
-            task.name,
-            config.decode,
-            cluster,
-            say,
+            report=report,
+            cut_context=task.cut_context,
+            task=task.name,
+            decode=config.decode,
+            cluster=cluster,
+            tell=say,
         )
     if result["cut_contexts"]:
         say(f"{result['cut_contexts']} contexts lost their end to fit")

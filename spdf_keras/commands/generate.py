@@ -1,11 +1,11 @@
 """Continues texts with a run's model.
 
-Greedily, by beam search or at random, as the [decode] settings of the run say; change
-them with `--set decode.num_beams=10` or `--set decode.sample=true`.
+Decoding is greedy, by beam search or at random, as the [decode] settings of the run
+say; change them with `--set decode.num_beams=10` or `--set decode.sample=true`.
 
 With `--task`, each text is an input of the task, and a fine-tuned run gives its
-output. For e2e that is `name[Aromi], area[riverside]`, for webnlg and dart
-`subject | relation | object` with ` || ` between triples, for curation an article.
+output. An input of e2e is `name[Aromi], area[riverside]`, one of webnlg or dart is
+`subject | relation | object` with ` || ` between triples, one of curation an article.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -42,31 +42,20 @@ def run(args: Namespace) -> None:
     from spdf_keras.console import load_tensorflow, print_json
     from spdf_keras.data.tasks.references import read_prompts
     from spdf_keras.data.tasks.registry import get_task
-    from spdf_keras.errors import InputError
 
-    texts = args.prompt or read_prompts(args.input)
-    what = f"'{args.input}', line" if args.input else "Prompt"
-    if not texts:
-        raise InputError(
-            f"'{args.input}' must hold a prompt per line, and it is empty."
-        )
-    for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise InputError(
-                f"{what} {number}: every prompt must be a line of text. Received: an "
-                "empty one."
-            )
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(
-                f"{what} {number}: every prompt must be UTF-8. Received: {text[:60]!r}."
-            )
+    if args.prompt is None:
+        texts, what = read_prompts(args.input), f"'{args.input}', line"
+    else:
+        texts, what = args.prompt, "Prompt"
+        _check_prompts(texts)
     source = open_run(args.run_folder)
     task = get_task(args.task) if args.task else None
     reads = task.decoding_settings if task else ["decode"]
     config = read_config(args, reads, base=source.config())
     contexts = _linearised(task, texts, what) if task else texts
     load_tensorflow()
-    from spdf_keras.evaluation import check_contexts, context_room, generate_texts
+    from spdf_keras.evaluation.checks import check_contexts, context_room
+    from spdf_keras.evaluation.texts import generate_texts
 
     tokenizer = source.tokenizer()
     if not (task and task.cut_context):
@@ -86,6 +75,21 @@ def run(args: Namespace) -> None:
         print_json(
             [{"prompt": p, "output": o} for p, o in zip(texts, outputs, strict=True)]
         )
+
+
+def _check_prompts(texts: Sequence[str]) -> None:
+    from spdf_keras.errors import InputError
+
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(
+                f"Prompt {number}: every prompt must be a line of text. Received: an "
+                "empty one."
+            )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(
+                f"Prompt {number}: every prompt must be UTF-8. Received: {text[:60]!r}."
+            )
 
 
 def _linearised(task: "Task", texts: Sequence[str], what: str) -> list[str]:

@@ -1,12 +1,12 @@
-"""Turns a corpus into packed token shards for pre-training.
+"""Turns a corpus into shards of packed token sequences for pre-training.
 
-JSON lines (.jsonl, the Pile's layout: each line an object with `text`, or with another
-key that --text-key names) or plain text (documents are blocks between blank lines),
-packed with gzip, bzip2, xz or zstd or not, in files, folders or patterns. Hidden files
-are left out and counted. A tokenizer is read from a folder (vocab.json and merges.txt,
-or encoder.json and vocab.bpe) or trained on the corpus itself.
+A corpus is JSON lines (.jsonl, the Pile's layout: each line is an object with `text`,
+or with another key that --text-key names) or plain text (documents are blocks between
+blank lines), in files, folders or patterns. Files may be compressed with gzip, bzip2,
+xz or zstd. Hidden files are left out and counted. The tokenizer is read from a folder
+(vocab.json and merges.txt, or encoder.json and vocab.bpe) or trained on the corpus.
 
-Started again after it was stopped, it goes on where it was.
+A preparation that was stopped goes on when the same command is given again.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -57,8 +57,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
-        help="a line or file that cannot be used: name it and stop, or leave it out "
-        "and count it (default: stop)",
+        help="for a line or file that cannot be used: name it and stop, or leave it "
+        "out and count it (default: stop)",
     )
     add_json(parser)
 
@@ -75,10 +75,10 @@ def run(args: Namespace) -> None:
             Tokenizer.load(args.tokenizer) if size is None else size,
             args.context_length,
             args.out,
-            args.validation_fraction,
-            args.on_error,
-            report,
-            args.text_key,
+            validation_fraction=args.validation_fraction,
+            on_error=args.on_error,
+            report=report,
+            text_key=args.text_key,
         )
     counts = ("documents", "tokens", "sequences", "tokens_left_out")
     print_table(
@@ -92,11 +92,11 @@ def run(args: Namespace) -> None:
     )
     if index["corpus"]["empty_documents"]:
         say(f"Left out as empty: {index['corpus']['empty_documents']:,} documents.")
-    for kind, found in index["corpus"]["skipped"].items():
-        count = f"{found['count']:,} {found.get('unit', 'lines')} ({kind})"
-        say(f"Left out: {count}, the first of them {found['first']}.")
-    for reason, found in index["corpus"].get("files_left_out", {}).items():
-        count = f"{found['count']:,} files or folders ({reason})"
-        say(f"Not read: {count}, the first of them '{found['first']}'.")
+    for kind, counted in index["corpus"]["skipped"].items():
+        count = f"{counted['count']:,} {counted.get('unit', 'lines')} ({kind})"
+        say(f"Left out: {count}, the first of them {counted['first']}.")
+    for reason, counted in index["corpus"].get("files_left_out", {}).items():
+        count = f"{counted['count']:,} files or folders ({reason})"
+        say(f"Not read: {count}, the first of them '{counted['first']}'.")
     if args.json:
         print_json(index)

@@ -1,11 +1,12 @@
 """Pre-trains a GPT on token shards, sparse or dense, into a run folder.
 
-Started again with the same settings and folder, it goes on after the newest
+Started again with the same settings and folder, it continues after the newest
 checkpoint, to the same bytes as if it had never stopped. SIGTERM and Ctrl-C stop it
-after a step, with a checkpoint. More train.tokens extend a run, also a finished one.
+after a step, with a checkpoint. A larger train.tokens extends a run, also a finished
+one.
 
-On several machines, the same command is given on each but for --worker, with --data
-and --out on a disk that all share:
+On several machines, give the same command on each, with another --worker, and with
+--data and --out on a disk that all machines share:
 
     spdf-keras pretrain ... --worker 0 --workers host1:2222,host2:2222
     spdf-keras pretrain ... --worker 1 --workers host1:2222,host2:2222
@@ -33,9 +34,15 @@ HELP = "pre-train a model on token shards"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="a TOML file; see configs/")
-    parser.add_argument("--data", required=True, metavar="DIR", help="token shards")
-    parser.add_argument("--out", required=True, metavar="RUN", help="the run folder")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="TOML file with the settings; see configs/"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="folder with token shards"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="RUN", help="folder of the new run"
+    )
     add_resume(parser)
     add_devices(parser)
     add_overrides(parser)
@@ -46,7 +53,7 @@ def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table, say, step_progress
     from spdf_keras.data.shards.reader import Shards
 
-    # What fine-tuning and decoding read is kept in the run for them.
+    # The run keeps the settings of fine-tuning and decoding for later commands.
     reads = ["model", "sparsity", "train", "finetune", "decode"]
     config, shards = read_config(args, reads, args.config), Shards.open(args.data)
     check_resume(args)
@@ -55,7 +62,9 @@ def run(args: Namespace) -> None:
     from spdf_keras.training.pretrain import pretrain
 
     with step_progress(f"pre-train {config.sparsity.sparsity:.0%} sparse") as report:
-        result = pretrain(config, shards, args.out, report, cluster, say)
+        result = pretrain(
+            config, shards, args.out, report=report, cluster=cluster, tell=say
+        )
     validation = result["validation_loss"]
     print_table(
         args.out,
@@ -76,7 +85,7 @@ def run(args: Namespace) -> None:
 
 
 def _check_input(args: Namespace, config: "Config") -> None:
-    """Refuses to write over the config file that was given."""
+    """Refuses to write over the config file that is an argument."""
     from spdf_keras.config import load_config
     from spdf_keras.errors import InputError
     from spdf_keras.training.run import Run

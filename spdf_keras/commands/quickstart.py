@@ -1,9 +1,9 @@
-"""Does the whole path at 0 % and at 75 % sparsity and prints one table.
+"""Runs the whole path at 0 % and at 75 % sparsity and prints one table.
 
-Pre-train, strip, fine-tune, decode, score, export. Without --data it runs on a
-small corpus that it writes itself, in a few minutes; with --data on the E2E csv
-files (trainset.csv, devset.csv) and WikiText-2 (wikitext2/train.txt) in a folder.
-Started again with the same folder, it goes on where it stopped.
+It pre-trains, strips the masks, fine-tunes, decodes, scores and exports. Without --data
+it uses a small corpus that it writes itself, and takes a few minutes. With --data it
+uses the E2E csv files (trainset.csv, devset.csv) and WikiText-2 (wikitext2/train.txt)
+in a folder. Started again with the same folder, it continues where it stopped.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -15,10 +15,17 @@ HELP = "run the whole path and print one table"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--out", default="runs/quickstart", metavar="DIR", help="folder"
+        "--out",
+        default="runs/quickstart",
+        metavar="DIR",
+        help="folder for all results (default: runs/quickstart)",
     )
-    parser.add_argument("--data", metavar="DIR", help="folder with E2E and WikiText-2")
-    parser.add_argument("--config", metavar="FILE", help="other settings than its own")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder with E2E and WikiText-2 files"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file in place of its own settings"
+    )
     parser.add_argument(
         "--sparsity",
         type=float,
@@ -53,12 +60,8 @@ def run(args: Namespace) -> None:
     load_tensorflow()
     from spdf_keras.data.samples.corpora import Corpora
     from spdf_keras.folders import claim
-    from spdf_keras.study.quickstart import (
-        COLUMNS,
-        Quickstart,
-        result_row,
-        write_report,
-    )
+    from spdf_keras.study.quickstart import Quickstart
+    from spdf_keras.study.quickstart_report import COLUMNS, result_row, write_report
 
     out = Path(args.out)
     with claim(out, "quickstart"):

@@ -1,6 +1,6 @@
-"""Reports runs: tables and figures beside the paper's, as HTML and as Markdown.
+"""Writes a report of runs, beside the numbers of the paper, as HTML and as Markdown.
 
-Names runs, or folders that hold runs somewhere below, such as a study's. Runs that
+RUN is a run, or a folder with runs somewhere below it, such as a study. Runs that
 differ in their seeds alone are shown as mean and standard deviation.
 """
 
@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import add_json
 
-HELP = "write a page with tables and figures of runs beside the paper's"
+HELP = "write tables and figures of runs, beside the numbers of the paper"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,20 +16,20 @@ def add_arguments(parser: ArgumentParser) -> None:
         "runs", nargs="+", metavar="RUN", help="a run, or a folder with runs below it"
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for report.html, report.md"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for report.html, report.md and its pictures",
     )
-    parser.add_argument("--title", metavar="TEXT", help="the heading of the report")
+    parser.add_argument("--title", metavar="TEXT", help="heading of the report")
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
-    from spdf_keras.report.content.tables import summary_table
-    from spdf_keras.report.runs.groups import (
-        evaluation_groups,
-        model_labels,
-        pretraining_groups,
-    )
+    from spdf_keras.report.content.labels import model_labels
+    from spdf_keras.report.content.score_tables import summary_table
+    from spdf_keras.report.runs.groups import evaluation_groups, pretraining_groups
     from spdf_keras.report.write import TITLE, write_report
 
     title = TITLE if args.title is None else args.title

@@ -2,7 +2,7 @@
 
 References are one file with blank-line-separated blocks, a block per output, or
 several files with a line per output each, in which an empty line is a missing
-reference. Every line of the outputs counts, an empty one too. Tables (.csv, .tsv) are
+reference. Every line of the outputs counts, even an empty one. Tables (.csv, .tsv) are
 read by their header, as e2e-metrics does: `MR,output`, and `MR,ref` with the references
 of one input in rows that follow each other.
 
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.commands.arguments import add_json, add_task_name
-from spdf_keras.metrics.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Scores, score
+from spdf_keras.data.tasks.registry import get_task
+from spdf_keras.data.tasks.task import Task
+from spdf_keras.metrics.protocols import PROTOCOLS, Scores, score
 
 HELP = "score a file of outputs"
 
@@ -32,7 +34,7 @@ _TITLES = {
     "ter_tercom": "TER (tercom)",
     "ter_pyter": "TER (pyter)",
 }
-# Outputs that take long enough for a word in between.
+# Scoring more outputs than this takes long enough for a message.
 _MANY = 300
 
 
@@ -73,15 +75,16 @@ def run(args: Namespace) -> None:
     from spdf_keras.console import print_json, print_table
     from spdf_keras.errors import InputError
 
-    if args.task not in DEFAULT_PROTOCOL:
+    task = get_task(args.task)
+    if task.file_protocol is None:
         raise InputError(
             f"The score of {args.task} is perplexity, which needs the model: "
             "spdf-keras evaluate"
         )
     if args.data:
-        scores, references = _score_as_evaluate(args)
+        scores, references = _score_as_evaluate(args, task)
     else:
-        scores, references = _score_files(args)
+        scores, references = _score_files(args, args.protocol or task.file_protocol)
     if args.segments:
         write_segments(args.segments, scores)
     print_table(
@@ -104,19 +107,20 @@ def run(args: Namespace) -> None:
         print_json({**start, **_document(scores), "parts": parts_found})
 
 
-def _score_files(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
+def _score_files(
+    args: Namespace, protocol: str
+) -> tuple[Scores, Sequence[Sequence[str]]]:
     """The scores of files, and the references of each output."""
+    from spdf_keras.data.tasks.parts import read_parts
     from spdf_keras.data.tasks.references import (
         check_order,
         read_hypotheses,
-        read_parts,
         read_references,
     )
     from spdf_keras.errors import InputError
 
     if args.split:
         raise InputError("`--split` is that of `--data`. Leave it out.")
-    protocol = args.protocol or DEFAULT_PROTOCOL[args.task]
     hypotheses = read_hypotheses(args.hypotheses)
     references = read_references(args.references, len(hypotheses))
     check_order(args.hypotheses, args.references)
@@ -125,12 +129,13 @@ def _score_files(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
     return score(protocol, hypotheses, references, parts), references
 
 
-def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]]:
+def _score_as_evaluate(
+    args: Namespace, task: Task
+) -> tuple[Scores, Sequence[Sequence[str]]]:
     """The scores of outputs by the task's own files, and the references of each."""
     from spdf_keras.data.tasks.references import read_hypotheses
-    from spdf_keras.data.tasks.registry import get_task
     from spdf_keras.errors import InputError
-    from spdf_keras.evaluation import protocol_of, score_task
+    from spdf_keras.evaluation.scores import score_task
 
     for name in ("protocol", "parts"):
         if getattr(args, name):
@@ -139,7 +144,7 @@ def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]
                 "`spdf-keras evaluate`. Leave it out."
             )
     split = args.split or "validation"
-    examples = get_task(args.task).read(args.data, split)
+    examples = task.read(args.data, split)
     hypotheses = read_hypotheses(args.hypotheses)
     if len(hypotheses) != len(examples):
         raise InputError(
@@ -147,8 +152,8 @@ def _score_as_evaluate(args: Namespace) -> tuple[Scores, Sequence[Sequence[str]]
             f"split. Received: {len(hypotheses)} outputs for {len(examples)} inputs of "
             f"'{args.data}'."
         )
-    _say_if_long(hypotheses, protocol_of(args.task))
-    scores = score_task(args.task, hypotheses, examples)
+    _say_if_long(hypotheses, task.protocol)
+    scores = score_task(task, hypotheses, examples)
     return scores, [example.references for example in examples]
 
 
@@ -182,12 +187,12 @@ def _numbers(references: Sequence[Sequence[str]]) -> str:
 
 
 def _sentences(scores: Scores) -> list[str]:
-    """What has no value and why, and in which part if not in all."""
-    found = [*scores.errors.values()]
+    """Why scores have no value, and in which part if not in all."""
+    sentences = [*scores.errors.values()]
     for part, some in scores.parts.items():
-        new = (sentence for sentence in some.errors.values() if sentence not in found)
-        found += [f"{part}: {sentence}" for sentence in new]
-    return found
+        new = (text for text in some.errors.values() if text not in sentences)
+        sentences += [f"{part}: {text}" for text in new]
+    return sentences
 
 
 def _document(scores: Scores) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Runs the paper's protocol as one job, and ends in its report.
+"""Runs the paper's protocol as one job, and writes its report.
 
-For each sparsity and seed: pre-train, strip the masks, fine-tune at each point of a
-grid, take the best by the validation split, decode and score the test split; also with
-the masks kept, as a baseline. Started again with the same folder, it goes on where it
-was stopped.
+For each sparsity and seed it pre-trains, strips the masks, fine-tunes at each point of
+a grid, chooses the best point on the validation split, and decodes and scores the test
+split. It does the same with the masks kept, as a baseline. Started again with the same
+folder, it continues where it stopped.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from spdf_keras.commands.arguments import add_json, add_overrides, read_config
 
 _READS = ("model", "sparsity", "train", "finetune", "decode", "study")
-# Settings that each stage of a study has from the study's own.
+# Settings that the study sets itself, and the settings that they come from.
 _INSTEAD = {
     "sparsity.sparsity": "study.sparsities",
     "sparsity.seed": "study.seeds",
@@ -27,16 +27,21 @@ HELP = "run the paper's protocol: sparsities x seeds, search, test, report"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "config", metavar="CONFIG", help="a TOML file with [study]; see configs/"
+        "config", metavar="CONFIG", help="TOML file with [study] settings; see configs/"
     )
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder with corpus and task"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="folder with the files of the corpus and of the task",
     )
     parser.add_argument(
-        "--shards", metavar="DIR", help="pre-train on these, not on `study.corpus`"
+        "--shards",
+        metavar="DIR",
+        help="token shards to pre-train on, in place of study.corpus",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="the study's folder"
+        "--out", required=True, metavar="DIR", help="folder of the study"
     )
     add_overrides(parser)
     add_json(parser)

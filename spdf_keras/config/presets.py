@@ -37,6 +37,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(batch_size=512, learning_rate=2e-4, tokens=26_000_000_000),
     ),
 }
+"""The presets by name, which `build_gpt` and `[model] preset` take."""
 
 
 def get_preset(name: str) -> Preset:

@@ -1,1 +1,1 @@
-"""Measurements in turns: exported artefacts, matrix products."""
+"""Measurements in turns, and those of exported artefacts and of matrix products."""

@@ -1,8 +1,9 @@
-"""BLEU: four official programs, and sacreBLEU with its signature.
+"""BLEU of four official programs, and sacreBLEU's with its signature.
 
-The programs differ in tokenisation, case, the reference length and in what they
-do where an order of n-grams has no match. For each there is a function that counts
-every item of a case, and one that scores such counts, of any items added up.
+The programs differ in tokenisation, case, reference length, and in the value of an
+order of n-grams without a match. Each has a function that counts every item and one
+that scores added counts. sacreBLEU does not equal them all: it gives 0 where mteval
+smooths, and it splits words at blanks beyond ASCII, which the scripts of Moses do not.
 
 Reference:
     [Papineni et al., 2002](https://aclanthology.org/P02-1040); mteval-v13a.pl as
@@ -46,15 +47,14 @@ class Bleu:
 
 @dataclass(frozen=True)
 class Counts:
-    """What BLEU needs to know of some items.
+    """What BLEU is computed from; counts of items add up.
 
     Attributes:
         hits: Matching n-grams of the orders 1 to 4.
-        lengths: Words of the hypotheses, less `order - 1` for each hypothesis and
-            order; negative for a short hypothesis.
-        totals: N-grams of the hypotheses: `lengths`, where a hypothesis that is too
-            short for an order counts 0.
-        reference_length: Words of the closest references.
+        lengths: By order, words of the hypotheses minus `order - 1` per hypothesis;
+            a short hypothesis adds a negative number.
+        totals: By order, n-grams of the hypotheses; a short hypothesis adds 0.
+        reference_length: Words of the references closest in length.
     """
 
     hits: tuple[int, ...]
@@ -68,20 +68,20 @@ def _count(
     references: Sequence[Sequence[Tokens]],
     closest: Sequence[int],
 ) -> list[Counts]:
-    """Counts each item; `closest` is the length of its closest reference."""
+    """Counts each item; `closest` holds the length of its closest reference."""
     corpus = count_ngrams(hypotheses, references, len(_ORDERS))
     hits = []
     for order in corpus.orders:
         item, _, shared = corpus.shared(order)
         hits.append(np.bincount(item, shared, corpus.items).astype(int).tolist())
-    found = []
+    counts = []
     for text, matches, length in zip(
         hypotheses, zip(*hits, strict=True), closest, strict=True
     ):
         lengths = tuple(len(text) - n + 1 for n in _ORDERS)
         totals = tuple(max(left, 0) for left in lengths)
-        found.append(Counts(matches, lengths, totals, length))
-    return found
+        counts.append(Counts(matches, lengths, totals, length))
+    return counts
 
 
 def _closest(
@@ -94,7 +94,7 @@ def _closest(
 
 
 def add(counts: Iterable[Counts]) -> Counts:
-    """The counts of several items together."""
+    """Adds up the counts of several items."""
     items = list(counts)
 
     def total(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
@@ -111,19 +111,19 @@ def add(counts: Iterable[Counts]) -> Counts:
 def mteval_counts(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[Counts]:
-    """Counts each item as e2e-metrics' Perl script does: 13a, ASCII lower-case."""
+    """Counts each item as e2e-metrics' Perl script does: 13a tokens, A-Z lower-case."""
     tokens = [tokenize_mteval(text) for text in hypotheses]
     others = [[*map(tokenize_mteval, texts)] for texts in references]
-    # Later references without a word are taken for missing, the first is not.
+    # The script counts references without a word as missing, except the first one.
     counted = [[o for i, o in enumerate(texts) if o or not i] for texts in others]
     return _count(tokens, others, _closest(tokens, counted))
 
 
 def mteval_bleu(counts: Counts) -> float:
-    """BLEU, 0 to 1, of e2e-metrics' Perl script, with its smoothing.
+    """Computes BLEU, 0 to 1, as e2e-metrics' Perl script does, with its smoothing.
 
     The k-th order without a match counts 1/2^k matches; an order for which every
-    hypothesis is too short counts as a precision of 1.
+    hypothesis is too short has a precision of 1.
 
     Example:
         >>> items = mteval_counts(["Vaults"], [["The Vaults is a pub."]])
@@ -153,14 +153,19 @@ def pymteval_counts(
 
 
 def pymteval_bleu(counts: Counts, smoothing: float = 0.0) -> float:
-    """BLEU, 0 to 1, of e2e-metrics' Python version (its option `-p`).
+    """Computes BLEU, 0 to 1, as e2e-metrics' Python version does (its option `-p`).
 
-    A hypothesis too short for an order takes from that order's total. No match
-    counts 1e-15, no n-gram 1e-9.
+    A hypothesis too short for an order lowers that order's total. An order without a
+    match counts 1e-15 matches, and one without an n-gram 1e-9 n-grams.
 
     Args:
-        counts: Of the items.
-        smoothing: Added to matches and totals: 1 in its `sentBLEU`.
+        counts: Counts of the items, added up.
+        smoothing: Added to matches and totals; the program's `sentBLEU` uses 1.
+
+    Example:
+        >>> items = pymteval_counts(["The Vaults is a pub"], [["The Vaults is a pub."]])
+        >>> round(pymteval_bleu(add(items)), 6)
+        0.818731
     """
     length, score = counts.lengths[0], 0.0
     for hits, total in zip(counts.hits, counts.lengths, strict=True):
@@ -175,11 +180,11 @@ def multi_bleu_counts(
     references: Sequence[Sequence[str]],
     tokenize: Callable[[str], list[str]],
 ) -> list[Counts]:
-    """Counts each item as the scripts of Moses do.
+    """Counts each item as the scripts of Moses do, with a tokenisation of theirs.
 
     Args:
         hypotheses: One text per item.
-        references: Equally many per item: the script takes an empty text for a
+        references: Equally many per item: for the script an empty text is a
             reference of length 0, which moves the brevity penalty.
         tokenize: One of `MULTI_BLEU`.
     """
@@ -188,7 +193,7 @@ def multi_bleu_counts(
     return _count(tokens, others, _closest(tokens, others))
 
 
-# Options of multi-bleu.perl (`multi`) and multi-bleu-detok.perl (`detok`).
+# Tokenisations of multi-bleu.perl (`multi`) and multi-bleu-detok.perl (`detok`).
 MULTI_BLEU: dict[str, Callable[[str], list[str]]] = {
     "multi": words_in_bytes,
     "multi -lc": lambda text: words_in_bytes(lower_ascii(text)),
@@ -197,11 +202,17 @@ MULTI_BLEU: dict[str, Callable[[str], list[str]]] = {
 
 
 def multi_bleu(counts: Counts) -> float:
-    """BLEU, 0 to 100, of the scripts of Moses: 0 where an order has no match.
+    """Computes BLEU, 0 to 100, as the scripts of Moses do: 0 if an order has no match.
 
     Raises:
         UndefinedScoreError: If no hypothesis has a word; the scripts then divide
             by zero.
+
+    Example:
+        >>> texts = ["a pub in town"], [["a pub in town ."]]
+        >>> items = multi_bleu_counts(*texts, MULTI_BLEU["multi"])
+        >>> round(multi_bleu(add(items)), 4)
+        77.8801
     """
     if not counts.reference_length:
         return 0.0
@@ -220,11 +231,10 @@ def multi_bleu(counts: Counts) -> float:
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Bleu:
-    """Scores hypotheses as the official E2E script does, by sacreBLEU.
+    """Computes BLEU with sacreBLEU: lower-case, tokens of mteval-v13a.
 
-    Lower-case, tokenised as mteval-v13a. Items may have different numbers of
-    references. Equal to `mteval_bleu` unless nothing matches or every hypothesis
-    has fewer than four words: there it is 0.
+    Items may have different numbers of references. The score equals `mteval_bleu`,
+    but is 0 if nothing matches or every hypothesis has fewer than four words.
 
     Args:
         hypotheses: One text per item.
@@ -248,5 +258,5 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) 
     ]
     metric = BLEU(lowercase=True, tokenize="13a", smooth_method="exp")
     score = metric.corpus_score(list(hypotheses), streams).score
-    # Rounding noise of a perfect score would print as 100.00000000000004.
+    # Rounding noise would print a perfect score as 100.00000000000004.
     return Bleu(min(float(score), 100.0), str(metric.get_signature()))

@@ -1,4 +1,4 @@
-"""What every score asks of its texts, and how one says that it has no value."""
+"""Checks of the texts to score, and the error of a score without a value."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from spdf_keras.errors import InputError
 class UndefinedScoreError(ArithmeticError):
     """The official program fails on these texts, so the score has no value.
 
-    The message is one sentence that names the program and why.
+    The message is one sentence that names the program and the reason.
     """
 
 

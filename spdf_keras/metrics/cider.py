@@ -1,4 +1,7 @@
-"""CIDEr as the COCO caption evaluation has it (its CIDEr-D).
+"""CIDEr as the COCO caption evaluation computes it (its CIDEr-D).
+
+`CiderScorer` of pycocoevalcap gives the same values to 4e-15 but loops in Python: it
+takes 8 times as long (5,300 texts of E2E), and raises where nothing can be scored.
 
 Reference:
     [Vedantam et al., 2015](https://arxiv.org/abs/1411.5726); `cider_scorer.py` of
@@ -22,13 +25,12 @@ def cider(
 ) -> list[float]:
     """Scores each item; the score of a case is the mean.
 
-    The items are one another's documents: an n-gram that the references of many
-    items have weighs less. So an item's score depends on the others, and that of
-    a single item is 0.
+    An n-gram weighs less the more items have it in their references. So an item's
+    score depends on the other items, and the score of a single item is 0.
 
     Args:
-        hypotheses: Tokens with a blank between, one text per item.
-        references: The references of each item alike, at least one.
+        hypotheses: One text per item, its tokens separated by blanks.
+        references: The references of each item in the same form, at least one.
 
     Returns:
         A value per item, 0 to 10.
@@ -48,7 +50,7 @@ def cider(
             "CIDEr has no value: no reference has a token, and the COCO caption "
             "evaluation fails."
         )
-    # The program takes the number of 2-grams for the length.
+    # coco-caption takes the number of 2-grams as the length of a text.
     pairs = np.maximum(corpus.lengths - 1, 0)
     apart = pairs - pairs[corpus.item]
     similar = sum(_cosines(corpus, order) for order in corpus.orders)
@@ -59,9 +61,9 @@ def cider(
 
 
 def _cosines(corpus: Corpus, order: Order) -> NDArray[np.float64]:
-    """Of each text with its item's hypothesis; 0 of the hypotheses themselves.
+    """Compares each reference with its hypothesis; hypotheses themselves get 0.
 
-    An n-gram of the hypothesis weighs at most what it weighs in the reference.
+    The weight of an n-gram in the hypothesis is clipped to that in the reference.
     """
     texts, kinds = len(corpus.item), len(order.start)
     keys = corpus.keys(order)
@@ -74,9 +76,9 @@ def _cosines(corpus: Corpus, order: Order) -> NDArray[np.float64]:
     if not len(ours):
         return np.zeros(texts)
     place = np.minimum(np.searchsorted(ours, theirs), len(ours) - 1)
-    found = ours[place] == theirs
-    other = weights[is_reference][found]
-    product = np.minimum(weights[~is_reference][place[found]], other) * other
-    dots = np.bincount(order.text[is_reference][found], product, texts)
+    is_shared = ours[place] == theirs
+    other = weights[is_reference][is_shared]
+    product = np.minimum(weights[~is_reference][place[is_shared]], other) * other
+    dots = np.bincount(order.text[is_reference][is_shared], product, texts)
     both = norms * norms[corpus.item]
     return np.divide(dots, both, out=np.zeros(texts), where=both > 0)

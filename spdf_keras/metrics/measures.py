@@ -1,8 +1,8 @@
-"""Each score of a protocol: of any items of a case together, and of each item.
+"""The scores that protocols are made of, for any items of a case and for each item.
 
-What can be counted once for all items is counted once; a part of a case, such as
-WebNLG's seen categories, then only adds up. The scores themselves are imported when
-they are asked for: the command line names the protocols at once.
+Counts are made once for all items; a part of a case, such as WebNLG's seen categories,
+adds up those of its items. Scores are imported on first use, so that the command line
+starts at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spdf_keras.metrics.bleu import Counts
 
 Values = list[float | None]
-# The score of some items together; raises `UndefinedScoreError`.
+# Returns the score of some items together; raises `UndefinedScoreError`.
 Of = Callable[[Sequence[int]], float]
 
 
@@ -26,8 +26,8 @@ class Measured:
     """One score of a case.
 
     Attributes:
-        of: Gives it for some items.
-        segments: Its value for each item, where it has one.
+        of: Returns the score of some items, given by their numbers.
+        segments: The value of each item, if the score has such values.
     """
 
     of: Of
@@ -41,7 +41,7 @@ class Case:
     Attributes:
         hypotheses: One text per item.
         references: The references of each item, without the missing ones.
-        count: Most references of an item, the missing ones included.
+        count: The largest number of references of an item, missing ones included.
     """
 
     hypotheses: list[str]
@@ -49,7 +49,7 @@ class Case:
     count: int
 
     def padded(self, count: int = 0) -> list[list[str]]:
-        """The references with empty texts for missing ones, at least `count`."""
+        """Returns at least `count` references per item, missing ones as empty texts."""
         count = max(count, self.count)
         return [texts + [""] * (count - len(texts)) for texts in self.references]
 
@@ -57,8 +57,8 @@ class Case:
     def ptb(self) -> tuple[list[str], list[list[str]]]:
         """The texts as the COCO caption evaluation tokenises them.
 
-        All references go through the tokenizer together, as there, and so do the
-        hypotheses: whether a period ends a line can depend on the next one.
+        As there, all references are tokenised together, and so are all hypotheses:
+        a line's last period can depend on the next line.
         """
         from spdf_keras.metrics.tokenizers.ptb import ptb_tokenize_lines
 
@@ -68,7 +68,7 @@ class Case:
 
     @cached_property
     def words(self) -> tuple[list[str], list[list[str]]]:
-        """The texts as NLTK separates their words, missing references padded."""
+        """The texts in NLTK's words, with empty texts for missing references."""
         from spdf_keras.metrics.tokenizers.treebank import word_tokenize
 
         tokenize = cache(word_tokenize)
@@ -78,7 +78,7 @@ class Case:
     @cached_property
     def tercom(self) -> Measured:
         """TER of tercom."""
-        from spdf_keras.metrics.ter import ter, ter_items
+        from spdf_keras.metrics.tercom import ter, ter_items
 
         items = ter_items(self.hypotheses, self.references)
         return Measured(
@@ -88,7 +88,7 @@ class Case:
 
     @cached_property
     def pyter(self) -> Measured:
-        """TER of pyter, on the words of NLTK."""
+        """TER of pyter, of the texts in NLTK's words."""
         from spdf_keras.metrics.pyter import pyter_items
 
         return _mean(pyter_items(*self.words))
@@ -148,18 +148,18 @@ def nist_perl(case: Case) -> Measured:
 def ptb_meteor(case: Case) -> Measured:
     """METEOR of the COCO caption evaluation."""
     hypotheses, references = case.ptb
-    # It takes its own separator out of the hypothesis before it asks the program.
+    # The evaluation removes its own separator from hypotheses before METEOR runs.
     cleaned = [text.replace("|||", "").replace("  ", " ") for text in hypotheses]
     return _meteor(cleaned, references)
 
 
 def padded_meteor(count: int) -> Callable[[Case], Measured]:
-    """METEOR of the texts as they are, at least `count` references each."""
+    """METEOR of the untokenised texts, with at least `count` references per item."""
     return lambda case: _meteor(case.hypotheses, case.padded(count))
 
 
 def word_meteor(case: Case) -> Measured:
-    """METEOR on the words of NLTK."""
+    """METEOR of the texts in NLTK's words."""
     return _meteor(*case.words)
 
 
@@ -184,7 +184,7 @@ def rouge_l(case: Case) -> Measured:
 
 
 def cider(case: Case) -> Measured:
-    """CIDEr of the COCO caption evaluation; a part has frequencies of its own."""
+    """CIDEr of the COCO caption evaluation; a part has its own n-gram frequencies."""
     from spdf_keras.metrics.cider import cider
 
     hypotheses, references = case.ptb

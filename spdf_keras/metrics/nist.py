@@ -1,8 +1,9 @@
 """NIST: the information of the n-grams that a hypothesis shares with references.
 
-Two official versions: the Python one of e2e-metrics (`-p`), with which published
-E2E scores of language models were made, and its Perl script. They agree where no
-hypothesis is shorter than its references, or than five words.
+There are two official versions: the Python one of e2e-metrics (`-p`), which published
+E2E scores of language models use, and its Perl script. They agree unless a hypothesis
+is shorter than its references or than five words. NLTK's `corpus_nist` gives other
+values: 7.05 where the programs give 8.58 and 8.61.
 
 Reference:
     [Doddington, 2002](https://dl.acm.org/doi/10.5555/1289189.1289273);
@@ -20,15 +21,15 @@ from spdf_keras.metrics.counting.ngrams import Tokens, count_ngrams
 from spdf_keras.metrics.tokenizers.mteval import tokenize_mteval, tokenize_python
 
 _ORDERS = (1, 2, 3, 4, 5)
-# The penalty is 1/2 for hypotheses that have two thirds of the references' words.
+# The length penalty is 1/2 if hypotheses have two thirds of the references' words.
 _BETA = -math.log(0.5) / math.log(1.5) ** 2
 
 
 def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """NIST of e2e-metrics' Python version.
+    """Computes NIST as e2e-metrics' Python version does; higher is better, 0 at least.
 
-    The length to reach is the sum of each item's mean reference length. A
-    hypothesis too short for an order takes from that order's total.
+    The reference length is the sum of each item's mean reference length. A hypothesis
+    too short for an order lowers that order's total.
 
     Args:
         hypotheses: One text per item.
@@ -52,16 +53,16 @@ def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> floa
             "pymteval divides by zero."
         )
     length = sum(sum(map(len, texts)) / len(texts) for texts in others)
-    found = _information(tokens, others)
-    score = sum(f / total for f, total in zip(found, totals, strict=True))
+    sums = _information(tokens, others)
+    score = sum(f / total for f, total in zip(sums, totals, strict=True))
     return _length_penalty(totals[0] / length) * score
 
 
 def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """NIST of e2e-metrics' Perl script.
+    """Computes NIST as e2e-metrics' Perl script does; higher is better, 0 at least.
 
-    The length to reach is the number of words of all references by the mean number
-    of references of an item.
+    The reference length is the number of words of all references, divided by the mean
+    number of references per item.
 
     Args:
         hypotheses: One text per item.
@@ -70,10 +71,14 @@ def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) ->
     Raises:
         UndefinedScoreError: If no reference has a word; the script then divides by
             zero.
+
+    Example:
+        >>> nist_perl(["a b c d"], [["a b c d"]])
+        2.0
     """
     tokens = [*map(tokenize_mteval, hypotheses)]
     others = [[*map(tokenize_mteval, texts)] for texts in references]
-    # A reference without a word is taken for a missing one.
+    # The script counts a reference without a word as missing.
     flat = [text for texts in others for text in texts if text]
     if not flat:
         raise UndefinedScoreError(
@@ -82,8 +87,8 @@ def nist_perl(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) ->
         )
     totals = [sum(max(len(t) - n + 1, 0) for t in tokens) for n in _ORDERS]
     length = sum(map(len, flat)) / (len(flat) / len(tokens))
-    found = _information(tokens, others, zero_is_false=True)
-    score = sum(f / max(total, 1) for f, total in zip(found, totals, strict=True))
+    sums = _information(tokens, others, zero_is_false=True)
+    score = sum(f / max(total, 1) for f, total in zip(sums, totals, strict=True))
     return _length_penalty(totals[0] / length) * score
 
 
@@ -92,10 +97,10 @@ def _information(
     others: Sequence[Sequence[Tokens]],
     zero_is_false: bool = False,
 ) -> list[float]:
-    """Information of the shared n-grams of each order, summed over all items.
+    """Sums the information of the shared n-grams of each order over all items.
 
-    Perl asks whether there are words before the last one by the truth of a string,
-    and "0" is false: such an n-gram is taken for a single word.
+    Perl tests for words before the last one by the truth of a string, and "0" is
+    false: an n-gram that starts with "0" alone counts as a single word.
     """
     corpus = count_ngrams(tokens, others, len(_ORDERS))
     words = np.array([corpus.lengths[corpus.items :].sum()], float)

@@ -1,8 +1,7 @@
-"""The official evaluations, each as a whole: texts in, its scores out.
+"""The official evaluations: each takes texts and returns all of its scores.
 
-A protocol is what a challenge or a paper ran: which scores, on which tokens, with
-what in place of a missing reference. Scores are in the units of the official
-program.
+A protocol fixes what a challenge or a paper ran: the scores, the tokens and the
+substitute for a missing reference. Scores are in the units of the official program.
 """
 
 import re
@@ -21,13 +20,12 @@ class Scores:
     """Scores of a case, in the units of the official program.
 
     Attributes:
-        protocol: What was computed, one of `PROTOCOLS`.
+        protocol: The evaluation, one of `PROTOCOLS`.
         items: Number of hypotheses.
-        values: Each score, None where the official program fails.
-        errors: For such a score, one sentence that says why.
+        values: Each score; None if the official program fails.
+        errors: The reason for each None, in one sentence.
         parts: The scores of each part, such as `seen` and `unseen`.
-        segments: Values of each item, of the scores that have them; of the whole
-            case alone.
+        segments: The values of each item, for scores that have them; empty for parts.
     """
 
     protocol: str
@@ -43,8 +41,8 @@ class Protocol:
     """An official evaluation.
 
     Attributes:
-        measures: How each score is computed, by its name.
-        conditions: What a reader must know to compare: tokens, case, smoothing.
+        measures: The function that computes each score, by the score's name.
+        conditions: Tokens, case and smoothing, which comparisons depend on.
     """
 
     measures: Mapping[str, Callable[[Case], Measured]]
@@ -101,10 +99,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
 }
 
-# What a task is scored by where no protocol is named.
-DEFAULT_PROTOCOL = {"e2e": "e2e-metrics", "webnlg": "webnlg-2017", "dart": "dart"}
-
-# References of an item in the evaluation of LoRA.
+# Number of references per item in the evaluation of LoRA.
 _LORA_REFERENCES = 6
 
 
@@ -119,11 +114,11 @@ def score(
     Args:
         protocol: One of `PROTOCOLS`.
         hypotheses: One text per item; an empty one counts.
-        references: The references of each item; a blank text is a missing one. As in
-            the official programs, a no-break space alone is blank for e2e-metrics and
-            a word for the others, which read bytes.
-        parts: The name of the part to which each item belongs. A part is scored as
-            a case of its own.
+        references: The references of each item; a blank text means a missing one. As
+            in the official programs, a lone no-break space is blank for e2e-metrics
+            and a word for the others, which read bytes.
+        parts: The name of the part to which each item belongs. Each part is also
+            scored on its own.
 
     Raises:
         InputError: If the protocol is unknown, there are no items, an item has no
@@ -150,16 +145,18 @@ def score(
         for row, part in enumerate(parts):
             rows.setdefault(part, []).append(row)
     whole = Scores(protocol, len(hypotheses), {})
-    found = {part: Scores(protocol, len(some), {}) for part, some in rows.items()}
+    part_scores = {
+        part: Scores(protocol, len(part_rows), {}) for part, part_rows in rows.items()
+    }
     case = Case([*hypotheses], present, max(map(len, references)))
     for name, measure in PROTOCOLS[protocol].measures.items():
         measured = measure(case)
         _add(whole, name, measured, range(len(hypotheses)))
-        for part, some in rows.items():
-            _add(found[part], name, measured, some)
+        for part, part_rows in rows.items():
+            _add(part_scores[part], name, measured, part_rows)
         if measured.segments is not None:
             whole.segments[name] = measured.segments
-    return replace(whole, parts=found)
+    return replace(whole, parts=part_scores)
 
 
 def _add(scores: Scores, name: str, measured: Measured, rows: Sequence[int]) -> None:
@@ -175,9 +172,10 @@ def prepare_lora(
 ) -> tuple[list[str], list[list[str]]]:
     """Prepares texts of WebNLG or DART as LoRA's decoding script writes them.
 
-    They are lower-cased and split at every character that is no letter, digit or
-    underscore. Each item gets six references: one with fewer repeats its first, one
-    with more loses the rest. The result is for the protocol `generation-eval`.
+    Texts are lower-cased and split at every character except letters, digits and
+    underscores. Each item gets six references: the first is repeated where there are
+    fewer, and those after the sixth are dropped. Score the result with the protocol
+    `generation-eval`.
 
     Args:
         hypotheses: One text per item.
@@ -202,6 +200,6 @@ def prepare_lora(
 
 
 def _split_lower(text: str) -> str:
-    """Ends at the end-of-text token or an empty line, as the script has it."""
+    """Splits the text in front of an end-of-text token or an empty line."""
     text = text.split("<|endoftext|>")[0].split("\n\n")[0]
     return " ".join(re.sub(r"(\W)", r" \1 ", text.lower()).split())

@@ -7,6 +7,7 @@ from typing import Any
 
 from spdf_keras.config import (
     PRECISIONS,
+    Config,
     GPTConfig,
     SparsityConfig,
     TrainConfig,
@@ -20,8 +21,7 @@ from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import block_name
-from spdf_keras.optimization.adamw import AdamW, adamw
-from spdf_keras.optimization.schedule import WarmupDecay
+from spdf_keras.optimization.recipes import pretraining_optimizer
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 
@@ -81,15 +81,21 @@ def build_gpt(
         defaults = config_from_tables({"train": dataclasses.asdict(train)})
         train = config_from_tables({"train": settings}, base=defaults).train
     mask_seed = train.seed if mask_seed is None else check_seed(mask_seed, "mask_seed")
-    gpt = functional_gpt(
-        sizes,
-        SparsityConfig(sparsity, mask_seed),
-        seed=train.seed,
-        precision=train.precision,
-        compute=train.compute,
-    )
+    config = Config(sizes, SparsityConfig(sparsity, mask_seed), train)
+    gpt = configured_gpt(config)
     compile_for_pretraining(gpt, train)
     return gpt
+
+
+def configured_gpt(config: Config) -> GPT:
+    """Builds the model of a run's settings without compiling it."""
+    return functional_gpt(
+        config.model,
+        config.sparsity,
+        seed=config.train.seed,
+        precision=config.train.precision,
+        compute=config.train.compute,
+    )
 
 
 def _global_precision() -> str:
@@ -118,30 +124,6 @@ def compile_for_pretraining(
         micro_batches=train.micro_batches,
         recompute=train.recompute,
         jit_compile=train.jit_compile,
-    )
-
-
-def pretraining_optimizer(
-    sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
-) -> AdamW:
-    """AdamW with the schedule of appendix A.1; see `compile_for_pretraining`.
-
-    A schedule that neither rises nor falls is a float, which callbacks may set.
-    """
-    if not train.warmup_tokens and train.final_learning_rate == 1:
-        return adamw(train, train.learning_rate)
-    return adamw(train, pretraining_schedule(sizes, train, sequence_length))
-
-
-def pretraining_schedule(
-    sizes: GPTConfig, train: TrainConfig, sequence_length: int = 0
-) -> WarmupDecay:
-    """The learning rate of each step in appendix A.1; see `compile_for_pretraining`."""
-    return WarmupDecay(
-        train.learning_rate,
-        train.warmup_steps(sizes, sequence_length),
-        train.total_steps(sizes, sequence_length),
-        train.final_learning_rate,
     )
 
 

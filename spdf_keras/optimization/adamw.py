@@ -2,102 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.config import StepConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, refuse_keras3
+from spdf_keras.optimization.loss_scale import LossScale
+from spdf_keras.optimization.update import Move, clip_factor, decays
 from spdf_keras.values import as_float
-
-# Loss scaling in float16: the scale doubles after so many good steps in a row.
-_INITIAL_SCALE, _LARGEST_SCALE, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
-
-
-class Move(NamedTuple):
-    """How one step of AdamW moves weights: scalars that all weights share.
-
-    Attributes:
-        factor: What a gradient is multiplied by, which clips and unscales it; zero
-            where the step is not taken.
-        shrink: What a weight that decays is multiplied by.
-        beta_1: Decay of the first moment.
-        beta_2: Decay of the second moment.
-        alpha: Learning rate with both bias corrections.
-        epsilon: Added to the root of the second moment as it is stored.
-    """
-
-    factor: tf.Tensor
-    shrink: tf.Tensor
-    beta_1: tf.Tensor
-    beta_2: tf.Tensor
-    alpha: tf.Tensor
-    epsilon: tf.Tensor
-
-    @classmethod
-    def of(
-        cls, settings: Any, learning_rate: Any, step: tf.Tensor, factor: tf.Tensor
-    ) -> "Move":
-        """That of one step.
-
-        Args:
-            settings: Has `beta_1`, `beta_2`, `epsilon` and `weight_decay`.
-            learning_rate: The rate of this step.
-            step: Its number, float32; the first is 1.
-            factor: See the class.
-        """
-        taken = factor > 0
-        beta_1, beta_2 = tf.constant(settings.beta_1), tf.constant(settings.beta_2)
-        correction_1 = 1.0 - tf.pow(beta_1, step)
-        correction_2 = tf.sqrt(1.0 - tf.pow(beta_2, step))
-        # A step not taken keeps the moments, and moves by nothing.
-        rate = tf.where(taken, tf.cast(learning_rate, tf.float32), 0.0)
-        return cls(
-            factor,
-            1.0 - rate * (settings.weight_decay or 0.0),
-            tf.where(taken, beta_1, 1.0),
-            tf.where(taken, beta_2, 1.0),
-            # The form of Algorithm 1 where the corrections are not of the moments.
-            rate * correction_2 / correction_1,
-            settings.epsilon * correction_2,
-        )
-
-    def scaled(self, gradient: tf.Tensor) -> tf.Tensor:
-        """The gradient that counts; also NaN times zero is zero."""
-        return tf.math.multiply_no_nan(gradient, self.factor)
-
-    def __call__(
-        self, weight: tf.Tensor, gradient: tf.Tensor, m: tf.Tensor, v: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What `ResourceApplyAdam` computes, in its order, without variables.
-
-        Args:
-            weight: The weight, already shrunk if it decays.
-            gradient: Its gradient; see `scaled`.
-            m: Its first moment.
-            v: Its second moment.
-
-        Returns:
-            The new weight and moments.
-        """
-        gradient = self.scaled(gradient)
-        m = m + (gradient - m) * (1.0 - self.beta_1)
-        v = v + (tf.square(gradient) - v) * (1.0 - self.beta_2)
-        return weight - (m * self.alpha) / (tf.sqrt(v) + self.epsilon), m, v
-
-
-def decays(shape: Sequence[int] | tf.TensorShape) -> bool:
-    """Whether weights of a shape decay: matrices do, vectors never."""
-    return len(shape) >= 2
-
-
-def clip_factor(norm: tf.Tensor, clip_norm: float | None) -> tf.Tensor:
-    """What gradients of a global norm are multiplied by; 0 if it is not finite."""
-    factor = tf.ones_like(norm)
-    if clip_norm:
-        factor = clip_norm / tf.maximum(norm, clip_norm)
-    return tf.where(tf.math.is_finite(norm), factor, 0.0)
 
 
 @keras.saving.register_keras_serializable("spdf_keras")
@@ -158,12 +71,13 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(**numbers, **kwargs)
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
-        self.scales_loss = self._scale_is_used = False
+        self._scale: LossScale | None = None
+        self._scale_is_used = False
 
     def prepare(
         self, masks: Iterable[tuple[tf.Variable, tf.Variable]], scales_loss: bool
     ) -> None:
-        """Tells it of the model; `GPT.compile` does.
+        """Registers masks and loss scaling; `GPT.compile` calls it.
 
         Args:
             masks: Pairs of a variable and its mask.
@@ -172,14 +86,10 @@ class AdamW(keras.optimizers.AdamW):
         """
         pairs = masks if self.kept_moments else ()
         self._masks = {self._var_key(weight): mask for weight, mask in pairs}
-        if scales_loss and not self.scales_loss:
-            self._loss_scale = self.add_variable((), name="loss_scale")
-            self._loss_scale.assign(_INITIAL_SCALE)
-            # Good steps since the scale changed, and steps that were not taken.
-            self._good_steps, self._skipped = (
-                self.add_variable((), name=name) for name in ("good_steps", "skipped")
-            )
-        self.scales_loss = scales_loss
+        if not scales_loss:
+            self._scale = None
+        elif self._scale is None:
+            self._scale = LossScale(self.add_variable)
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
         if self.has_slots:
@@ -206,23 +116,22 @@ class AdamW(keras.optimizers.AdamW):
         return getattr(self, "_built", False)
 
     @property
+    def scales_loss(self) -> bool:
+        """Whether gradients come multiplied by `loss_scale`."""
+        return self._scale is not None
+
+    @property
     def loss_scale(self) -> tf.Tensor:
-        """What the loss is multiplied by; 1 where it needs no scaling."""
-        if not self.scales_loss:
+        """The factor of the loss; 1 where the loss needs no scaling."""
+        if self._scale is None:
             return tf.constant(1.0)
         self._scale_is_used = True
-        return tf.convert_to_tensor(self._loss_scale)
+        return tf.convert_to_tensor(self._scale.value)
 
     @property
     def scaling_state(self) -> dict[str, tf.Variable]:
         """The variables of the loss scaling by name, for checkpoints."""
-        if not self.scales_loss:
-            return {}
-        return {
-            "loss_scale": self._loss_scale,
-            "good_steps": self._good_steps,
-            "skipped": self._skipped,
-        }
+        return {} if self._scale is None else self._scale.state
 
     def slots(self, variable: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
         """The first and second moment of a variable; see `has_slots`.
@@ -293,59 +202,45 @@ class AdamW(keras.optimizers.AdamW):
             self._update_all,
             self._distribution_strategy,
             [(gradient, v) for gradient, (_, v) in zip(gradients, pairs, strict=True)],
-            factor,
+            self._move(factor),
+            tf.zeros(()),
         )
         return norm
 
-    def _update_all(self, strategy: Any, pairs: Any, factor: Any) -> None:
-        self._before: list[Any] = []
+    def _move(self, factor: tf.Tensor) -> Move:
+        """Computes the scalars of this step on one replica."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        if self._scale is not None:
+            step -= self._scale.skipped
+        return Move.of(self, self.learning_rate, step, factor)
+
+    # AutoGraph would take longer than the update itself, variable by variable.
+    @tf.autograph.experimental.do_not_convert
+    def _update_all(self, strategy: Any, pairs: Any, move: Any, zero: Any) -> None:
+        kept_before: list[tf.Operation] = []
+
+        def update(
+            variable: tf.Variable, gradient: tf.Tensor, move: Move, zero: tf.Tensor
+        ) -> None:
+            mask = self.kept_mask(variable)
+            if mask is None:
+                move.apply(variable, gradient, *self.slots(variable), zero)
+                return
+            # Serialised; otherwise the index tensors of all masks are live at once.
+            with tf.control_dependencies(kept_before):
+                done = self._update_kept(variable, gradient, mask, move)
+            kept_before[:] = [] if done is None else [done]
+
         for gradient, variable in pairs:
             strategy.extended.update(
-                variable, self._update, args=(gradient, factor), group=False
+                variable, update, args=(gradient, move, zero), group=False
             )
-        if self.scales_loss:
-            strategy.extended.update(self._loss_scale, self._rescale, args=(factor,))
+        scale, factor = self._scale, move.factor
+        if scale is not None:
+            strategy.extended.update(scale.value, scale.update, args=(factor,))
         # After the gradient: a batch that is refused in the graph is no step.
         with tf.control_dependencies(strategy.experimental_local_results(factor)):
             self.iterations.assign_add(1)
-
-    def _update(
-        self, variable: tf.Variable, gradient: tf.Tensor, factor: tf.Tensor
-    ) -> None:
-        """Moves one variable.
-
-        Args:
-            variable: The variable.
-            gradient: Its gradient, as summed over replicas.
-            factor: What the gradient is multiplied by, which clips and unscales it;
-                zero where the step is not taken.
-        """
-        step = tf.cast(self.iterations + 1, tf.float32)
-        if self.scales_loss:
-            step -= self._skipped
-        move = Move.of(self, self.learning_rate, step, factor)
-        mask = self.kept_mask(variable)
-        if mask is not None:
-            # In turn, or the places of all kept weights are in memory at once.
-            with tf.control_dependencies(self._before):
-                done = self._update_kept(variable, gradient, mask, move)
-            self._before = [] if done is None else [done]
-            return
-        if self._use_weight_decay(variable):
-            variable.assign(variable * move.shrink)
-        m, v = self.slots(variable)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=m.handle,
-            v=v.handle,
-            beta1_power=0.0,
-            beta2_power=0.0,
-            lr=move.alpha,
-            beta1=move.beta_1,
-            beta2=move.beta_2,
-            epsilon=move.epsilon,
-            grad=move.scaled(gradient),
-        )
 
     def _update_kept(
         self, variable: tf.Variable, gradient: tf.Tensor, mask: tf.Variable, move: Move
@@ -362,27 +257,5 @@ class AdamW(keras.optimizers.AdamW):
             ref=variable.handle, indices=kept, updates=moved
         )
 
-    def _rescale(self, scale: tf.Variable, factor: tf.Tensor) -> None:
-        taken = factor > 0
-        good = tf.where(taken, self._good_steps + 1.0, 0.0)
-        grows = good >= _GROWTH_STEPS
-        up = tf.minimum(tf.where(grows, scale * 2.0, scale), _LARGEST_SCALE)
-        scale.assign(tf.where(taken, up, scale / 2.0))
-        self._good_steps.assign(tf.where(grows, 0.0, good))
-        self._skipped.assign_add(tf.where(taken, 0.0, 1.0))
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kept_moments": self.kept_moments}
-
-
-def adamw(settings: StepConfig, learning_rate: Any) -> AdamW:
-    """The optimizer of `settings`, with a learning rate or schedule."""
-    return AdamW(
-        learning_rate,
-        settings.weight_decay,
-        settings.beta_1,
-        settings.beta_2,
-        settings.epsilon,
-        settings.clip_norm or None,
-        settings.kept_moments,
-    )

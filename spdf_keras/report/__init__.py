@@ -1,1 +1,1 @@
-"""Runs, beside what the paper prints, as one page."""
+"""Reports runs beside the numbers that the paper prints, as one page."""

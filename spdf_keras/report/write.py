@@ -10,6 +10,7 @@ from typing import Any
 from spdf_keras import __version__
 from spdf_keras.files import replace_file
 from spdf_keras.folders import check_is_folder, share
+from spdf_keras.report.content.labels import model_labels
 from spdf_keras.report.content.sections import build_sections
 from spdf_keras.report.page.document import Document
 from spdf_keras.report.page.drawing import SOFTWARE
@@ -17,12 +18,12 @@ from spdf_keras.report.page.html import to_html
 from spdf_keras.report.page.markdown import to_markdown
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
-from spdf_keras.report.runs.groups import Group, evaluation_groups, model_labels
+from spdf_keras.report.runs.groups import Group, evaluation_groups
 from spdf_keras.report.runs.records import RunRecord
 
 TITLE = "Sparse pre-training, dense fine-tuning"
 
-# What every report says of itself; see `write_report`.
+# The line by which a report recognises an earlier one; see `write_report`.
 _MADE = re.compile(rb"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC by spdf-keras")
 
 
@@ -31,10 +32,10 @@ class Report:
     """A written report.
 
     Attributes:
-        html: The page; it needs no other file.
-        markdown: The same as Markdown.
+        html: The page, which needs no other file.
+        markdown: The same content as Markdown.
         pictures: The PNG files that the Markdown shows.
-        runs: What it is about.
+        runs: The runs that it reports.
     """
 
     html: Path
@@ -43,7 +44,7 @@ class Report:
     runs: tuple[RunRecord, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The files, the runs by number, and every mean, in the scorers' units."""
+        """The files, the runs by number, and every mean in the unit of its scorer."""
         labels = model_labels(self.runs)
         return {
             "html": str(self.html),
@@ -71,17 +72,17 @@ def write_report(
 ) -> Report:
     """Writes `report.html`, `report.md` and the PNG files of the latter.
 
-    Equal runs give equal files, but for the line with the time. Each file appears
-    whole, the two pages last: a report that was stopped is the one before.
+    Equal runs give equal files, except for the line with the time. Each file is
+    replaced atomically, and the two pages come last.
 
     Args:
         folders: Runs, or folders that hold runs somewhere below.
-        out: The folder for the files; what else is in it stays.
+        out: The folder for the files; other files in it stay.
         title: The heading.
-        made: The time to write into it; now if None.
+        made: The time that the report names; now if None.
 
     Returns:
-        Where the files are.
+        The files and the runs.
 
     Raises:
         InputError: If a folder has no run, a file of a run is damaged, or a file in
@@ -90,7 +91,7 @@ def write_report(
     out = Path(out)
     check_is_folder(out)
     runs = collect(folders)
-    densities = [found for run in runs if (found := read_density(run))]
+    densities = [density for run in runs if (density := read_density(run))]
     time = (made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
     document = Document(
         title,
@@ -111,7 +112,7 @@ def write_report(
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a page, or the page beside a picture, is an earlier report."""
+    """Whether a file belongs to an earlier report: a page, or a picture of a page."""
     pages = [path.parent / "report.html", path.parent / "report.md"]
     if path in pages:
         return _MADE.search(path.read_bytes()) is not None
@@ -124,5 +125,5 @@ _GROUP = ("task", "split", "sparsity", "tuning", "variant")
 
 
 def _scores(group: Group, part: str) -> dict[str, Any]:
-    found = {name: group.score(name, part) for name in group.score_names}
-    return {name: asdict(summary) for name, summary in found.items() if summary}
+    summaries = {name: group.score(name, part) for name in group.score_names}
+    return {name: asdict(summary) for name, summary in summaries.items() if summary}

@@ -1,9 +1,16 @@
-"""What the masks of a model are, and whether anything leaks through them."""
+"""Counts the weights that masks keep, and those that leak through them.
 
+The counting is NumPy alone, so that a report reads a checkpoint without TensorFlow.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from spdf_keras.sparsity.masks import num_zeros
 
 
 @dataclass(frozen=True)
@@ -12,10 +19,10 @@ class MaskReport:
 
     Attributes:
         path: Path of the kernel.
-        size: Its weights.
-        kept: How many the mask keeps.
-        violations: Pruned positions where the weight or one of its moments is
-            not exactly zero.
+        size: Number of its weights.
+        kept: Number of weights that the mask keeps.
+        violations: Number of pruned positions where the weight or one of its moments
+            is not exactly zero.
     """
 
     path: str
@@ -28,21 +35,46 @@ class MaskReport:
         """Kept weights over all weights."""
         return self.kept / self.size
 
+    def has_exact_count(self, sparsity: float) -> bool:
+        """Whether the mask prunes as many weights as `sparsity` asks for."""
+        return self.size - self.kept == num_zeros(self.size, sparsity)
+
+
+def report_mask(
+    path: str, mask: NDArray[np.bool_], values: Iterable[NDArray[Any]]
+) -> MaskReport:
+    """Counts what a mask keeps, and the positions that leak.
+
+    Args:
+        path: Path of the kernel.
+        mask: True where a weight is kept.
+        values: The kernel, and moments of its shape if there are any. One of them is
+            in memory at a time if they come from a generator.
+
+    Example:
+        >>> mask = np.array([[True, False], [False, True]])
+        >>> weights = np.array([[0.5, 0.1], [0.0, 0.0]])
+        >>> report_mask("a/kernel", mask, [weights])
+        MaskReport(path='a/kernel', size=4, kept=2, violations=1)
+    """
+    leaks = np.zeros(mask.shape, np.bool_)
+    for array in values:
+        leaks |= (array != 0) & ~mask
+    return MaskReport(path, mask.size, int(mask.sum()), int(leaks.sum()))
+
 
 def mask_reports(model: Any) -> list[MaskReport]:
     """Reports every masked kernel of a GPT; an empty list for a dense model.
 
-    Moments are looked at where the model's optimizer has them at pruned positions.
+    Moments are included where the optimizer stores them at pruned positions.
     """
     weights, reports = model.named_weights(), []
-    has_slots = getattr(model.optimizer, "has_slots", False)
-    for path, mask_variable in model.named_masks().items():
-        mask = mask_variable.numpy()
+    optimizer = model.optimizer
+    has_slots = getattr(optimizer, "has_slots", False)
+    for path, mask in model.named_masks().items():
         variables = [weights[path]]
-        if has_slots and model.optimizer.kept_mask(weights[path]) is None:
-            variables += model.optimizer.slots(weights[path])
-        leaks = np.zeros(mask.shape, np.bool_)
-        for variable in variables:
-            leaks |= (variable.numpy() != 0) & ~mask
-        reports.append(MaskReport(path, mask.size, int(mask.sum()), int(leaks.sum())))
+        if has_slots and optimizer.kept_mask(weights[path]) is None:
+            variables += optimizer.slots(weights[path])
+        values = (variable.numpy() for variable in variables)
+        reports.append(report_mask(path, mask.numpy(), values))
     return reports

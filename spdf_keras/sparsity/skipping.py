@@ -16,7 +16,7 @@ from spdf_keras.native.tensorflow.build import NotBuiltError, load_operations
 _TOKENS = 1024
 _ROUNDS = 3
 
-Shapes = Mapping[str, tuple[int, int]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class StepTimes(NamedTuple):
@@ -76,7 +76,8 @@ def step_times(shapes: Shapes, sparsity: float, compute: str) -> dict[str, StepT
         return {}
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     return {
-        name: time_step(*shape, sparsity, threads) for name, shape in shapes.items()
+        name: time_step(rows, columns, sparsity, threads)
+        for name, (rows, columns) in shapes.items()
     }
 
 

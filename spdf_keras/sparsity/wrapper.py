@@ -204,7 +204,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             self.masks.append(mask)
 
     @property
-    def _kernel_shapes(self) -> dict[str, tuple[int, int]]:
+    def _kernel_shapes(self) -> dict[str, tuple[int, ...]]:
         names, weights = self.layer.prunable_names, self.prunable_weights
         return {
             name: tuple(map(int, weight.shape))

@@ -1,9 +1,9 @@
-"""What a study consists of, and where each part of it lies.
+"""The parts of a study, and their places in its folder.
 
 config.toml, shards/
 s75/seed0/pretrain/               a run
-s75/seed0/stripped/b16_lr5e-05/   a run per trial; of losers, all but the weights
-s75/seed0/stripped/search.json    the score of each trial, and the best one
+s75/seed0/stripped/b16_lr5e-05/   a run per trial; only the best keeps its weights
+s75/seed0/stripped/search.json    the score of each trial, and the best trial
 s75/seed0/kept/...                the same with the masks kept
 """
 
@@ -17,13 +17,23 @@ from spdf_keras.config import StudyConfig
 STRIPPED, KEPT = "stripped", "kept"
 
 
+def sparsity_folder(sparsity: float) -> str:
+    """Name of the folder of one sparsity.
+
+    Example:
+        >>> sparsity_folder(0.75)
+        's75'
+    """
+    return f"s{sparsity * 100:g}"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A pre-training.
 
     Attributes:
-        sparsity: Of the pre-training.
-        seed: Of masks, initial weights and data order.
+        sparsity: Sparsity of the pre-training.
+        seed: Seed of masks, initial weights and data order.
     """
 
     sparsity: float
@@ -31,8 +41,8 @@ class Cell:
 
     @property
     def place(self) -> Path:
-        """Its folder inside the study's."""
-        return Path(f"s{self.sparsity * 100:g}") / f"seed{self.seed}"
+        """Its folder, inside that of the study."""
+        return Path(sparsity_folder(self.sparsity)) / f"seed{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.sparsity:.0%} sparsity, seed {self.seed}"
@@ -47,25 +57,25 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Its folder inside that of its search."""
+        """Its folder, inside that of its search."""
         return f"b{self.batch_size}_lr{self.learning_rate:g}"
 
 
 def cells(study: StudyConfig) -> Iterator[Cell]:
-    """Every pre-training; all sparsities of a seed before the next seed."""
+    """Lists every pre-training: all sparsities of a seed, then the next seed."""
     for seed in study.seeds:
         for sparsity in study.sparsities:
             yield Cell(sparsity, seed)
 
 
 def modes(study: StudyConfig, cell: Cell) -> list[str]:
-    """What becomes of the masks: stripped, or kept as a baseline."""
+    """The ways of fine-tuning a cell: masks stripped, and kept as a baseline."""
     has_baseline = study.sparse_finetuning and cell.sparsity > 0
     return [STRIPPED, KEPT] if has_baseline else [STRIPPED]
 
 
 def grid(study: StudyConfig) -> list[Trial]:
-    """Every point of the grid."""
+    """Lists every point of the grid."""
     return list(
         itertools.starmap(
             Trial, itertools.product(study.batch_sizes, study.learning_rates)
@@ -80,7 +90,7 @@ def searches(study: StudyConfig, cell: Cell) -> bool:
 
 
 def num_stages(study: StudyConfig) -> int:
-    """Trainings and tests of the whole study.
+    """Number of trainings and tests of the whole study.
 
     Example:
         >>> num_stages(StudyConfig(sparsities=(0.0, 0.5), seeds=(0,)))

@@ -1,30 +1,23 @@
-"""Runs a study stage by stage; what is done is not done again."""
+"""Runs the paper's protocol, stage by stage."""
 
 import dataclasses
 import gc
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from spdf_keras.config import Config, FinetuneConfig, StudyConfig, load_config, to_toml
 from spdf_keras.data.corpus.documents import read_documents
-from spdf_keras.data.shards.prepare import write_shards
 from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tasks.files import find_file
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
-from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import (
-    PERPLEXITY,
-    check_data,
-    evaluate_run,
-    protocol_of,
-)
+from spdf_keras.evaluation.checks import check_data
+from spdf_keras.evaluation.record import evaluate_run
 from spdf_keras.files import replace_file
 from spdf_keras.folders import claim
 from spdf_keras.keras2 import keras
@@ -39,18 +32,21 @@ from spdf_keras.study.plan import (
     num_stages,
     searches,
 )
-from spdf_keras.training.finetune import finetune
-from spdf_keras.training.pretrain import pretrain
+from spdf_keras.study.stages import (
+    Progress,
+    Say,
+    Stages,
+    keep_settings,
+    prepared_shards,
+)
 from spdf_keras.training.run import Run
-
-Progress = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
 
 
 class Study:
     """The protocol of appendix A, from the corpus to the scores of the test split.
 
     Args:
-        folder: Where everything goes; see `spdf_keras.study.plan`.
+        folder: The folder for all results; see `spdf_keras.study.plan`.
         config: All settings.
         data: Folder with the task's files and the corpus.
         say: Gets a sentence per stage.
@@ -66,12 +62,13 @@ class Study:
         folder: str | Path,
         config: Config,
         data: str | Path,
-        say: Callable[[str], None],
+        say: Say,
         progress: Progress,
         shards: str | Path | None = None,
     ) -> None:
         self._folder, self._config, self._data = Path(folder), config, Path(data)
         self._say, self._progress, self._given_shards = say, progress, shards
+        self._stages = Stages(say, progress, num_stages(config.study))
         self._settings = config.study
         self._task = get_task(config.study.task)
         train, validation, test = (
@@ -83,12 +80,12 @@ class Study:
             "validation": _spread(validation, config.study.validation_inputs),
             "test": test,
         }
-        # What the search is judged by; perplexity is better where it is lower.
-        by_perplexity = protocol_of(self._task.name) == PERPLEXITY
-        self._score, self._sign = (PERPLEXITY, -1) if by_perplexity else ("bleu", 1)
+        # The main score of the task judges the search.
+        main_score = self._task.table.scores[0]
+        self._score = main_score.name
+        self._sign = 1 if main_score.higher_is_better else -1
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
-        self._done = 0
         self._check_settings()
         with self._writing():
             pass
@@ -103,7 +100,7 @@ class Study:
         with self._writing():
             shards = self._shards()
             check_data(shards.tokenizer(), self._examples, self._config, self._task)
-            self._done = 0
+            self._stages = Stages(self._say, self._progress, num_stages(self._settings))
             for cell in cells(self._settings):
                 self._pretrain(cell, shards)
                 for masks in modes(self._settings, cell):
@@ -111,20 +108,18 @@ class Study:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Holds the folder, whose settings are written into it or found there."""
+        """Holds the folder, after its settings are written or compared."""
         with claim(self._folder, "study"):
-            file, settings = self._folder / "config.toml", to_toml(self._config)
-            if not file.is_file():
-                replace_file(file, settings)
-            elif load_config(file) != self._config:
-                raise InputError(
-                    f"The folder '{self._folder}' holds a study with other settings. "
-                    "Give the same ones to go on with it, or another folder."
-                )
+            keep_settings(
+                self._folder,
+                to_toml(self._config),
+                lambda file: load_config(file) == self._config,
+                "a study with other settings",
+            )
             yield
 
     def _check_settings(self) -> None:
-        """Refuses what a late stage would refuse: any point of the grid, the beams."""
+        """Refuses settings that a late stage would refuse, before the first stage."""
         places = [str(cell.place) for cell in cells(self._settings)]
         for names in (places, [trial.name for trial in grid(self._settings)]):
             if len(set(names)) < len(names):
@@ -161,45 +156,46 @@ class Study:
     def _shards(self) -> Shards:
         if self._given_shards is not None:
             return Shards.open(self._given_shards)
-        folder, model = self._folder / "shards", self._config.model
-        if not (folder / "index.json").is_file():
-            self._say("preparing the corpus")
-            tokenizer = Tokenizer.train(self._documents(), model.vocabulary_size)
-            length = model.max_sequence_length
-            write_shards(self._documents(), tokenizer, length, folder)
-        return Shards.open(folder)
+        return prepared_shards(
+            self._folder / "shards",
+            self._config.model,
+            self._documents,
+            say=self._say,
+        )
 
-    def _documents(self) -> Any:
-        # The targets of an input are one document: they tell the same.
+    def _documents(self) -> Iterator[str]:
+        # All targets of an input are one document, because they say the same.
         targets = (" ".join(example.references) for example in self._task_text)
         return chain(read_documents(self._corpus), targets)
 
-    def _stage(self, label: str, is_done: bool) -> bool:
-        """Tells which stage comes; whether there is anything to do."""
-        self._done += 1
-        if not is_done:
-            total = num_stages(self._settings)
-            self._say(f"[{self._done} of {total}] {label}")
-            # Models of earlier stages would stay in Keras's graph.
+    def _do(self, label: str, record: Path, work: Callable[[], object]) -> None:
+        def work_afresh() -> None:
+            # Keras's graph would keep the models of earlier stages.
             keras.backend.clear_session()
             gc.collect()
-        return not is_done
+            work()
+
+        self._stages.do(label, record, work_afresh)
 
     def _pretrain(self, cell: Cell, shards: Shards) -> None:
-        folder = self._folder / cell.place / "pretrain"
-        if self._stage(f"{cell}: pre-train", Run(folder).result() is not None):
-            sparsity = dataclasses.replace(
-                self._config.sparsity, sparsity=cell.sparsity, seed=cell.seed
-            )
-            train = dataclasses.replace(self._config.train, seed=cell.seed)
-            config = dataclasses.replace(
-                self._config, sparsity=sparsity, train=train, study=StudyConfig()
-            )
-            with self._progress("pre-train") as report:
-                pretrain(config, shards, folder, report)
+        run = Run(self._folder / cell.place / "pretrain")
+        sparsity = dataclasses.replace(
+            self._config.sparsity, sparsity=cell.sparsity, seed=cell.seed
+        )
+        config = dataclasses.replace(
+            self._config,
+            sparsity=sparsity,
+            train=dataclasses.replace(self._config.train, seed=cell.seed),
+            study=StudyConfig(),
+        )
+        self._do(
+            f"{cell}: pre-train",
+            run.folder / "result.json",
+            lambda: self._stages.pretrain(config, shards, run.folder),
+        )
 
     def _search(self, cell: Cell, masks: str) -> Trial:
-        """The best trial of a cell, trained."""
+        """Trains every trial of a cell that is not trained, and names the best."""
         folder = self._folder / cell.place / masks
         file = folder / "search.json"
         trials = grid(self._settings)
@@ -207,56 +203,57 @@ class Study:
             first = Cell(cell.sparsity, self._settings.seeds[0])
             trials = [_best(self._folder / first.place / masks / "search.json")]
         if file.is_file():
-            self._done += len(trials)
+            self._stages.skip(len(trials))
             return _best(file)
         scores = [self._try(cell, masks, trial) for trial in trials]
         best = max(range(len(trials)), key=lambda i: self._sign * scores[i])
-        found = [
+        scored = [
             {**dataclasses.asdict(trial), "score": score}
             for trial, score in zip(trials, scores, strict=True)
         ]
-        content = {"best": dataclasses.asdict(trials[best]), "trials": found}
+        content = {"best": dataclasses.asdict(trials[best]), "trials": scored}
         replace_file(file, json.dumps(content, indent=2) + "\n")
         return trials[best]
 
     def _try(self, cell: Cell, masks: str, trial: Trial) -> float:
-        """Fine-tunes at one point of the grid; its score on the validation split."""
-        folder = self._folder / cell.place / masks / trial.name
-        run, task = Run(folder), self._task
-        record = run.evaluation_file(task.name, "validation")
-        label = f"{cell}: fine-tune, masks {masks}, {trial.name}"
-        if self._stage(label, record.is_file()):
+        """Scores one point of the grid on the validation split, fine-tuned there."""
+        folder = self._folder / cell.place
+        run = Run(folder / masks / trial.name)
+        record = run.evaluation_file(self._task.name, "validation")
+
+        def work() -> None:
             if run.result() is None:
-                with self._progress("fine-tune") as report:
-                    finetune(
-                        Run.open(folder.parents[1] / "pretrain"),
-                        self._examples["train"],
-                        self._examples["validation"],
-                        self._tuning(trial, cell.seed, masks),
-                        folder,
-                        report,
-                        task.cut_context,
-                        task.name,
-                        None,
-                        None,
-                        self._say,
-                    )
+                self._stages.finetune(
+                    Run.open(folder / "pretrain"),
+                    self._examples["train"],
+                    self._examples["validation"],
+                    self._tuning(trial, cell.seed, masks),
+                    run.folder,
+                    cut_context=self._task.cut_context,
+                    task=self._task.name,
+                    tell=self._say,
+                )
+            config = run.config()
             decode = dataclasses.replace(
-                run.config().decode, num_beams=self._settings.search_beams
+                config.decode, num_beams=self._settings.search_beams
             )
-            config = dataclasses.replace(run.config(), decode=decode)
+            config = dataclasses.replace(config, decode=decode)
             examples = self._examples["validation"]
-            evaluate_run(run, task, "validation", examples, config)
+            evaluate_run(run, self._task, "validation", examples, config)
+
+        self._do(f"{cell}: fine-tune, masks {masks}, {trial.name}", record, work)
         value = json.loads(record.read_text("utf-8"))["scores"][self._score]
         return -math.inf * self._sign if value is None else float(value)
 
     def _test(self, cell: Cell, masks: str, best: Trial) -> None:
         folder = self._folder / cell.place / masks
         run = Run(folder / best.name)
-        record = run.evaluation_file(self._task.name, "test")
-        if self._stage(f"{cell}: test, masks {masks}", record.is_file()):
-            evaluate_run(run, self._task, "test", self._examples["test"])
-        # What tells of the others stays; their weights would fill a disk.
+        self._do(
+            f"{cell}: test, masks {masks}",
+            run.evaluation_file(self._task.name, "test"),
+            lambda: evaluate_run(run, self._task, "test", self._examples["test"]),
+        )
+        # Logs and scores of the other trials stay; their weights would fill a disk.
         for trial in grid(self._settings):
             if trial != best:
                 Run(folder / trial.name).remove_checkpoints()
@@ -267,7 +264,7 @@ def _best(file: Path) -> Trial:
 
 
 def _spread(examples: Sequence[Example], count: int) -> Sequence[Example]:
-    """`count` of the examples, evenly spread; all of them if 0."""
+    """Takes `count` of the examples, evenly spread; all of them if 0."""
     if not 0 < count < len(examples):
         return examples
     return [examples[i * len(examples) // count] for i in range(count)]

@@ -19,11 +19,10 @@ from spdf_keras.config import (
 from spdf_keras.data.tasks.examples import EncodedPairs, PairStream
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.errors import InputError, TrainingError
-from spdf_keras.model.build import build_gpt
+from spdf_keras.model.build import configured_gpt
 from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 from spdf_keras.model.gpt import GPT
-from spdf_keras.optimization.adamw import adamw
-from spdf_keras.optimization.schedule import WarmupDecay
+from spdf_keras.optimization.recipes import finetuning_optimizer
 from spdf_keras.sparsity.strip import strip
 from spdf_keras.training.callbacks import Report
 from spdf_keras.training.checkpoint import (
@@ -52,6 +51,7 @@ def finetune(
     validation: Sequence[Example],
     settings: FinetuneConfig,
     folder: str | Path,
+    *,
     report: Report | None = None,
     cut_context: bool = False,
     task: str = "",
@@ -195,12 +195,7 @@ def _start(
     start, progress = 0, {}
     skips = config.train.compute != "dense" and config.finetune.keep_masks
     if checkpoints:
-        model = build_gpt(
-            config.model,
-            config.sparsity.sparsity,
-            mask_seed=config.sparsity.seed,
-            train=config.train,
-        )
+        model = configured_gpt(config)
         if skips:
             # New timings might choose other kernels, and the bytes would differ.
             model.sparse_kernels = run.origin()["sparse_kernels"]
@@ -284,11 +279,8 @@ def _origin(
 
 
 def _compile(model: GPT, settings: FinetuneConfig, total_steps: int) -> None:
-    warmup = min(settings.warmup_steps, total_steps // 10)
-    rate = settings.learning_rate
-    schedule = WarmupDecay(rate, warmup, total_steps, shape="linear")
     model.compile(
-        adamw(settings, schedule),
+        finetuning_optimizer(settings, total_steps),
         NextTokenCrossentropy(settings.label_smoothing),
         micro_batches=settings.micro_batches,
         recompute=settings.recompute,

@@ -12,12 +12,9 @@ from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
-from spdf_keras.model.build import (
-    build_gpt,
-    compile_for_pretraining,
-    pretraining_schedule,
-)
+from spdf_keras.model.build import compile_for_pretraining, configured_gpt
 from spdf_keras.model.gpt import GPT
+from spdf_keras.optimization.recipes import pretraining_schedule
 from spdf_keras.training.callbacks import Report
 from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.cluster import Cluster, single_device
@@ -41,6 +38,7 @@ def pretrain(
     config: Config,
     shards: Shards,
     folder: str | Path,
+    *,
     report: Report | None = None,
     cluster: Cluster | None = None,
     tell: Tell | None = None,
@@ -158,12 +156,7 @@ def _start(
     config, checkpoints = training.config, run.checkpoints()
     if checkpoints:
         _check_same(training, shards, tokenizer, run)
-    model = build_gpt(
-        config.model,
-        config.sparsity.sparsity,
-        mask_seed=config.sparsity.seed,
-        train=config.train,
-    )
+    model = configured_gpt(config)
     compile_for_pretraining(model, config.train, shards.context_length)
     start = 0
     if checkpoints:

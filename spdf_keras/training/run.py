@@ -216,16 +216,13 @@ class Run:
             self.checkpoint_folder.rmdir()
 
     def load_model(self) -> "GPT":
-        """Builds the run's model with the weights and masks of `checkpoint`."""
-        from spdf_keras.model.build import build_gpt
+        """Builds the run's model with the weights and masks of `checkpoint`.
 
-        config = self.config()
-        model = build_gpt(
-            config.model,
-            config.sparsity.sparsity,
-            mask_seed=config.sparsity.seed,
-            train=config.train,
-        )
+        It is not compiled: generation, evaluation and export use no optimizer.
+        """
+        from spdf_keras.model.build import configured_gpt
+
+        model = configured_gpt(self.config())
         restore_checkpoint(model, self.checkpoint())
         return model
 

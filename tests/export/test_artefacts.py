@@ -9,7 +9,9 @@ import pytest
 from spdf_keras import GPT
 from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export import ExportCard, compare_artefacts, to_saved_model, to_xla
-from spdf_keras.measuring.artefacts import Measured, Row, artefact_kind, save
+from spdf_keras.measuring.artefacts.measure import Row, artefact_kind
+from spdf_keras.measuring.artefacts.store import saving
+from spdf_keras.measuring.turns import Spread
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +32,15 @@ def artefacts(model: GPT, files: dict[str, ExportCard], tmp_path_factory: Any) -
 def test_all_formats_are_measured_in_turns_and_give_the_same_tokens(
     artefacts: list[str], tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     rows = compare_artefacts(
         artefacts,
         rounds=2,
         prompt_tokens=4,
         new_tokens=6,
-        report=lambda *turn: told.append(turn),
+        report=lambda *turn: reports.append(turn),
     )
-    assert told == [(1, 2), (2, 2)]
+    assert reports == [(1, 2), (2, 2)]
     assert [row.format for row in rows] == [
         *("tflite", "tflite_sparse", "xla_sparse", "saved_model")
     ]
@@ -46,9 +48,10 @@ def test_all_formats_are_measured_in_turns_and_give_the_same_tokens(
     assert len(rows[0].token_ids) == 6
     for row in rows:
         assert row.size_bytes > 0 and row.memory_bytes > 0
-        for measured in (row.load_s, row.first_token_s):
-            assert 0 < measured.low <= measured.median <= measured.high
-    save(rows, tmp_path / "out")
+        for spread in (row.load_s, row.first_token_s):
+            assert 0 < spread.low <= spread.median <= spread.high
+    with saving(tmp_path / "out") as write:
+        write(rows)
     stored = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert stored["hardware"] and len(stored["artefacts"]) == 4
     with (tmp_path / "out" / "benchmark.csv").open() as file:
@@ -67,7 +70,7 @@ def test_an_artefact_that_does_not_run_is_told_in_one_sentence(
     broken.write_bytes(b"no model" * 8)
     with pytest.raises(ExportError, match="broken.tflite' cannot be measured: Run"):
         compare_artefacts([broken], rounds=1)
-    # Its prompts are shorter than what is asked for.
+    # The artefact takes shorter prompts than this.
     with pytest.raises(ExportError, match="1 to 16 tokens"):
         compare_artefacts(artefacts[:1], rounds=1, prompt_tokens=17)
 
@@ -97,7 +100,7 @@ def test_what_cannot_be_measured_is_refused(
 
 
 def test_a_row_shows_medians_with_quartiles() -> None:
-    spread = Measured.of([0.1, 0.2, 0.3, 0.4, 0.5])
+    spread = Spread.of([0.1, 0.2, 0.3, 0.4, 0.5])
     row = Row("a/m.tflite", "tflite", 5_000_000, None, spread, 7e6, spread, spread, [1])
     assert dict(zip(Row.columns, row.cells(), strict=True)) == {
         "artefact": "m.tflite",

@@ -52,9 +52,9 @@ def test_what_an_exporter_cannot_start_from_is_refused(
             resolve_source(source)
     with pytest.raises(InputError, match="No run in"):
         resolve_source(tmp_path)
-    for masked in (run, run.folder, model):
+    for known in (run, run.folder, model):
         with pytest.raises(InputError, match="is for presets: .* sparsity=0.5 for "):
-            resolve_source(masked, 0.5)
+            resolve_source(known, 0.5)
 
 
 def test_exporters_take_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:

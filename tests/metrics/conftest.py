@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spdf_keras.data.tasks.references import read_lines, read_parts, read_references
+from spdf_keras.data.tasks.parts import read_parts
+from spdf_keras.data.tasks.references import read_lines, read_references
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case; `scores` as in its file, `segments` a column of values by its name."""
+    """A case: `scores` are those of its file, `segments` has a column per score."""
 
     protocol: str
     hypotheses: list[str]
@@ -25,8 +27,12 @@ class Case:
 
 @pytest.fixture(scope="session")
 def read_case(real_data: Path) -> Callable[..., Case]:
-    """Reads a case by its name; `kind` is `.ptb` or `.nltk` for its tokenised text."""
+    """Reads a case by its name; `kind` is `.ptb` or `.nltk` for its tokenised text.
 
+    Each case is read once: tests share it and must not change it.
+    """
+
+    @cache
     def read(name: str, kind: str = "") -> Case:
         folder = real_data / "scorer_cases" / name
         document = json.loads((folder / "scores.json").read_text())

@@ -37,7 +37,7 @@ def test_it_equals_both_programs_of_e2e(
     case = read_case(name)
     texts = case.hypotheses, case.references
     perl, python = case.scores["mteval_v13a_perl"], case.scores["pymteval"]
-    # The same sums, so equal but for the last digits.
+    # The sums are the same, so only the last digits may differ.
     assert mteval_bleu(add(mteval_counts(*texts))) == pytest.approx(perl["BLEU"], 1e-12)
     found = pymteval_bleu(add(pymteval_counts(*texts)))
     assert found == pytest.approx(python["BLEU"], 1e-12)
@@ -76,7 +76,7 @@ def test_a_score_by_hand() -> None:
 @pytest.mark.parametrize(
     ("options", "blank", "expected"),
     [
-        # Printed by multi-bleu-detok.perl and multi-bleu.perl, to ten digits.
+        # multi-bleu-detok.perl and multi-bleu.perl print these, to ten digits.
         *((name, blank, 74.9505035616) for name in MULTI_BLEU for blank in ODD_BLANKS),
         *((name, "\t", 100.0) for name in MULTI_BLEU),
     ],

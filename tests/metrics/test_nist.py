@@ -63,7 +63,7 @@ def test_a_hypothesis_of_two_thirds_of_the_words_has_half_the_score() -> None:
 
 def test_perl_takes_what_follows_a_lone_0_for_a_single_word() -> None:
     texts = ["0 a b c d"], [["0 a b c d", "0 x b c d"]]
-    # Of ten words, "0 a" is one; after "0" it would be one of two.
+    # "0 a" counts as one of ten words; behind "0" it would be one of two.
     extra = (math.log2(10) - math.log2(2)) / 4
     renamed = ["1 a b c d"], [["1 a b c d", "1 x b c d"]]
     assert nist_perl(*texts) == pytest.approx(nist_perl(*renamed) + extra)

@@ -50,7 +50,7 @@ def test_an_item_by_hand(hypothesis: str, references: list[str], rate: float) ->
 
 
 def test_of_equally_good_shifts_the_greatest_text_is_taken() -> None:
-    # Published with the library: its example.
+    # This is the library's own example.
     reference = "SAUDI ARABIA denied THIS WEEK information published in the AMERICAN"
     hypothesis = "THIS WEEK THE SAUDIS denied information published in the"
     texts = f"{hypothesis} new york times", f"{reference} new york times"

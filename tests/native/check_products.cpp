@@ -1,5 +1,5 @@
 // Compares the products with sums in double, for random shapes and instruction sets.
-// It is compiled with sanitizers: see test_sanitizers.py.
+// It is compiled with sanitizers: see test_check_program.py.
 
 #include <algorithm>
 #include <cmath>

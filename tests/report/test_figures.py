@@ -8,17 +8,18 @@ import pytest
 
 from spdf_keras.config import SparsityConfig
 from spdf_keras.errors import InputError
-from spdf_keras.report.content.figures import (
-    density_figure,
+from spdf_keras.report.content.density import density_figure
+from spdf_keras.report.content.labels import model_labels
+from spdf_keras.report.content.loss_figures import (
     loss_figures,
-    score_figures,
     smoothed,
     sparsity_colors,
     thin,
 )
+from spdf_keras.report.content.score_figures import score_figures
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
-from spdf_keras.report.runs.groups import evaluation_groups, model_labels
+from spdf_keras.report.runs.groups import evaluation_groups
 from spdf_keras.report.runs.records import Curve
 
 from .conftest import CONFIG, FakeRuns

@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spdf_keras.config import Config, FinetuneConfig
+from spdf_keras.report.content.cells import cell
+from spdf_keras.report.content.labels import model_labels, run_numbers
+from spdf_keras.report.content.quantities import number_ranges
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.groups import (
     Group,
     evaluation_groups,
     finetuning_groups,
     main_groups,
-    model_labels,
     pretraining_groups,
     without_losers,
 )
-from spdf_keras.report.runs.quantities import Summary, number_ranges, summarise
+from spdf_keras.report.runs.means import Summary, summarise
 
 from .conftest import CONFIG, FakeRuns
 
@@ -35,12 +37,12 @@ def test_mean_and_deviation_of_three_seeds_by_hand(runs: FakeRuns) -> None:
     # mean 0.68; squared deviations 4, 1 and 9 e-4, over n - 1 = 2
     assert score is not None and score.count == 3
     assert score.mean == pytest.approx(0.68) and score.std == pytest.approx(7e-4**0.5)
-    assert score.scaled(100).text(2) == "68.00 ± 2.65 (3)"
+    assert cell(score.scaled(100), 2) == "68.00 ± 2.65 (3)"
 
 
 def test_one_seed_has_no_deviation() -> None:
     assert summarise([(0, 67.49)]) == Summary(67.49, None, 1)
-    assert Summary(67.49, None, 1).text(2) == "67.49 ± - (1)"
+    assert cell(Summary(67.49, None, 1), 2) == "67.49 ± - (1)"
     assert summarise([]) is None and summarise([(0, None)]) is None
 
 
@@ -166,7 +168,7 @@ def test_pretrainings_of_other_recipes_are_apart(runs: FakeRuns) -> None:
     runs.pretrained("b", seed=1)
     runs.pretrained("c", seed=2, config=longer)
     groups = pretraining_groups(collect([runs.root]))
-    assert [(group.variant, group.numbers) for group in groups] == [
+    assert [(group.variant, run_numbers(group.runs)) for group in groups] == [
         ("train.learning_rate=0.0006", "1, 2"),
         ("train.learning_rate=0.001", "3"),
     ]

@@ -1,21 +1,24 @@
 import dataclasses
 
 from spdf_keras.config import PRESETS, Config, TrainConfig
+from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.report.content.cells import beside
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
-from spdf_keras.report.content.tables import results_table, summary_table
+from spdf_keras.report.content.labels import model_labels
+from spdf_keras.report.content.score_tables import results_table, summary_table
 from spdf_keras.report.page.document import Table
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.groups import (
     evaluation_groups,
     finetuning_groups,
-    model_labels,
     pretraining_groups,
 )
-from spdf_keras.report.runs.printed import SCORE_TABLES, TABLE_4, TABLE_5, TABLE_6
 
 from .conftest import FakeRuns
 
+TABLE_4, TABLE_5, TABLE_6 = (
+    TASKS[name].table.printed for name in ("e2e", "webnlg", "dart")
+)
 SMALL = Config(model=PRESETS["gpt2_small"].model, train=TrainConfig())
 
 
@@ -37,7 +40,7 @@ def test_the_printed_values_are_those_of_the_paper() -> None:
     assert str(TABLE_5["gpt3_xl", 0.0]["ter"]) == "0.32"
     assert str(TABLE_6["gpt3_xl", 0.75]["bleu"]) == "46.96 ± 0.08"
     assert str(TABLE_6["gpt2_small", 0.0]["meteor"]) == "0.38"
-    for layout in (SCORE_TABLES[task] for task in ("e2e", "webnlg", "dart")):
+    for layout in (TASKS[task].table for task in ("e2e", "webnlg", "dart")):
         assert len(layout.printed) == 6
         for cells in layout.printed.values():
             assert list(cells) == [score.name for score in layout.scores]

@@ -1,7 +1,9 @@
 """The order, the choice and the resuming of a study, with trainings that are faked."""
 
+import gc
 import json
 import random
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import check_data
+from spdf_keras.evaluation.checks import check_data
+from spdf_keras.study import stages
 from spdf_keras.study import study as module
 from spdf_keras.study.plan import Cell, Trial, cells, grid, modes, num_stages, searches
 from spdf_keras.study.study import Study
@@ -25,6 +28,14 @@ SETTINGS: dict[str, list[Any]] = {
     "batch_sizes": [8],
     "learning_rates": [1e-3, 1e-4],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collections_skip_the_imports() -> Iterator[None]:
+    """A study collects garbage before each stage: here some 800 stages in all."""
+    gc.collect()
+    gc.freeze()
+    yield
 
 
 class FakeTraining:
@@ -40,8 +51,9 @@ class FakeTraining:
         self._bleu, self._stop_at = bleu, stop_at
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeTraining":
-        for name in ("pretrain", "finetune", "evaluate_run"):
-            monkeypatch.setattr(module, name, getattr(self, name))
+        monkeypatch.setattr(stages, "pretrain", self.pretrain)
+        monkeypatch.setattr(stages, "finetune", self.finetune)
+        monkeypatch.setattr(module, "evaluate_run", self.evaluate_run)
         return self
 
     def _call(self, label: str) -> None:
@@ -59,8 +71,16 @@ class FakeTraining:
         Run(folder).finish({})
 
     def finetune(
-        self, base: Run, train: Any, held_out: Any, settings: Any, folder: Path, *_: Any
+        self,
+        base: Run,
+        train: Any,
+        held_out: Any,
+        settings: Any,
+        folder: Path,
+        report: Any,
+        **options: Any,
     ) -> None:
+        assert options.keys() == {"cut_context", "task", "tell"}
         assert base.result() is not None
         checkpoint = folder / "checkpoints" / "step-00000001"
         checkpoint.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def test_what_changes_no_result_may_change_when_a_run_goes_on(
 
     run, told = Run(tmp_path / "run"), list[str]()
     with pytest.raises(StopError):
-        pretrain(config, shards, run.folder, stop)
+        pretrain(config, shards, run.folder, report=stop)
     other = change(
         config,
         keep_checkpoints=3,

@@ -8,7 +8,9 @@ from spdf_keras.config import DecodeConfig, FinetuneConfig
 from spdf_keras.data.tasks.e2e import find_split, read_e2e
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import context_room, evaluate, write_lines
+from spdf_keras.evaluation.checks import context_room
+from spdf_keras.evaluation.scores import evaluate
+from spdf_keras.evaluation.texts import write_lines
 from spdf_keras.training.finetune import finetune
 from spdf_keras.training.run import Run
 
@@ -99,7 +101,9 @@ def test_a_task_of_long_inputs_is_cut_in_training_and_in_decoding(
     with pytest.raises(InputError, match="more than the 48 that fit"):
         finetune(base, examples, examples, settings, tmp_path / "run")
     cut = task.cut_context
-    result = finetune(base, examples, examples, settings, tmp_path / "run", None, cut)
+    result = finetune(
+        base, examples, examples, settings, tmp_path / "run", cut_context=cut
+    )
     assert result["cut_contexts"] == 2 * 4  # four in each split
     config = dataclasses.replace(
         Run.open(tmp_path / "run").config(), decode=DecodeConfig(max_new_tokens=8)

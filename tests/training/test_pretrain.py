@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     config: Config, shards: Shards, pretrained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(StopError):
-        pretrain(config, shards, tmp_path / "run", stop_at(13))
+        pretrain(config, shards, tmp_path / "run", report=stop_at(13))
     pretrain(config, shards, tmp_path / "run")
     whole, resumed = Run.open(pretrained), Run.open(tmp_path / "run")
     assert losses(resumed) == losses(whole)
@@ -88,7 +88,7 @@ def test_what_auto_chose_is_told_and_kept_when_a_run_goes_on(
             return StepTimes(1.0, 2.0 if (rows > columns) == is_wide_faster else 0.5)
 
         monkeypatch.setattr(skipping, "time_step", timed)
-        pretrain(config, shards, tmp_path / name, report, tell=told.append)
+        pretrain(config, shards, tmp_path / name, report=report, tell=told.append)
         return Run.open(tmp_path / name)
 
     whole = run("whole", True)
@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_afresh(
     config: Config, shards: Shards, tmp_path: Path
 ) -> None:
     with pytest.raises(StopError):
-        pretrain(config, shards, tmp_path / "run", stop_at(2))
+        pretrain(config, shards, tmp_path / "run", report=stop_at(2))
     (tmp_path / "run" / "result.json.unfinished").touch()  # as a kill leaves one
     short = dataclasses.replace(config.train, tokens=3 * 4 * 32)
     result = pretrain(

@@ -1,25 +1,26 @@
-r"""What form a file has, by the ending of its name and by how its text starts.
+"""The form of a file, by the ending of its name and the start of its text.
 
 A name may promise what a file does not hold: a `.jsonl` can be one JSON array, a
-file without an ending can be JSON lines, a `.txt` can be a csv. Whoever reads a file
-asks here first, so that text in another form is never taken for plain lines.
+file without an ending can be JSON lines, a `.txt` can be a csv. Every reader checks
+the form here first, so that text in another form is never taken for plain lines.
 """
 
 import json
 import re
 from pathlib import Path
 
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.corpus.streams import (
-    PACKED_SUFFIXES,
+    COMPRESSED_SUFFIXES,
     DamageError,
     Stream,
-    packing_of,
-    split_lines,
+    compression_of,
 )
+from spdf_keras.errors import InputError
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonlines", ".jl")
 TEXTS = (".txt", ".text")
-# Their content is never plain lines, whatever it looks like.
+# Files with these endings never hold plain lines, whatever they look like.
 STRUCTURED = {
     **dict.fromkeys(JSON_LINES, "JSON lines"),
     ".json": "JSON",
@@ -40,9 +41,12 @@ _BINARY = (
     (rb"\xff\xfe\0\0|\0\0\xfe\xff", "UTF-32 text; turn it into UTF-8"),
     (rb"\xff\xfe|\xfe\xff", "UTF-16 text; turn it into UTF-8"),
     (rb"PK\x03\x04", "a zip archive or an office document"),
-    (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", "an archive; unpack it"),
-    (rb"\x04\x22\x4d\x18|\x1f\x9d|LZIP|\x5d\0\0", "packed in a way not known here"),
-    (rb"(?s:.{257})ustar", "a tar archive; unpack it"),
+    (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", "an archive; extract it"),
+    (
+        rb"\x04\x22\x4d\x18|\x1f\x9d|LZIP|\x5d\0\0",
+        "compressed in a way that is not known here",
+    ),
+    (rb"(?s:.{257})ustar", "a tar archive; extract it"),
     (rb"%PDF-", "a PDF"),
     (rb"PAR1|ARROW1|Obj\x01|\x93NUMPY|\x89HDF|SQLite format 3", "a binary table"),
     (
@@ -52,7 +56,7 @@ _BINARY = (
 )
 _NAMES = [(re.compile(pattern), name) for pattern, name in _BINARY]
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\v\x1b"})
-# Of UTF-16 text in most alphabets, half of the bytes are zeros.
+# In UTF-16 text of most alphabets, half of the bytes are zeros.
 _MANY = 1 / 8
 
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -64,7 +68,7 @@ _MARKUP = re.compile(
 
 
 def ending(path: str | Path) -> str:
-    """The ending of a name in lower case, without the one that says it is packed.
+    """The ending of a name in lower case, without that of a compression.
 
     Example:
         >>> ending("pile/00.JSONL.zst"), ending("README"), ending("a.tgz")
@@ -74,11 +78,11 @@ def ending(path: str | Path) -> str:
     last = path.suffix.lower()
     if last in (".tgz", ".tbz2", ".txz"):
         return ".tar"
-    return path.with_suffix("").suffix.lower() if last in PACKED_SUFFIXES else last
+    return path.with_suffix("").suffix.lower() if last in COMPRESSED_SUFFIXES else last
 
 
 def head_of(path: str | Path) -> bytes:
-    """The first 64 KiB of a file, unpacked; less where the stream is damaged before.
+    """The first 64 KiB of a file, decompressed; less where the stream is damaged.
 
     Raises:
         InputError: If the file cannot be opened or read.
@@ -89,14 +93,14 @@ def head_of(path: str | Path) -> bytes:
             while len(head) < HEAD_BYTES and (block := stream.read(HEAD_BYTES)):
                 head += block
         except DamageError:
-            pass  # told with its place when the file is read
+            pass  # reported with its place when the file is read
     return head[:HEAD_BYTES]
 
 
 def why_not_text(head: bytes) -> str | None:
-    """What a file is, in words, that starts like this and is not UTF-8 text.
+    """A few words about a file with this start, if it is no UTF-8 text.
 
-    Single lines that are not UTF-8 do not count: they are refused by their number.
+    Single lines that are not UTF-8 do not count: readers refuse them by their number.
 
     Example:
         >>> why_not_text("text".encode("utf-16"))
@@ -105,9 +109,9 @@ def why_not_text(head: bytes) -> str | None:
     for pattern, name in _NAMES:
         if pattern.match(head):
             return name
-    packing = packing_of(head)
-    if packing:
-        return f"packed twice, the second time with {packing}; unpack it once"
+    compression = compression_of(head)
+    if compression:
+        return f"compressed twice, with {compression} inside; decompress it once"
     if head.count(0) > _MANY * len(head):
         return "UTF-16 text without a byte order mark, or binary data"
     controls = len(head) - len(head.translate(None, _CONTROLS))
@@ -120,13 +124,13 @@ def _is_utf8(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # The last character may be cut.
+        # The end of the head may cut a character.
         return len(head) == HEAD_BYTES and error.start > len(head) - 4
     return True
 
 
 def form_of(text: str) -> str:
-    """The form that a text has by its start.
+    """The form of a text, by its start.
 
     Args:
         text: The start of a file, or all of it.
@@ -150,9 +154,9 @@ def form_of(text: str) -> str:
     if not more:
         return "json lines"
     if not _is_json(first):
-        # A first line that only the next one completes; a damaged one has an end.
+        # The next line completes such a first line; a damaged one has an end.
         return "json" if first.endswith(("{", "[", ",", ":")) else "json lines"
-    # A text may quote an object in its first line.
+    # Plain text may quote an object in its first line.
     is_lines = '"text"' in first or _OBJECT.match(more[0])
     return "json lines" if is_lines else "text"
 
@@ -166,5 +170,24 @@ def _is_json(line: str) -> bool:
 
 
 def form_of_head(head: bytes) -> str:
-    """The form that bytes have, as `form_of`."""
+    """The form of bytes, as `form_of` has it."""
     return form_of(head.decode("utf-8", "replace"))
+
+
+def open_text(path: str | Path) -> str:
+    """Reads a UTF-8 file, decompressed where it is compressed.
+
+    Raises:
+        InputError: If the file is missing, cut, broken, or not UTF-8.
+    """
+    try:
+        with Stream(path) as stream:
+            content = b"".join(iter(stream.read, b""))
+        if (binary := why_not_text(content[:HEAD_BYTES])) is not None:
+            raise InputError(f"'{path}' is not UTF-8 text: it is {binary}.")
+        return content.decode("utf-8-sig")
+    except DamageError as error:
+        raise InputError(f"'{path}' {error}.") from error
+    except UnicodeDecodeError as error:
+        message = f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}."
+        raise InputError(message) from error

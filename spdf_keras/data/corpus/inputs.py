@@ -1,4 +1,4 @@
-"""The files of a corpus: which ones names stand for, and how each is read."""
+"""The files of a corpus: those that the given names stand for, and their forms."""
 
 import glob
 import json
@@ -16,8 +16,8 @@ from spdf_keras.data.corpus.forms import (
     head_of,
     why_not_text,
 )
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.corpus.listing import LeftOut, files_under
-from spdf_keras.data.corpus.streams import split_lines
 from spdf_keras.errors import InputError
 
 _IN_FOLDERS = (*JSON_LINES, *TEXTS)
@@ -44,23 +44,23 @@ def find_inputs(
     """The files that names stand for, in the order in which they are read.
 
     Args:
-        names: Files; folders, for the JSON lines and `.txt` files under them, packed
-            or not, sorted by path; patterns such as `data/**/*.zst`. Under a folder,
-            files with another ending are read if their content is JSON lines with a
-            text. What is hidden is read where a name asks for it.
-        leave_out: Folders whose files are no input, such as the output.
+        names: Files; folders, for the JSON lines and `.txt` files under them,
+            compressed or not, sorted by path; patterns such as `data/**/*.zst`. Under
+            a folder, files with another ending are read if their content is JSON lines
+            with a text. Hidden files are read where a name asks for them.
+        leave_out: Folders whose files are no input, such as the output folder.
         text_key: The key of a document in JSON lines.
 
     Raises:
-        InputError: If a name stands for no file, a file is given twice, or is of a
-            form of which there is no telling what a document is.
+        InputError: If a name stands for no file, a file is given twice, or its form
+            does not show what a document is.
     """
     outside = [folder.absolute() for folder in leave_out]
-    found: dict[Path, Path] = {}
+    inputs: dict[Path, Path] = {}
     left_out = LeftOut()
 
     def is_outside(path: Path) -> bool:
-        # Also the hidden files that writing the output may put beside it.
+        # Writing the output may put hidden files beside its folder, too.
         return any(
             path.is_relative_to(folder)
             or (
@@ -82,9 +82,9 @@ def find_inputs(
             )
         for file in files:
             _check_input(file)
-            if found.setdefault(file.resolve(), file) is not file:
+            if inputs.setdefault(file.resolve(), file) is not file:
                 raise InputError(f"The file '{file}' is given twice.")
-    return Inputs(found.values(), left_out)
+    return Inputs(inputs.values(), left_out)
 
 
 def _check_input(file: Path) -> None:
@@ -115,12 +115,12 @@ def _files(
                 left_out.add("other endings", path)
         return files
     if not name.exists() and glob.has_magic(str(name)):
-        found = set(glob.glob(str(name), recursive=True))
-        hidden = set(glob.glob(str(name), recursive=True, include_hidden=True)) - found
+        shown = set(glob.glob(str(name), recursive=True))
+        hidden = set(glob.glob(str(name), recursive=True, include_hidden=True)) - shown
         for path in map(Path, sorted(hidden)):
             if path.is_file() and not is_outside(path):
                 left_out.add("hidden", path)
-        paths = [path for path in map(Path, sorted(found)) if not is_outside(path)]
+        paths = [path for path in map(Path, sorted(shown)) if not is_outside(path)]
         files = [path for path in paths if path.is_file()]
         for path in paths:
             if path.is_dir() and not any(file.is_relative_to(path) for file in files):
@@ -130,7 +130,7 @@ def _files(
 
 
 def _why_not_by_name(path: Path, form: str) -> str | None:
-    """Why a name is not that of a corpus, unless its content is JSON."""
+    """Why a file with this name is no corpus, unless its content is JSON."""
     name = STRUCTURED.get(ending(path))
     if name is None or ending(path) in JSON_LINES or form.startswith("json"):
         return None
@@ -145,16 +145,17 @@ def _holds_documents(path: Path, text_key: str) -> bool:
     head = head_of(path)
     if why_not_text(head) or form_of_head(head) != "json lines":
         return False
-    # Not any key: a vocabulary is an object too, with a number for each word.
+    # The key must be there: a vocabulary is an object too, with numbers for words.
     text = re.escape(json.dumps(text_key, ensure_ascii=False).encode()) + rb'\s*:\s*"'
     return bool(re.search(text, head.lstrip().splitlines()[0]))
 
 
 def corpus_form(path: Path) -> str:
-    """How a file is read: `json lines` or `text`.
+    """The form in which a file is read: `json lines` or `text`.
 
     Raises:
-        ValueError: If its content is neither, or contradicts its name; it says why.
+        ValueError: If its content is neither, or contradicts its name; the message
+            says why.
     """
     head = head_of(path)
     binary, form = why_not_text(head), form_of_head(head)

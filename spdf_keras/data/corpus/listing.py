@@ -1,4 +1,4 @@
-"""The files under a folder, and those that are left out, by the reason."""
+"""The files under a folder, and counts of those that are left out."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -13,12 +13,12 @@ class LeftOut(dict[str, dict[str, Any]]):
 
     def add(self, reason: str, path: Path) -> None:
         """Counts a file or folder."""
-        found = self.setdefault(reason, {"count": 0, "first": str(path)})
-        found["count"] += 1
+        counted = self.setdefault(reason, {"count": 0, "first": str(path)})
+        counted["count"] += 1
 
 
 def entries_of(folder: Path) -> list[Path]:
-    """What is in a folder, sorted.
+    """The files and folders in a folder, sorted.
 
     Raises:
         InputError: If the folder cannot be read.
@@ -37,19 +37,19 @@ def files_under(
     """The files under a folder, sorted by path; links are followed.
 
     Hidden files and folders (`._x.jsonl`, `.git`, `.ipynb_checkpoints`), links that
-    lead nowhere and links to what is under the folder anyway are left out and counted;
-    a hidden folder counts as one. The folder itself may be hidden: it was asked for.
+    lead nowhere and links to files under the folder are left out and counted; a hidden
+    folder counts as one. The folder itself may be hidden: it was asked for.
 
     Args:
         folder: Where to look.
         left_out: Counts what is left out.
-        is_outside: Says of a file or folder that it is none of the input, without
-            counting it.
+        is_outside: Whether a file or folder is no part of the input; it is not
+            counted then.
 
     Raises:
         InputError: If a folder cannot be read.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     links: list[Path] = []
     seen = {os.path.realpath(folder)}
 
@@ -67,10 +67,10 @@ def files_under(
                     visit(path)
             elif path.is_file():
                 seen.add(os.path.realpath(path))
-                found.append(path)
+                files.append(path)
 
     visit(folder)
-    while links:  # after what they may lead to
+    while links:  # last, when all files that they may lead to are known
         path = links.pop(0)
         real = os.path.realpath(path)
         if not path.exists():
@@ -82,5 +82,5 @@ def files_under(
             visit(path)
         else:
             seen.add(real)
-            found.append(path)
-    return sorted(found)
+            files.append(path)
+    return sorted(files)

@@ -1,11 +1,11 @@
-r"""Long documents, a piece at a time, with the token ids of the whole.
+r"""Pieces of long documents, whose token ids together are those of the whole.
 
 GPT-2 splits text with a regular expression before it merges bytes:
 
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
-Ids of two pieces, one after the other, are those of the whole text if the split
-has a boundary between them, and neither side looks across it. It holds before
+The ids of two pieces, one after the other, are those of the whole text if the split
+has a boundary between them, and neither side looks across it. This is so before
 
 - a space or line feed after something that is no space: a match holds a space
   only as its first character or is all spaces, so none runs across, and no match
@@ -18,7 +18,8 @@ Nothing in the expression looks back, so the right side starts afresh.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from spdf_keras.parsing import load_json
 
@@ -26,29 +27,42 @@ PIECE_CHARACTERS = 2**18
 # `tokenizers` takes up to 400 bytes of memory per character of one word.
 MAX_RUN_CHARACTERS = 2**20
 
-# Letters by their range: which characters are letters depends on the version of
-# Unicode, but a letter stays one, and so does what stands in ASCII.
+# Ranges name letters here: later versions of Unicode add letters, but every letter
+# stays one, and so do the characters of ASCII.
 _PLACE = re.compile(
     r"(?<=\S)[ \n]"
     r"|(?<=[A-Za-z\u0430-\u044f\u3041-\u3096\u4e00-\u9fa5\uac00-\ud7a3])"
     r"[!-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]"
 )
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-# Before these bytes no escape, surrogate pair or character of UTF-8 is cut.
+# A cut before these bytes divides no escape, surrogate pair or UTF-8 character.
 _JSON_PLACE = re.compile(rb"[ \xc2-\xf4]")
+
+
+class Piece(NamedTuple):
+    """A document, or a part of a long one.
+
+    Attributes:
+        text: Some characters; none only as the end of a long document.
+        last: Whether the document ends here.
+    """
+
+    text: str
+    last: bool
 
 
 def cut(text: str, max_run: int = MAX_RUN_CHARACTERS) -> list[str]:
     """Cuts a text into pieces that can be tokenised one by one.
 
-    All but the last have at least `PIECE_CHARACTERS`; a short text is one piece.
+    All pieces except the last have at least `PIECE_CHARACTERS`; a short text is one
+    piece.
 
     Args:
         text: Anything.
         max_run: Characters that a piece may go on until there is a place to cut.
 
     Raises:
-        ValueError: If one goes on for longer.
+        ValueError: If one goes on longer.
 
     Example:
         >>> [len(piece) for piece in cut("word " * 60_000)]
@@ -70,6 +84,17 @@ def cut(text: str, max_run: int = MAX_RUN_CHARACTERS) -> list[str]:
     return [*pieces, text[start:]]
 
 
+def with_last(pieces: Iterable[str]) -> Iterator[Piece]:
+    """Marks the last of a document's pieces."""
+    before = None
+    for piece in pieces:
+        if before is not None:
+            yield Piece(before, last=False)
+        before = piece
+    if before is not None:
+        yield Piece(before, last=True)
+
+
 def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
     """Yields the text of a long JSON line as pieces, in little more memory.
 
@@ -78,8 +103,8 @@ def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
         text_key: The key of its text.
 
     Raises:
-        ValueError: As `cut`, or if the line is no JSON object with a string of this
-            key; it says what is wrong. Pieces may have come before that.
+        ValueError: As from `cut`, or if the line is no JSON object with a string of
+            this key; the message says what is wrong. Pieces may come before it.
     """
     spans: list[tuple[int, int]] = []
 
@@ -90,7 +115,7 @@ def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
     def read(start: int, stop: int) -> str:
         return str(json.loads(b'"%b"' % line[start:stop]))
 
-    # Every string, key or value, is replaced by its number: what remains is short.
+    # Each string, key or value, is replaced by its number: the rest is short.
     record = parse_json(_JSON_STRING.sub(number, line))
     place = None
     longest = 12 * len(text_key) + 2  # a character takes two escapes of six bytes
@@ -106,8 +131,8 @@ def json_text_pieces(line: bytes, text_key: str = "text") -> Iterator[str]:
     start, end = start + 1, end - 1
     rest = ""
     while start < end:
-        found = _JSON_PLACE.search(line, min(start + PIECE_CHARACTERS, end), end)
-        stop = found.start() if found else end
+        match = _JSON_PLACE.search(line, min(start + PIECE_CHARACTERS, end), end)
+        stop = match.start() if match else end
         content = b'"%b"' % line[start:stop]
         *ready, rest = cut(rest + str(parse_json(content)))
         yield from ready
@@ -119,7 +144,7 @@ def parse_json(content: bytes) -> object:
     """Parses UTF-8 JSON.
 
     Raises:
-        ValueError: If it is neither; it says which.
+        ValueError: If it is not UTF-8 or not JSON; the message says which.
     """
     try:
         return load_json(content.decode("utf-8"))

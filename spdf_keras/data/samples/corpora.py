@@ -20,10 +20,10 @@ _WIKITEXT = ("wikitext2/train.txt", "wikitext-2/wiki.train.tokens", "wiki.train.
 
 @dataclass(frozen=True)
 class Corpora:
-    """What a quickstart runs on.
+    """The text and the task of a quickstart.
 
     Attributes:
-        title: Names them in the report.
+        title: Their name in the report.
         text: The file to pre-train on.
         task: The folder with the E2E files.
     """

@@ -1,4 +1,4 @@
-"""What a preparation that was stopped needs to go on."""
+"""The journal, from which a preparation that was stopped goes on."""
 
 import json
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ JOURNAL = "journal.json"
 
 
 class Journal:
-    """`journal.json`: what was done of which work."""
+    """`journal.json`: the state of a preparation, and the settings it belongs to."""
 
     def __init__(self, work: Path, settings: dict[str, Any]) -> None:
         self.path, self._settings = work / JOURNAL, settings
 
     def read(self) -> dict[str, Any]:
-        """The last state, or nothing where there is none.
+        """The last state; empty where there is none.
 
         Raises:
-            InputError: If it is that of other inputs or settings.
+            InputError: If it belongs to other inputs or settings, or is damaged.
         """
         try:
             journal = load_json(self.path.read_text("utf-8"))
@@ -43,7 +43,7 @@ class Journal:
         return dict(journal)
 
     def write(self, state: dict[str, Any]) -> None:
-        """Makes this the last state."""
+        """Records the last state."""
         replace_file(self.path, json.dumps({"settings": self._settings, **state}))
 
 
@@ -54,7 +54,7 @@ def fingerprint_files(files: Sequence[Path]) -> list[list[Any]]:
 
 
 def find_finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The index in a folder, if it came from what has this fingerprint."""
+    """The index in a folder, if inputs and settings with this fingerprint made it."""
     try:
         index = load_json((folder / "index.json").read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,12 +1,11 @@
-"""The reader of training batches from packed token sequences on disk.
+"""The reader of training batches from shards.
 
 A folder of shards holds, per split, NumPy files of `(sequences, context_length
-+ 1)` token ids, the tokenizer, and `index.json`. Sequences are addressed by their
-number, so a shuffle is a permutation of numbers, over the whole corpus. The order
-of batches is a function of the seed and the step alone: a step is a position that
-training resumes at, and workers share a batch without talking. TFRecords would
-have to be read from the start, through a shuffle buffer whose content is part of
-the position.
++ 1)` token ids, the tokenizer, and `index.json`. Sequences have numbers, so a shuffle
+is a permutation of numbers over the whole corpus. The order of batches is a function
+of the seed and the step alone: training resumes at a step, and workers share a batch
+without talking. TFRecords would be read from the start, through a shuffle buffer whose
+content is part of the position.
 """
 
 import hashlib
@@ -20,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.data.shards.journal import JOURNAL
+from spdf_keras.data.shards.order import EpochOrder
+from spdf_keras.data.shards.share import Share
 from spdf_keras.data.shards.writer import SPLITS
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
@@ -46,7 +47,7 @@ class Shards:
         """Opens the folder and checks that its shards are there and whole.
 
         Raises:
-            InputError: If it holds no shards, or a shard is missing or cut.
+            InputError: If the folder holds no shards, or a shard is missing or cut.
         """
         folder = Path(folder)
         try:
@@ -84,7 +85,7 @@ class Shards:
         """Reads every shard and compares it with its checksum in the index.
 
         Raises:
-            InputError: If one is not what was written.
+            InputError: If the content of one has changed.
         """
         for split in SPLITS:
             for shard in self._shards(split):
@@ -131,7 +132,7 @@ class Shards:
         worker: int = 0,
         replicas: int = 1,
     ) -> "tf.data.Dataset":
-        """Training batches number `start` to `stop - 1`, as of one endless stream.
+        """Training batches number `start` to `stop - 1` of one endless stream.
 
         Each epoch visits every sequence once, in an order of its own; batches
         run over the end of an epoch into the next.
@@ -139,10 +140,10 @@ class Shards:
         Args:
             batch_size: Sequences per step, of all workers together.
             seed: Seed of the order.
-            start: The first step; that of a checkpoint goes on after it.
+            start: The first step; a checkpoint's step continues after it.
             stop: The step after the last.
             num_workers: Workers that share each batch; divides `batch_size`.
-            worker: Which of them reads: its part of the batch, in order.
+            worker: The number of the worker that reads, which gives its part.
             replicas: Elements that a worker's part of a step comes in.
 
         Returns:
@@ -152,24 +153,14 @@ class Shards:
         Raises:
             InputError: If the workers cannot share the batch.
         """
-        parts = num_workers * replicas
-        share, rest = divmod(batch_size, max(parts, 1))
-        if num_workers < 1 or rest:
-            raise InputError(
-                f"`num_workers` times `replicas` must divide batch_size={batch_size}. "
-                f"Received: num_workers={num_workers}, replicas={replicas}."
-            )
-        if not 0 <= worker < num_workers:
-            raise InputError(
-                f"`worker` must be 0 to {num_workers - 1}. Received: worker={worker}."
-            )
-        order = _EpochOrder(self.num_sequences(), seed)
+        share = Share(batch_size, num_workers, worker, replicas)
+        order = EpochOrder(self.num_sequences(), seed)
         rows = self.rows("train")
 
         def read(first: int) -> NDArray[np.int32]:
-            return rows[order.sequences(first, share)]
+            return rows[order.sequences(first, share.rows)]
 
-        return self._dataset(read, start, stop, share, num_workers, worker, replicas)
+        return self._dataset(read, share, start, stop)
 
     def validation(
         self,
@@ -183,18 +174,18 @@ class Shards:
 
         Args:
             batch_size: Sequences per batch, of all workers together.
-            batches: How many; see `validation_batches`.
+            batches: Number of batches; see `validation_batches`.
             num_workers: As for `batches`.
             worker: As for `batches`.
             replicas: As for `batches`.
         """
-        share = batch_size // (num_workers * replicas)
+        share = Share(batch_size, num_workers, worker, replicas)
         rows = self.rows("validation")
 
         def read(first: int) -> NDArray[np.int32]:
-            return rows[first + np.arange(share)]
+            return rows[first + np.arange(share.rows)]
 
-        return self._dataset(read, 0, batches, share, num_workers, worker, replicas)
+        return self._dataset(read, share, 0, batches)
 
     def validation_batches(
         self, batch_size: int, max_batches: int = 0, parts: int = 1
@@ -202,9 +193,9 @@ class Shards:
         """The size and the number of whole batches in the validation split.
 
         Args:
-            batch_size: Sequences per batch, at most those that there are.
-            max_batches: Batches at the most; 0 is all.
-            parts: Must divide the size: replicas that share a batch.
+            batch_size: Sequences per batch; it shrinks to a split that has fewer.
+            max_batches: Batches at most; 0 is all.
+            parts: Replicas that share a batch; their number divides the size.
         """
         count = self.num_sequences("validation")
         size = min(batch_size, count) // parts * parts
@@ -217,40 +208,35 @@ class Shards:
     def _dataset(
         self,
         read: Callable[[int], NDArray[np.int32]],
+        share: Share,
         start: int,
         stop: int,
-        share: int,
-        num_workers: int,
-        worker: int,
-        replicas: int,
     ) -> "tf.data.Dataset":
-        """The shares of a worker's replicas in batches `start` to `stop - 1`.
+        """A share of batches `start` to `stop - 1`.
 
-        `read` gets the place of a share's first sequence in the stream of batches.
+        `read` gets the place of an element's first sequence in the stream of batches.
         """
         import tensorflow as tf
 
-        shape = (share, self.context_length + 1)
+        shape = (share.rows, self.context_length + 1)
 
         def read_element(element: NDArray[np.int64]) -> NDArray[np.int32]:
-            step, replica = divmod(int(element), replicas)
-            part = (step * num_workers + worker) * replicas + replica
-            return read(part * share)
+            step, first = share.place(int(element))
+            return read(step * share.batch_size + first)
 
         def load(element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = tf.numpy_function(read_element, [element], tf.int32)
             rows = tf.ensure_shape(rows, shape)
             return rows[:, :-1], rows[:, 1:]
 
-        elements = tf.data.Dataset.range(start * replicas, stop * replicas)
-        return elements.map(load).prefetch(tf.data.AUTOTUNE)
+        return share.elements(start, stop).map(load).prefetch(tf.data.AUTOTUNE)
 
 
 class _Rows:
     """Sequences of all shards under one numbering."""
 
     def __init__(self, arrays: list[NDArray[Any]]) -> None:
-        # Views of the mapped files without the cost of the class `np.memmap`.
+        # Plain arrays over the mapped files avoid the overhead of `np.memmap`.
         self._arrays = [np.asarray(array) for array in arrays]
         self._starts = np.cumsum([0, *(len(array) for array in arrays)])
 
@@ -263,38 +249,3 @@ class _Rows:
         for row, (shard, offset) in enumerate(places):
             rows[row] = self._arrays[shard][offset]
         return rows
-
-
-class _EpochOrder:
-    """Which sequence stands where in the endless stream of shuffled epochs."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self._count, self._seed = count, seed
-        self._epochs: dict[int, NDArray[np.int64]] = {}
-
-    def sequences(self, first: int, count: int) -> NDArray[np.int64]:
-        parts = []
-        while count:
-            epoch, offset = divmod(first, self._count)
-            part = self._permutation(epoch)[offset : offset + count]
-            parts.append(part)
-            first, count = first + len(part), count - len(part)
-        return np.concatenate(parts)
-
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._epochs:
-            self._epochs.clear()
-            self._epochs[epoch] = shuffled(self._count, f"{self._seed}:{epoch}")
-        return self._epochs[epoch]
-
-
-def shuffled(count: int, key: str) -> NDArray[np.int64]:
-    """A permutation of `range(count)` that depends on `key` alone.
-
-    Sorts the raw stream of Philox, which is an algorithm, where NumPy's own
-    shuffle may change between releases.
-    """
-    digest = hashlib.sha256(f"order:{key}".encode()).digest()
-    bits = np.frombuffer(digest[:16], np.dtype("<u8")).astype(np.uint64)
-    draws = np.random.Philox(key=bits).random_raw(count)
-    return np.argsort(draws, kind="stable")

@@ -1,10 +1,11 @@
-"""Packs token ids into sequences and writes them as shards.
+"""Writes token ids as shards of packed sequences.
 
-A shard is a NumPy file of `(sequences, context_length + 1)` ids, so the reader
-finds any sequence by its number. Files only ever hold whole sequences; the tokens
-after the last one, fewer than a sequence, are part of the state. So what was
-written since a state was taken is undone by cutting files, and going on from it
-gives the same bytes as never having stopped.
+Sequences are packed: documents follow each other without padding, the end-of-text
+token after each, and every `context_length + 1` tokens are one sequence. A shard is a
+NumPy file of `(sequences, context_length + 1)` ids, so the reader finds any sequence
+by its number. Files only ever hold whole sequences; the tokens after the last one,
+fewer than a sequence, are part of the state. So a writer returns to an earlier state
+by cutting files, and goes on from there to the same bytes.
 """
 
 import hashlib
@@ -18,13 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.corpus.documents import Piece
+from spdf_keras.data.corpus.pieces import Piece
 from spdf_keras.errors import InputError
 
 SPLITS = ("train", "validation")
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.npy")
 _SEQUENCES_PER_SHARD = 65_536
-# Enough to tell documents apart, and known before the rest of a long one is.
+# They tell documents apart, and come before the rest of a long document.
 _HASHED_CHARACTERS = 2**16
 _BUFFER_TOKENS = 2**20
 
@@ -32,15 +33,14 @@ _BUFFER_TOKENS = 2**20
 class ShardWriter:
     """Writes the shards of both splits.
 
-    A document belongs to the validation split by a hash of its first 65,536
-    characters, wherever it stands. It ends with the end-of-text token, and the
-    next one follows without padding.
+    A hash of the first 65,536 characters decides the split of a document, wherever it
+    stands.
 
     Args:
         folder: Where the shards go.
         context_length: Tokens that a model will see at once.
         vocabulary_size: Chooses 2 or 4 bytes for a token.
-        end_token_id: Goes behind each document.
+        end_token_id: The token after each document.
         validation_fraction: Share of documents to validate on.
         state: Where to go on: an earlier result of `state`.
     """
@@ -64,7 +64,7 @@ class ShardWriter:
             )
             for name in SPLITS
         }
-        self._split: _SplitWriter | None = None  # of the document that is not over
+        self._split: _SplitWriter | None = None  # the split of an unfinished document
         self.bytes = state.get("bytes", 0)
 
     def add(
@@ -93,22 +93,25 @@ class ShardWriter:
         return sum(split.tokens for split in self._splits.values())
 
     def state(self) -> dict[str, Any]:
-        """What to go on from, safe on the disk; only between two documents."""
+        """The state to go on from; its files are on the disk.
+
+        It is valid only between two documents.
+        """
         states = {name: split.state() for name, split in self._splits.items()}
         return {**states, "bytes": self.bytes}
 
     def finish(self) -> dict[str, Any]:
-        """Closes the last shards and returns what the index says of each split."""
+        """Closes the last shards and returns the index entry of each split."""
         return {name: split.finish() for name, split in self._splits.items()}
 
     def close(self) -> None:
-        """Closes the files as they are."""
+        """Closes the files without finishing them."""
         for split in self._splits.values():
             split.close()
 
 
 class _SplitWriter:
-    """Packs one split's tokens, and starts a shard whenever one is full."""
+    """Writes one split, and starts a shard whenever one is full."""
 
     def __init__(
         self,
@@ -198,7 +201,7 @@ class _SplitWriter:
         self._rows = 0
 
     def _cut_back(self) -> None:
-        """Takes back what was written after the state."""
+        """Removes everything that was written after the state."""
         kept = {shard["file"] for shard in self._shards}
         for path in self._folder.iterdir():
             match = SHARD_NAME.fullmatch(path.name)

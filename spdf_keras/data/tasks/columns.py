@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from spdf_keras.data.corpus.streams import split_lines
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
 
@@ -41,7 +41,7 @@ def read_columns(path: str | Path, wanted: re.Pattern[str]) -> list[tuple[str, s
             f"{','.join(table.header)!r}."
         )
     source, text = column
-    found = []
+    pairs = []
     for line, row in table.rows:
         if len(row) != len(table.header):
             raise InputError(
@@ -49,13 +49,13 @@ def read_columns(path: str | Path, wanted: re.Pattern[str]) -> list[tuple[str, s
                 f"the header has. Received: {len(row)}."
             )
         words = " ".join(split_lines(row[text]))  # a line break inside is a blank
-        found.append((row[source].strip() if source is not None else "", words))
+        pairs.append((row[source].strip() if source is not None else "", words))
     if source is None and wanted is REFERENCES:
         raise InputError(
-            f"'{path}' must have a column `MR`, by which references of one item are "
-            f"told. Received: {','.join(table.header)!r}."
+            f"'{path}' must have a column `MR`, which groups the references of one "
+            f"item. Received: {','.join(table.header)!r}."
         )
-    return found
+    return pairs
 
 
 def _column(

@@ -28,13 +28,15 @@ never the separator or the summary.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from spdf_keras.data.public.published import Collection
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
-from spdf_keras.data.tasks.task import Example, Examples, Task, gather
+from spdf_keras.data.tasks.notices import is_error
+from spdf_keras.data.tasks.score_table import Score, ScoreTable
+from spdf_keras.data.tasks.task import PERPLEXITY, Example, Examples, Task, gather
 from spdf_keras.errors import InputError
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
@@ -42,55 +44,8 @@ SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 _ONE_FILE = "curation.csv"
 _ARTICLE = ("article", "article_content")
 
-# Summaries of one text at which it is no article.
+# A text with so many different summaries is no article.
 _MOST_SUMMARIES = 3
-# Notices are looked for in shorter texts alone: articles may quote them.
-_NOTICE_WORDS = 40
-_ERROR = re.compile(
-    r"""
-    (?:an?\ )?(?:\w+\ ){0,2}
-      (?:exception|errors?|failure|failed|time-?out|timed\ out)
-    | (?:exception|error|failure|failed)(?:\ code)?(?:\ \d+|:.{1,100})
-    | failed\ to\ \w+(?:\ \w+){0,3}
-    | .{0,20}connection\ (?:refused|reset|closed).{0,20}
-    | none | null | nil | nan | n/?a | undefined | empty | missing | unavailable
-    | (?:http\ )?(?:error\ )?(?:code\ )?[345]\d\d(?::.{1,60}|\W{0,3}
-      (?:error|client|server|not|forbidden|bad|un\w+|gone|service|gateway|too|internal
-      |moved|temporar).{0,40})?
-    | (?:page\ |file\ |article\ |content\ )?not\ (?:found|available)
-    | bad\ (?:request|gateway) | forbidden | unauthori[sz]ed | access\ denied
-    | service\ unavailable | too\ many\ requests | moved\ permanently
-    | article\ `?download\(\)`?\ failed.*
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-# `ConnectionError: ...`, `requests.exceptions.ReadTimeout(...)`.
-_RAISED = re.compile(r"[\w.]*[a-z_.](?:Error|Exception|Timeout|TimedOut)\b(?:\W.*)?")
-_NOTICE = re.compile(
-    r"""
-    subscri(?:be|ption)\b.*\b(?:to\ (?:read|continue|view|access|unlock)|required)
-    | (?:to|and)\ continue\ reading | continue\ reading\ (?:with|by|this)
-    | already\ (?:a\ )?(?:subscrib|member|registered|have\ an\ account)
-    | (?:register|sign\ (?:in|up)|log\ ?in)\b.*
-      \bto\ (?:read|view|access|continue\ reading)
-    | (?:sign\ in|log\ in|register|subscribe)\ to\ continue$
-    | (?:subscribers|members)[-\ ]only | (?:your|of)\ (?:\w+\ )?free\ (?:article|stor)
-    | this\ (?:content|article|story|page)\ is\ (?:only\ )?(?:for|available|reserved)
-    | become\ a\ (?:member|subscriber)(?:\ to\b|$) | create\ (?:a\ free|an)\ account
-    | start\ your\ (?:free\ )?trial | unlock\ (?:this|unlimited|full) | paywall
-    | (?:only\ )?(?:available|for)\ (?:to\ )?subscribers
-    | (?:enable|turn\ on|requires?)\ (?:javascript|cookies)
-    | javascript\ (?:is|and)\b
-    | not\ a\ robot | are\ you\ (?:a\ robot|human) | verify\ (?:that\ )?you
-    | access\ (?:to\ .*\ )?(?:is\ |was\ |has\ been\ )?denied | permission\ to\ access
-    | (?:page|article)\b.*
-      \b(?:not\ found|not\ available|cannot\ be\ found|no\ longer)
-    | not\ available\ in\ your\ (?:region|country)
-    | (?:accept|we\ use|uses)\ cookies
-    | checking\ your\ browser | unusual\ traffic | captcha
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
 
 
 def read_curation(folder: str | Path, split: str) -> Examples:
@@ -138,12 +93,12 @@ def read_curation(folder: str | Path, split: str) -> Examples:
 
 
 def linearise(text: str) -> str:
-    """The context of an article: itself."""
+    """The context of an article is the article itself."""
     return text.strip()
 
 
 def split_of(article: str) -> str:
-    """The split of an article in a file that does not say it.
+    """The split of an article in a file without a column `split`.
 
     Example:
         >>> split_of("The mayor  opened the bridge.")
@@ -152,23 +107,6 @@ def split_of(article: str) -> str:
     words = " ".join(article.split())
     number = int(hashlib.sha256(words.encode()).hexdigest(), 16) % 100
     return "train" if number < 90 else "validation" if number < 95 else "test"
-
-
-def is_error(article: str) -> bool:
-    """Whether a text is what a scraper writes, or a page shows, for an article.
-
-    Example:
-        >>> [is_error(t) for t in ("Exception", "Error 404.", "Error rates fell.")]
-        [True, True, False]
-    """
-    words = article.split()
-    text = " ".join(words).strip(" .!*-_<>[](){}\"'")
-    if not any(c.isalnum() for c in text):
-        return True
-    if len(words) > _NOTICE_WORDS:
-        return False
-    whole = _ERROR.fullmatch(text) or _RAISED.fullmatch(text)
-    return bool(whole or _NOTICE.search(text))
 
 
 def _key(article: str) -> bytes:
@@ -221,7 +159,9 @@ def _read_csv(path: Path, has_all: bool) -> Iterator[tuple[str, str, str]]:
                 raise InputError(
                     f"{where}: `split` must be one of {known}. Received: '{split}'."
                 )
-        elif has_all and row[article].strip():  # without: counted in each split
+        elif (
+            has_all and row[article].strip()
+        ):  # a row without article counts in every split
             split = split_of(row[article])
         yield split, linearise(row[article]), row[summary].strip()
 
@@ -230,4 +170,28 @@ def _has_columns(header: list[str]) -> bool:
     return "summary" in header and any(name in header for name in _ARTICLE)
 
 
-CURATION = Task("curation", read_curation, linearise, cut_context=True)
+# The paper judges it by perplexity (appendix A.3) and prints no table.
+_TABLE = ScoreTable(
+    "",
+    "Curation Corpus",
+    (Score("perplexity", "Perplexity", higher_is_better=False),),
+)
+
+_PUBLIC = Collection(
+    "the Curation Corpus",
+    "CC BY 4.0; each article belongs to its publisher",
+    "https://github.com/CurationCorp/curation-corpus",
+    elsewhere="The Curation Corpus (CC BY 4.0) is published as summaries with links "
+    "to the articles: follow https://github.com/CurationCorp/curation-corpus and put "
+    f"both into one csv file, curation/{_ONE_FILE}.",
+)
+
+CURATION = Task(
+    "curation",
+    read_curation,
+    linearise,
+    _TABLE,
+    _PUBLIC,
+    protocol=PERPLEXITY,
+    cut_context=True,
+)

@@ -1,9 +1,9 @@
 """DART v1.1.1: triples out of tables, WebNLG and E2E to text.
 
 Reads the official JSON and xml, to equal examples in equal order. The relation is
-lower-cased, all else is used as it is written. Every annotation is one reference;
-an empty one (the test set has one) teaches and measures nothing, so it is left
-out and counted in `Examples.left_out`.
+lower-cased, everything else is used as it is written. Every annotation is one
+reference; an empty one (the test set has one) teaches and measures nothing, so it is
+left out and counted in `Examples.left_out`.
 """
 
 from collections import Counter
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import ending
+from spdf_keras.data.corpus.forms import ending, open_text
+from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,
@@ -21,8 +21,15 @@ from spdf_keras.data.tasks.files import (
     name_of_split,
     parse_json,
 )
+from spdf_keras.data.tasks.score_table import ScoreTable, printed_rows
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
-from spdf_keras.data.tasks.triples import Entry, Triple, parse_triples, read_xml
+from spdf_keras.data.tasks.triples import (
+    SCORES,
+    Entry,
+    Triple,
+    parse_triples,
+    read_xml,
+)
 from spdf_keras.errors import InputError
 
 SPLITS = {
@@ -37,8 +44,8 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
     Args:
         folder: Where the files are, or the folder `dart` with them:
-            `dart-v1.1.1-full-train.json`, or else `.xml`, packed or not, and the
-            same with `dev` and `test`.
+            `dart-v1.1.1-full-train.json`, otherwise `.xml`, compressed or not, and
+            the same with `dev` and `test`.
         split: `train`, `validation` or `test`.
 
     Raises:
@@ -56,7 +63,7 @@ def read_dart(folder: str | Path, split: str) -> Examples:
 
 
 def read_dart_file(path: str | Path) -> Examples:
-    """Reads one file, xml or JSON, whichever its text is."""
+    """Reads one file; its text shows whether it is xml or JSON."""
     text = open_text(path)
     is_xml = text.lstrip().startswith("<") or ending(path) == ".xml"
     entries = read_xml(str(path), text) if is_xml else _json_entries(path, text)
@@ -81,8 +88,8 @@ def linearise(text: str) -> str:
     return _context(parse_triples(text))
 
 
-def _context(found: Sequence[Triple]) -> str:
-    return triples.linearise([(s, relation.lower(), o) for s, relation, o in found])
+def _context(parts: Sequence[Triple]) -> str:
+    return triples.linearise([(s, relation.lower(), o) for s, relation, o in parts])
 
 
 def _json_entries(path: str | Path, text: str) -> Iterator[Entry]:
@@ -114,4 +121,54 @@ def _triple(triple: Any, where: str) -> Triple:
     return subject, relation, value
 
 
-DART = Task("dart", read_dart, linearise)
+_TABLE = ScoreTable(
+    "Table 6",
+    "DART",
+    SCORES,
+    printed_rows(
+        ("bleu", "meteor", "ter"),
+        """
+        gpt2_small 0    46.30±0.16 0.38 0.51
+        gpt2_small 0.5  45.74±0.10 0.37 0.51
+        gpt2_small 0.75 44.97±0.11 0.37 0.52
+        gpt3_xl    0    47.71±0.11 0.39 0.49
+        gpt3_xl    0.5  47.10±0.13 0.39 0.49
+        gpt3_xl    0.75 46.96±0.08 0.38 0.50
+        """,
+    ),
+)
+
+_HOME = "https://github.com/Yale-LILY/dart"
+_TRAIN = f"{SPLITS['train']}.json"
+_PUBLIC = Collection(
+    "DART v1.1.1",
+    "MIT",
+    _HOME,
+    on_github(
+        "Yale-LILY/dart",
+        "master/data/v1.1.1",
+        "dart",
+        (
+            f"{SPLITS['validation']}.json",
+            2468789,
+            "d11b7982aeafc0761d9805502e4ad7487c557da0",
+        ),
+        (
+            f"{SPLITS['test']}.xml",
+            3958498,
+            "73b526ff793c0c61d22c2b4e6d2f8a0009c39709",
+        ),
+    ),
+    f"The training set of DART has no checksum here: get data/v1.1.1/{_TRAIN} from "
+    f"{_HOME} and put it beside the other files, as dart/{_TRAIN}.",
+)
+
+DART = Task(
+    "dart",
+    read_dart,
+    linearise,
+    _TABLE,
+    _PUBLIC,
+    protocol="generation-eval",
+    file_protocol="dart",
+)

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import TEXTS, ending
-from spdf_keras.data.corpus.streams import split_lines
+from spdf_keras.data.corpus.forms import TEXTS, ending, open_text
+from spdf_keras.data.corpus.lines import split_lines
+from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
+from spdf_keras.data.tasks.score_table import Score, ScoreTable, printed_rows
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
 from spdf_keras.errors import InputError
 
@@ -23,7 +24,7 @@ FILES = {
     "test": "testset_w_refs.csv",
 }
 
-# The same as the LoRA recipe has it.
+# The files of the LoRA recipe for the same splits.
 TEXT_FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 _COLUMNS = ["mr", "ref"]
@@ -69,8 +70,8 @@ def read_e2e(path: str | Path) -> Examples:
     all references of one are together, in file order.
 
     Args:
-        path: Text lines if its name ends in `.txt`, else a csv with the header
-            `mr,ref`; packed or not.
+        path: A file of text lines if its name ends in `.txt`, otherwise a csv with
+            the header `mr,ref`; compressed or not.
 
     Raises:
         InputError: If the file cannot be read or a row is malformed; the
@@ -118,11 +119,11 @@ def _read_text(path: str | Path) -> Iterator[Example]:
 def find_split(folder: str | Path, split: str) -> Path:
     """Finds a split's file in `folder` or in its `e2e` folder.
 
-    The official csv files are taken where there are any, the text files else: all
+    The official csv files are taken where there are any, otherwise the text files: all
     splits come from the same kind, as their references are spaced differently.
 
     Args:
-        folder: Where the files are, packed or not.
+        folder: Where the files are, compressed or not.
         split: `train`, `validation` or `test`.
 
     Raises:
@@ -144,4 +145,50 @@ def read_split(folder: str | Path, split: str) -> Examples:
     return read_e2e(find_split(folder, split))
 
 
-E2E = Task("e2e", read_split, linearise)
+_TABLE = ScoreTable(
+    "Table 4",
+    "E2E",
+    # The official program gives fractions, which the paper multiplies.
+    (
+        Score("bleu", "BLEU", factor=100),
+        Score("nist", "NIST"),
+        Score("meteor", "METEOR", factor=100),
+        Score("rouge_l", "ROUGE-L", factor=100),
+        Score("cider", "CIDEr"),
+    ),
+    printed_rows(
+        ("bleu", "nist", "meteor", "rouge_l", "cider"),
+        """
+        gpt2_small 0    67.49±0.60 8.59±0.03 46.08±0.22 70.22±0.42 2.38±0.03
+        gpt2_small 0.5  67.39±0.38 8.62±0.03 45.89±0.18 70.10±0.26 2.38±0.01
+        gpt2_small 0.75 66.50±0.01 8.46±0.13 45.61±0.32 70.02±0.26 2.36±0.02
+        gpt3_xl    0    68.10±0.46 8.64±0.06 46.40±0.01 71.03±0.22 2.41±0.02
+        gpt3_xl    0.5  67.98±0.63 8.62±0.07 46.40±0.07 71.30±0.20 2.43±0.02
+        gpt3_xl    0.75 67.66±0.59 8.59±0.09 46.07±0.26 70.40±0.26 2.42±0.03
+        """,
+    ),
+)
+
+_PUBLIC = Collection(
+    "the E2E NLG challenge",
+    "CC BY-SA 4.0",
+    "https://github.com/tuetschek/e2e-dataset",
+    on_github(
+        "tuetschek/e2e-dataset",
+        "master",
+        "e2e",
+        (FILES["train"], 9340189, "fa3a5e1124d2aa0d768881e38f8ee73e63d5880d"),
+        (FILES["validation"], 1161305, "c45950a0771c769d787a33fdf56439cb890005d7"),
+        (FILES["test"], 1310822, "86733864c96dc18cbaa5f18042356296ef679302"),
+    ),
+)
+
+E2E = Task(
+    "e2e",
+    read_split,
+    linearise,
+    _TABLE,
+    _PUBLIC,
+    protocol="e2e-metrics",
+    file_protocol="e2e-metrics",
+)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.data.shards.reader import shuffled
+from spdf_keras.data.shards.order import shuffled
+from spdf_keras.data.shards.share import Share
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 # Widths are multiples of this, so that few shapes are compiled.
 _WIDTH_STEP = 16
-# Batches that are filled from one length-sorted pool.
+# Batches that are filled from one pool of pairs, sorted by length.
 _POOL_BATCHES = 64
 
 
 def encode_context(
     tokenizer: Tokenizer, context: str, max_length: int | None = None
 ) -> list[int]:
-    """Token ids of an input, closed by the end-of-text token (the separator).
+    """Token ids of an input and the end-of-text token behind it (the separator).
 
     Args:
         tokenizer: Encodes it.
@@ -131,25 +132,25 @@ class EncodedPairs:
 
         Args:
             batch_size: Pairs per batch.
-            order: Any text, of which the order of the pass is a function, such as
-                `seed:epoch`; None goes by length.
+            order: Any text, such as `seed:epoch`, that determines the order of the
+                pass; None sorts by length.
         """
         stream = PairStream(self, batch_size, lambda _: order)
         return stream.batches(0, self.num_batches(batch_size))
 
 
 class PairStream:
-    """One pass over all pairs after another, each a batch at a time.
+    """All pairs, pass after pass, a batch at a time.
 
     Batches hold pairs of similar length, padded to a multiple of 16. The last batch
-    of a pass is filled up with rows of weight 0, so that no pair is lost. What a
-    batch holds is a function of its number, so that training resumes anywhere.
+    of a pass is filled up with rows of weight 0, so that no pair is lost. The content
+    of a batch is a function of its number, so that training resumes anywhere.
 
     Args:
         pairs: The pairs.
         batch_size: Pairs per batch, of all workers together.
-        order: Gives a text for each pass, counted from 1, of which the order of the
-            pass is a function; None goes by length.
+        order: Gives a text for each pass, counted from 1, that determines its order;
+            None sorts by length.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class PairStream:
             start: The first batch.
             stop: The batch after the last.
             num_workers: Workers that share each batch; divides its size.
-            worker: Which of them reads: its part of the batch, in order.
+            worker: The number of the worker that reads, which gives its part.
             replicas: Elements that a worker's part of a batch comes in.
 
         Returns:
@@ -186,19 +187,18 @@ class PairStream:
         """
         import tensorflow as tf
 
-        share = self._batch_size // (num_workers * replicas)
+        share = Share(self._batch_size, num_workers, worker, replicas)
 
         def read(element: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-            step, replica = divmod(int(element), replicas)
-            first = (worker * replicas + replica) * share
-            return tuple(part[first : first + share] for part in self._batch(step))
+            step, first = share.place(int(element))
+            rows = slice(first, first + share.rows)
+            return tuple(part[rows] for part in self._batch(step))
 
         def load(element: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts = tf.numpy_function(read, [element], (tf.int32, tf.int32, tf.float32))
-            return tuple(tf.ensure_shape(part, (share, None)) for part in parts)
+            return tuple(tf.ensure_shape(part, (share.rows, None)) for part in parts)
 
-        elements = tf.data.Dataset.range(start * replicas, stop * replicas)
-        return elements.map(load).prefetch(2)
+        return share.elements(start, stop).map(load).prefetch(2)
 
     def widths(self, stop: int) -> list[int]:
         """Tokens per row of batches 0 to `stop - 1`, padding included."""
@@ -239,6 +239,6 @@ class PairStream:
             pair = self._pairs.token_ids[number]
             size = len(pair) - 1
             token_ids[row, :size], labels[row, :size] = pair[:-1], pair[1:]
-            # The separator, the last of the context, predicts the first target.
+            # The separator, which ends the context, predicts the first target.
             weights[row, self._pairs.context_lengths[number] - 1 : size] = 1.0
         return token_ids, labels, weights

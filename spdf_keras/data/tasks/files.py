@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spdf_keras.data.corpus.documents import open_text
+from spdf_keras.data.corpus.forms import open_text
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.corpus.listing import entries_of
-from spdf_keras.data.corpus.streams import PACKED_SUFFIXES, split_lines
+from spdf_keras.data.corpus.streams import COMPRESSED_SUFFIXES
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json
 
@@ -20,7 +21,7 @@ _WORDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
 
 
 def name_of_split(names: dict[str, str], split: str) -> str:
-    """What a corpus calls a split.
+    """A corpus's own name of a split.
 
     Raises:
         InputError: If `split` is not one of `names`.
@@ -34,18 +35,18 @@ def name_of_split(names: dict[str, str], split: str) -> str:
 def find_file(
     folder: str | Path, inner: Iterable[str], names: Iterable[str]
 ) -> Path | None:
-    """The first of `names` that is there, packed or not, in upper or lower case.
+    """The first of `names` that exists, compressed or not, in upper or lower case.
 
     Args:
         folder: Where to look first.
-        inner: Folders inside it, to look in next.
+        inner: Folders inside it, where to look next.
         names: File names, best first.
     """
     bases = [Path(folder), *(Path(folder) / name for name in inner)]
     for name in names:
         for base in bases:
-            for packing in ("", *PACKED_SUFFIXES):
-                path = _in_any_case(base / f"{name}{packing}")
+            for suffix in ("", *COMPRESSED_SUFFIXES):
+                path = _in_any_case(base / f"{name}{suffix}")
                 if path:
                     return path
     return None
@@ -63,7 +64,7 @@ class Table(NamedTuple):
     """A csv file.
 
     Attributes:
-        header: Names of the columns, as they are written but for blanks around them.
+        header: Names of the columns, without blanks around them.
         rows: Each row with the number of its last line; blank lines are left out.
     """
 
@@ -72,22 +73,22 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Table:
-    """Reads a csv file with commas, semicolons or tabs, packed or not.
+    """Reads a csv file with commas, semicolons or tabs, compressed or not.
 
     Args:
         path: The file.
         is_header: Whether names of columns, in lower case, are those that are needed.
-            It decides which character stands between the columns.
+            The first delimiter whose header passes is used.
 
     Raises:
-        InputError: If the file cannot be read, or a row is no row of csv; the message
-            names the line. From `rows` too.
+        InputError: If the file cannot be read, or a row is no row of csv, which is
+            raised from `rows` too; the message names the line.
     """
     lines = split_lines(open_text(path), keep_ends=True)
     for delimiter in _DELIMITERS:
         try:
             table = _table(path, lines, delimiter)
-        except InputError:  # names in quotes, with another character between them
+        except InputError:  # quoted names with another delimiter
             continue
         if is_header([name.lower() for name in table.header]):
             return table
@@ -119,7 +120,7 @@ def _rows(
 
 
 def read_json(path: str | Path) -> Any:
-    """Reads a JSON file, packed or not.
+    """Reads a JSON file, compressed or not.
 
     Raises:
         InputError: If it cannot be read; the message names line and column.

@@ -1,17 +1,15 @@
-"""The files that scorers read: outputs, references, and the parts of a test set.
+"""The files that scorers read: outputs and references.
 
 All of them are plain lines, or tables (`.csv`, `.tsv`) whose header names the columns,
 as e2e-metrics reads them. A file in another form is refused.
 """
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import STRUCTURED, ending, form_of
-from spdf_keras.data.corpus.streams import split_lines
+from spdf_keras.data.corpus.forms import STRUCTURED, ending, form_of, open_text
+from spdf_keras.data.corpus.lines import split_lines
 from spdf_keras.data.tasks.columns import (
     OUTPUTS,
     REFERENCES,
@@ -19,7 +17,6 @@ from spdf_keras.data.tasks.columns import (
     is_header,
     read_columns,
 )
-from spdf_keras.data.tasks.files import read_table
 from spdf_keras.errors import InputError
 from spdf_keras.metrics.tokenizers.mteval import words_in_bytes
 
@@ -27,11 +24,11 @@ Lines = list[str]
 
 
 def read_plain(path: str | Path) -> Lines:
-    """Reads the lines of a text file, packed or not.
+    """Reads the lines of a text file, compressed or not.
 
     Raises:
         InputError: If the file cannot be read, is not UTF-8, or is no plain text by
-            its name or by its content: JSON, xml or a table.
+            its name or by its content, but JSON, xml or a table.
     """
     lines = read_lines(path)
     name = STRUCTURED.get(ending(path))
@@ -52,7 +49,7 @@ def read_plain(path: str | Path) -> Lines:
 
 
 def read_lines(path: str | Path) -> Lines:
-    """Reads the lines of a file, as `split_lines` has them, without a look at them.
+    """Reads the lines of a file, as `split_lines` has them, whatever its form.
 
     Raises:
         InputError: If the file cannot be read or is not UTF-8.
@@ -81,7 +78,7 @@ def read_hypotheses(path: str | Path) -> Lines:
 
 
 def read_prompts(path: str | Path) -> Lines:
-    """Reads texts to continue, one a line; blank lines at the end are nothing.
+    """Reads texts to continue, one a line; blank lines at the end do not count.
 
     Raises:
         InputError: If the file cannot be read, is in another form, or has a blank
@@ -150,24 +147,24 @@ def read_references(
     files = [] if is_table else [read_plain(path) for path in paths]
     if is_table:
         rows = groupby(read_columns(paths[0], REFERENCES), lambda row: row[0])
-        found = [[text for _, text in item if text.strip()] for _, item in rows]
+        items_texts = [[text for _, text in item if text.strip()] for _, item in rows]
     elif len(files) == 1:
-        found = _blocks(files[0], items)
+        items_texts = _blocks(files[0], items)
     else:
         _check_lengths(paths, files)
-        found = [
+        items_texts = [
             [t for t in texts if words_in_bytes(t)]
             for texts in zip(*files, strict=True)
         ]
-    if not found:
+    if not items_texts:
         raise InputError(f"There must be references. Received: nothing in {names}.")
-    for number, texts in enumerate(found, 1):
+    for number, texts in enumerate(items_texts, 1):
         if not texts:
             raise InputError(
                 f"Item {number} has no reference in {names}; take its output out, or "
                 "add one."
             )
-    if items is not None and len(found) != items:
+    if items is not None and len(items_texts) != items:
         way_out = (
             "a line per output" if len(files) > 1 else "a blank line between items"
         )
@@ -175,10 +172,10 @@ def read_references(
             way_out = "equal inputs in rows of one item, one after the other"
         raise InputError(
             "There must be as many items with references as outputs. Received: "
-            f"{items} outputs, {len(found)} items in {names}, which must have "
+            f"{items} outputs, {len(items_texts)} items in {names}, which must have "
             f"{way_out}."
         )
-    return found
+    return items_texts
 
 
 def _blocks(lines: Lines, items: int | None) -> list[Lines]:
@@ -207,54 +204,3 @@ def _check_lengths(paths: Sequence[str | Path], files: Sequence[Lines]) -> None:
                 f"missing. Received: {len(files[0])} lines in '{paths[0]}', "
                 f"{len(lines)} in '{path}'."
             )
-
-
-def read_parts(path: str | Path, items: int) -> Lines:
-    """Reads the part, such as `seen` or `unseen`, of each item.
-
-    Args:
-        path: A file with a part per line, or a table with tabs, commas or semicolons
-            between its columns whose first line names a column `part`.
-        items: Number of items there must be.
-
-    Raises:
-        InputError: If the file cannot be read, or has not a part for each item.
-    """
-    lines = read_lines(path)
-    first = lines[0].lower() if lines else ""
-    if "\t" in first:
-        header, *rows = [line.split("\t") for line in lines]
-        parts = _part_column(path, header, rows)
-    elif ending(path) in TABLES or "part" in _names(first):
-        table = read_table(path, lambda names: "part" in names)
-        parts = _part_column(path, table.header, [row for _, row in table.rows])
-    else:
-        parts = [line.strip() for line in read_plain(path)]
-        if len(parts) == items + 1 and parts[0].lower() == "part":
-            del parts[0]
-    if len(parts) != items:
-        raise InputError(
-            f"'{path}' must have a part per output. Received: {items} outputs, "
-            f"{len(parts)} parts."
-        )
-    for number, part in enumerate(parts, 1):
-        if not part:
-            raise InputError(f"'{path}' must name the part of item {number}.")
-    return parts
-
-
-def _names(line: str) -> Lines:
-    """The columns that a line names, if it has a comma or semicolon."""
-    names = re.split("[,;]", line)
-    return [name.strip('" ') for name in names] if len(names) > 1 else []
-
-
-def _part_column(path: str | Path, header: Lines, rows: Sequence[Lines]) -> Lines:
-    names = [name.strip().lower() for name in header]
-    if "part" not in names:
-        raise InputError(
-            f"The first line of '{path}' must name a column `part`. Received: "
-            f"{', '.join(header)}."
-        )
-    column = names.index("part")
-    return [row[column].strip() if len(row) > column else "" for row in rows]

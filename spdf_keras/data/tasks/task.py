@@ -1,13 +1,18 @@
-"""What every fine-tuning task is, and what it gives.
+"""Fine-tuning tasks and the examples that they give.
 
-Loads neither TensorFlow nor NumPy: the command line names the tasks at once.
+It loads neither TensorFlow nor NumPy, so that the command line starts at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spdf_keras.data.public.published import Collection
+from spdf_keras.data.tasks.score_table import ScoreTable
 from spdf_keras.errors import InputError
+
+# The protocol of a task that is judged by the model's loss and not by its outputs.
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Example:
     Attributes:
         context: The linearised input.
         references: The texts that people wrote for it.
-        category: What the input is about, where the task says so.
+        category: The subject of the input, if the task names one.
         seen: Whether the category is one of the training set's (`cate` in the
             LoRA recipe); None where the task has no such parts.
     """
@@ -29,7 +34,7 @@ class Example:
 
 
 class Examples(list[Example]):
-    """A split's examples, and how much of its files is not among them.
+    """A split's examples, and counts of what its files hold besides.
 
     Attributes:
         left_out: Number of texts, inputs or rows by the reason why they were
@@ -60,12 +65,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class Task:
-    """A fine-tuning corpus.
+    """A fine-tuning corpus, and all that commands and reports ask of it.
 
     Attributes:
-        name: What `--task` calls it.
+        name: Its name on the command line and in records.
         read: Reads a split (`train`, `validation`, `test`) out of a folder.
         linearise: Turns what a person types as an input into a context.
+        table: The table of its scores, and the rows that the paper prints.
+        public: Its public files.
+        protocol: How `evaluate` scores it, as the paper does: a name of
+            `metrics.protocols.PROTOCOLS`, or `PERPLEXITY`.
+        file_protocol: How `score` scores files where no protocol is named, as the
+            authors of the task do; None where outputs alone have no score.
         cut_context: Whether a context that is too long loses its end; False
             refuses it.
     """
@@ -73,6 +84,10 @@ class Task:
     name: str
     read: Callable[[str | Path, str], Examples]
     linearise: Callable[[str], str]
+    table: ScoreTable
+    public: Collection
+    protocol: str = PERPLEXITY
+    file_protocol: str | None = None
     cut_context: bool = False
 
     @property
@@ -101,9 +116,9 @@ def describe(examples: Sequence[Example]) -> str:
         >>> describe(Examples([Example("a", ("b", "c"))], {"empty texts": 2}))
         '1 inputs, 2 pairs, left out: 2 empty texts'
     """
-    found = counts(examples)
-    left_out = ", ".join(f"{n} {key}" for key, n in found.left_out.items())
-    pairs = f"{found.inputs} inputs, {found.pairs} pairs"
+    size = counts(examples)
+    left_out = ", ".join(f"{n} {key}" for key, n in size.left_out.items())
+    pairs = f"{size.inputs} inputs, {size.pairs} pairs"
     return f"{pairs}, left out: {left_out}" if left_out else pairs
 
 
@@ -117,9 +132,9 @@ def gather(
     set of WebNLG has a few inputs under two categories).
 
     Args:
-        rows: What a file holds, an entry or a pair at a time.
-        left_out: What the reader leaves out, which may grow while the rows are
-            read; inputs of which no text is left come to it.
+        rows: The content of a file, an entry or a pair at a time.
+        left_out: Counts of what the reader leaves out; they may grow while the rows
+            are read. Inputs without a text are added.
         source: Names the file or folder in the error.
 
     Raises:
@@ -136,8 +151,8 @@ def gather(
         if texts[context]
     ]
     reasons = {**left_out, "inputs without a text": len(first) - len(examples)}
-    found = Examples(examples, reasons)
-    if not found:
-        and_why = "".join(f"; left out: {n} {key}" for key, n in found.left_out.items())
-        raise InputError(f"'{source}' has no examples{and_why}.")
-    return found
+    gathered = Examples(examples, reasons)
+    if not gathered:
+        why = "".join(f"; left out: {n} {key}" for key, n in gathered.left_out.items())
+        raise InputError(f"'{source}' has no examples{why}.")
+    return gathered

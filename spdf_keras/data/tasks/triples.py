@@ -4,9 +4,17 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spdf_keras.data.tasks.score_table import Score
 from spdf_keras.errors import InputError
 
 Triple = tuple[str, str, str]
+
+# The columns of the paper's tables of WebNLG and DART.
+SCORES = (
+    Score("bleu", "BLEU"),
+    Score("meteor", "METEOR", decimals=3),
+    Score("ter", "TER", higher_is_better=False, decimals=3),
+)
 
 _BETWEEN = " | "
 
@@ -17,7 +25,7 @@ class Entry:
 
     Attributes:
         where: File and position, for errors.
-        category: What it is about.
+        category: The subject of the entry.
         triples: The input.
         texts: A comment (WebNLG: the quality) and a text for each lexicalisation.
             An enriched `<lex>` has its text in `<text>`, beside annotations of it.

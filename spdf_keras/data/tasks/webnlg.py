@@ -1,7 +1,7 @@
 """The WebNLG challenge 2017: triples of DBpedia to text.
 
-Reads the official xml and the same as JSON, to equal examples in equal order.
-Only texts that are marked `good` are references; `Examples.left_out` counts the
+Reads the official xml, or JSON with the same content, to equal examples in equal
+order. Only texts that are marked `good` are references; `Examples.left_out` counts the
 others.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.forms import ending
+from spdf_keras.data.corpus.forms import ending, open_text
 from spdf_keras.data.corpus.listing import LeftOut, files_under
+from spdf_keras.data.public.published import Collection, on_github
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,
@@ -24,8 +24,15 @@ from spdf_keras.data.tasks.files import (
     name_of_split,
     read_json,
 )
+from spdf_keras.data.tasks.score_table import ScoreTable, printed_rows
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather
-from spdf_keras.data.tasks.triples import Entry, Triple, parse_triples, read_xml
+from spdf_keras.data.tasks.triples import (
+    SCORES,
+    Entry,
+    Triple,
+    parse_triples,
+    read_xml,
+)
 from spdf_keras.errors import InputError
 
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
@@ -40,7 +47,7 @@ _FOLDER = "webnlg_challenge_2017"
 _INNER = ("webnlg", _FOLDER, f"webnlg/{_FOLDER}")
 _ARCHIVE = f"{_FOLDER}_xml.tar.gz"
 _ARCHIVE_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
-# Of the test folder: the others lack the texts, or repeat a part of this one.
+# The only file of the test folder that is read: others lack the texts or repeat some.
 _TEST_FILE = "testdata_with_lex.xml"
 _TRIPLE_KEYS = ("subject", "property", "object")
 
@@ -48,9 +55,9 @@ _TRIPLE_KEYS = ("subject", "property", "object")
 def read_webnlg(folder: str | Path, split: str) -> Examples:
     """Reads a split: an example per distinct set of triples.
 
-    Looked for in this order, in `folder` and in `webnlg`,
+    The data is looked for in this order, in `folder` and in `webnlg`,
     `webnlg_challenge_2017` and `webnlg/webnlg_challenge_2017` inside it:
-    `train.json`, `dev.json` or `test.json` (packed or not), the folder `train`,
+    `train.json`, `dev.json` or `test.json` (compressed or not), the folder `train`,
     `dev` or `test` of xml files, `webnlg_challenge_2017_xml.tar.gz`. The enriched
     corpus is read from its folder of one language.
 
@@ -124,7 +131,7 @@ def _is_wanted(path: PurePosixPath) -> bool:
 
 
 def _folder_entries(folder: Path, left_out: Counter[str]) -> Iterator[Entry]:
-    # In the order of their paths, which is that of the JSON files.
+    # The order of paths is that of the JSON files.
     others = LeftOut()
     for path in files_under(folder, others):
         if _is_wanted(PurePosixPath(path.name)):
@@ -179,4 +186,44 @@ def _examples(
     return gather(rows(), left_out, source)
 
 
-WEBNLG = Task("webnlg", read_webnlg, linearise)
+_TABLE = ScoreTable(
+    "Table 5",
+    "WebNLG",
+    SCORES,
+    # Its caption names NIST, ROUGE-L and CIDEr too, but it has no such columns.
+    printed_rows(
+        ("bleu", "meteor", "ter"),
+        """
+        gpt2_small 0    63.42±0.26 0.44 0.34
+        gpt2_small 0.5  63.10±0.13 0.44 0.34
+        gpt2_small 0.75 62.64±0.22 0.43 0.34
+        gpt3_xl    0    63.62±0.23 0.45 0.32
+        gpt3_xl    0.5  63.47±0.21 0.45 0.33
+        gpt3_xl    0.75 63.06±0.11 0.45 0.33
+        """,
+    ),
+)
+
+_PUBLIC = Collection(
+    "the WebNLG challenge 2017",
+    "CC BY-NC-SA 4.0, not for commercial use",
+    "https://github.com/microsoft/LoRA",
+    on_github(
+        "microsoft/LoRA",
+        f"main/examples/NLG/data/{_FOLDER}",
+        "webnlg",
+        ("train.json", 20771939, "461766d1fe902bd659b821a03f49310c22403686"),
+        ("dev.json", 2596106, "180f096ff49a7e597dd7c507ea0c5441e839b770"),
+        ("test.json", 5610377, "7f552799b7e3b5badf95b725c20d955e0886811e"),
+    ),
+)
+
+WEBNLG = Task(
+    "webnlg",
+    read_webnlg,
+    linearise,
+    _TABLE,
+    _PUBLIC,
+    protocol="generation-eval",
+    file_protocol="webnlg-2017",
+)

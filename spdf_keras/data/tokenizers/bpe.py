@@ -15,12 +15,12 @@ from spdf_keras.values import as_type, check_integers
 
 END_OF_TEXT = "<|endoftext|>"
 
-# The two file names that GPT-2's vocabulary and merges go by.
+# The file names of GPT-2's vocabulary and merges, in two conventions.
 _FILE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
 class Tokenizer:
-    """A byte-level BPE: any text to token ids and back, without loss.
+    """A byte-level BPE; it turns any text into token ids and back without loss.
 
     The end-of-text token is only ever added by the caller: text that happens to
     spell `<|endoftext|>` is encoded as ordinary characters.
@@ -91,7 +91,7 @@ class Tokenizer:
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocabulary_size,
             special_tokens=[END_OF_TEXT],
-            # The trainer puts them in the order that it is given.
+            # The trainer keeps this order.
             initial_alphabet=sorted(byte_level.alphabet()),
             show_progress=False,
         )
@@ -204,7 +204,7 @@ def byte_characters() -> list[str]:
 
 
 def _check_bytes(vocabulary: dict[str, int]) -> None:
-    """Refuses a vocabulary that would drop bytes of a text without a word."""
+    """Refuses a vocabulary that would silently drop bytes of a text."""
     characters = enumerate(byte_characters())
     missing = [byte for byte, character in characters if character not in vocabulary]
     if missing:

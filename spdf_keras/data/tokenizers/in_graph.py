@@ -1,28 +1,16 @@
 r"""The tokenizer as TensorFlow operations, for serving and `tf.data`.
 
-It gives the ids of `Tokenizer`, for every text. KerasNLP's `BytePairTokenizer`
-does not: it cuts a final `\n\n` in two, takes 15 white-space characters for
-others, leaves out U+096C, which it uses as a mark, and stops at U+0000.
-
-Its regular expressions are not mended here but done without: the text is cut by
-comparing the classes of neighbouring characters. The classes are read from the
-`tokenizers` library, as two engines may be of two versions of Unicode.
+It gives the ids of `Tokenizer`, for every text. KerasNLP's `BytePairTokenizer` does
+not: it cuts a final `\n\n` in two, takes 15 white-space characters for other kinds,
+drops U+096C, which it uses as a mark, and stops at U+0000.
 """
-
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from spdf_keras.data.tokenizers.bpe import Tokenizer, byte_characters
-
-# Classes of characters, and what stands before and after a text.
-_OTHER, _LETTER, _NUMBER, _WHITE_SPACE, _BLANK, _EDGE = range(6)
-_PATTERNS = {_LETTER: r"\p{L}+", _NUMBER: r"\p{N}+", _WHITE_SPACE: r"\s+"}
-# Only these planes of Unicode have, or are planned to have, any of the three.
-_PLANES = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
+from spdf_keras.data.tokenizers.words import character_classes, shift, word_starts
 
 
 class GraphTokenizer(tf.Module):
@@ -36,7 +24,7 @@ class GraphTokenizer(tf.Module):
     Python's `bytes.decode(errors="replace")`.
 
     Args:
-        tokenizer: What it equals.
+        tokenizer: The tokenizer that it equals.
 
     Example:
         >>> tokenizer = Tokenizer.train(["low lower lowest"], 300)
@@ -57,11 +45,11 @@ class GraphTokenizer(tf.Module):
         characters = byte_characters()
         byte_ids = [vocabulary[character] for character in characters]
         self._byte_ids = tf.constant(byte_ids, tf.int32)
-        self._classes = tf.constant(_character_classes())
+        self._classes = tf.constant(character_classes())
         tokens = sorted(vocabulary, key=vocabulary.__getitem__)
         self._token_bytes = tf.constant([_bytes_of(t, characters) for t in tokens])
 
-        # A pair that is listed twice has its last rank, as in the library.
+        # The last rank of a pair that is listed twice counts, as in the library.
         ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
         pairs = [(vocabulary[a], vocabulary[b]) for a, b in ranks]
         products = np.zeros(len(tokenizer.merges) + 1, np.int32)
@@ -89,8 +77,7 @@ class GraphTokenizer(tf.Module):
     def encode_batch(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Token ids of texts, int32 of shape `(texts, None)`.
 
-        Words are merged once a batch, however often they come: large batches
-        are faster.
+        Each different word is merged once a batch: large batches are faster.
         """
         return self._encode(texts)
 
@@ -114,7 +101,7 @@ class GraphTokenizer(tf.Module):
     def _encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
         characters = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")
         rows = tf.cast(characters.value_rowids(), tf.int32)
-        starts = self._word_starts(characters.values, rows)
+        starts = word_starts(characters.values, rows, self._classes)
         words = tf.strings.unicode_encode(
             tf.RaggedTensor.from_row_starts(characters.values, starts), "UTF-8"
         )
@@ -124,46 +111,6 @@ class GraphTokenizer(tf.Module):
             tokens.row_lengths(), tf.gather(rows, starts), tf.size(texts)
         )
         return tf.RaggedTensor.from_row_lengths(tokens.values, tokens_per_text)
-
-    def _word_starts(self, characters: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        r"""Where the words of GPT-2's regular expression start.
-
-        It is `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+` or
-        `\s+(?!\S)|\s+`, which comes to this: a word is a run of one class, and
-        takes a blank before it along. Of white space before a word, the last
-        character is by itself, unless it is such a blank. A contraction starts only
-        where a word would.
-
-        Args:
-            characters: Code points of all texts.
-            rows: The text that each is of.
-        """
-        classes = tf.cast(tf.gather(self._classes, characters), tf.int32)
-        is_blank = classes == _BLANK
-        is_white = is_blank | (classes == _WHITE_SPACE)
-        kinds = tf.where(is_white, _WHITE_SPACE, classes)
-        previous_row, next_row = _shift(rows, 1, -1), _shift(rows, -1, -1)
-        is_first, is_last = rows != previous_row, rows != next_row
-        previous = tf.where(is_first, _EDGE, _shift(kinds, 1, _EDGE))
-        after_blank = _shift(is_blank, 1, False) & ~is_first
-        next_is_white = is_last | _shift(is_white, -1, False)
-        white_start = (previous != _WHITE_SPACE) | ~next_is_white
-        word_start = (kinds != previous) & ~after_blank
-
-        # The two characters after an apostrophe that starts a word.
-        quote = (characters == ord("'")) & word_start
-        one = tf.where(is_last, 0, _shift(characters, -1, 0))
-        two = tf.where(rows == _shift(rows, -2, -1), _shift(characters, -2, 0), 0)
-        short, long = tf.zeros_like(quote), tf.zeros_like(quote)
-        for letter in "stmd":
-            short |= quote & (one == ord(letter))
-        for first, second in ("re", "ve", "ll"):
-            long |= quote & (one == ord(first)) & (two == ord(second))
-        inside = _shift(short | long, 1, False) | _shift(long, 2, False)
-        after = _shift(short, 2, False) | _shift(long, 3, False)
-        word_start = (word_start | after) & ~inside
-        is_start = is_first | tf.where(is_white, white_start, word_start)
-        return tf.reshape(tf.where(is_start), [-1])
 
     def _merge(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Token ids of words, all different: `(words,)` to `(words, None)`."""
@@ -188,7 +135,7 @@ class GraphTokenizer(tf.Module):
             merges = self._without_overlap((rank == best) & ~is_done, word)
             product = tf.gather(self._products, tf.where(merges, rank, 0))
             ids = tf.where(merges, product, ids)
-            stays = ~is_done & ~_shift(merges, 1, False)
+            stays = ~is_done & ~shift(merges, 1, False)
             return (
                 tf.boolean_mask(ids, stays),
                 tf.boolean_mask(at, stays),
@@ -202,7 +149,7 @@ class GraphTokenizer(tf.Module):
             (all_ids, tf.range(tf.size(all_ids)), none, none),
             shape_invariants=(tf.TensorShape([None]),) * 4,
         )
-        # Back in the order of the text.
+        # Puts the tokens back in the order of the text.
         slots = tf.tensor_scatter_nd_update(
             tf.zeros_like(all_ids) - 1, at[:, None], ids
         )
@@ -214,13 +161,13 @@ class GraphTokenizer(tf.Module):
         )
 
     def _without_overlap(self, chosen: tf.Tensor, word: tf.Tensor) -> tf.Tensor:
-        """Of pairs that share a token, as in `aaa`, the first."""
+        """Keeps the first of pairs that share a token, as in `aaa`."""
         index = tf.range(tf.size(chosen))
         if not self._is_ordered:  # a merge may make a better one possible: one a step
             first = tf.where(chosen, index, tf.size(chosen))
             first = tf.math.unsorted_segment_min(first, word, tf.reduce_max(word) + 1)
             return index == tf.gather(first, word)
-        is_start = chosen & ~_shift(chosen, 1, False)
+        is_start = chosen & ~shift(chosen, 1, False)
         starts = tf.concat([[0], tf.boolean_mask(index, is_start)], 0)
         offset = index - tf.gather(starts, tf.cumsum(tf.cast(is_start, tf.int32)))
         return chosen & (offset % 2 == 0)
@@ -230,13 +177,6 @@ class GraphTokenizer(tf.Module):
         known = tf.ragged.boolean_mask(token_ids, is_token)
         text = tf.strings.reduce_join(tf.gather(self._token_bytes, known), axis=-1)
         return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-
-
-def _shift(values: tf.Tensor, by: int, fill: Any) -> tf.Tensor:
-    """Moves values to later places (`by` > 0) or earlier ones."""
-    if by > 0:
-        return tf.pad(values, [[by, 0]], constant_values=fill)[:-by]
-    return tf.pad(values, [[0, -by]], constant_values=fill)[-by:]
 
 
 def _is_ordered(
@@ -254,25 +194,7 @@ def _is_ordered(
 
 
 def _bytes_of(token: str, characters: list[str]) -> bytes:
-    """What a token stands for; one that is not of byte characters, for itself."""
+    """The bytes of a token; a token of other characters stands for itself."""
     if set(token) <= set(characters):
         return bytes(map(characters.index, token))
     return token.encode()
-
-
-@lru_cache(maxsize=1)
-def _character_classes() -> NDArray[np.uint8]:
-    """The class of every code point, read from the `tokenizers` library."""
-    from tokenizers import Regex, pre_tokenizers
-
-    codes = np.concatenate([np.array(plane) for plane in _PLANES])
-    text = "".join(map(chr, codes))
-    classes = np.full(0x110000, _OTHER, np.uint8)
-    for kind, pattern in _PATTERNS.items():
-        cutter = pre_tokenizers.Split(Regex(pattern), "removed")
-        is_of_kind = np.ones(len(codes), bool)
-        for _, (start, end) in cutter.pre_tokenize_str(text):
-            is_of_kind[start:end] = False
-        classes[codes[is_of_kind]] = kind
-    classes[ord(" ")] = _BLANK
-    return classes

@@ -1,1 +1,1 @@
-"""What zeros buy in one matrix product: speed-up against sparsity (Figure 1)."""
+"""One matrix product: speed-up against sparsity (Figure 1 of the paper)."""

@@ -18,7 +18,7 @@ from spdf_keras.native.tensorflow.products import (
 
 Call = Callable[[], Any]
 
-# Of `tf.sparse`: its gradient holds a product per kept weight and token.
+# The gradient of `tf.sparse` holds a product per kept weight and token.
 _MOST_BYTES = 1 << 30
 
 
@@ -30,7 +30,7 @@ class Backend:
     """A way to multiply, for one problem.
 
     Attributes:
-        name: As tables call it.
+        name: Its name in tables.
         is_dense: Whether it multiplies zeros.
     """
 
@@ -42,22 +42,26 @@ class Backend:
 
     @staticmethod
     def need(problem: Problem) -> int:
-        """Bytes that it takes at most, about, while it is made."""
+        """Estimates the most bytes that it takes while it is made."""
         return 8 * problem.kernel.size
 
     def forward(self, x: Array) -> Call:
-        """A call that returns `x @ kernel`, `(tokens, out_features)`.
+        """Makes a call that returns `x @ kernel`, `(tokens, out_features)`.
 
         Raises:
-            UnsupportedError: If there is none.
+            UnsupportedError: If the backend has no such product.
         """
         raise NotImplementedError
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        """A call that returns the gradients of inputs, and of the kernel's kept values.
+        """Makes a call that returns the gradients of `x` and of the kept weights.
+
+        Args:
+            x: Inputs of the product.
+            dy: Gradient of its outputs.
 
         Raises:
-            UnsupportedError: If there is none.
+            UnsupportedError: If the backend has no gradients.
         """
         raise UnsupportedError("for inference only")
 
@@ -80,12 +84,12 @@ class DenseTensorFlow(Backend):
 
 
 class DenseXLA(Backend):
-    """The same, compiled by XLA."""
+    """`tf.matmul` compiled by XLA."""
 
     name, is_dense = "XLA, dense", True
 
     def __init__(self, problem: Problem) -> None:
-        # Not a constant of the program, which XLA might rearrange beforehand.
+        # A variable: XLA might rearrange a constant of the program beforehand.
         self._kernel = tf.Variable(problem.kernel)
 
     def forward(self, x: Array) -> Call:
@@ -104,7 +108,7 @@ def _dense_gradients(x: Any, kernel: Any, dy: Any) -> tuple[Any, Any]:
 
 
 class SparseTensorFlow(Backend):
-    """`tf.sparse.sparse_dense_matmul`; it wants and returns tokens in columns."""
+    """`tf.sparse.sparse_dense_matmul`; it takes and returns tokens in columns."""
 
     name = "tf.sparse"
 
@@ -116,7 +120,7 @@ class SparseTensorFlow(Backend):
 
     @staticmethod
     def need(problem: Problem) -> int:
-        # Indices are two int64 each, and made of two arrays of them.
+        # An index is two int64; NumPy makes the indices of two such arrays.
         return 50 * problem.kept
 
     def forward(self, x: Array) -> Call:
@@ -131,7 +135,7 @@ class SparseTensorFlow(Backend):
         rows, columns = tf.unstack(self._kernel.indices, axis=1)
 
         def call() -> tuple[Any, Any]:
-            # As TensorFlow's own gradient of the values does it.
+            # TensorFlow's own gradient of the values computes the same.
             left = tf.gather(tf.transpose(inputs), rows)
             right = tf.gather(tf.transpose(slope), columns)
             return to_inputs(), tf.reduce_sum(left * right, 1)
@@ -171,27 +175,27 @@ class DenseTFLite(Backend):
         interpreter = Interpreter(
             model_content=self._model, num_threads=os.cpu_count() or 1
         )
-        given, result = (
+        inputs, result = (
             details[0]["index"]
             for details in (
                 interpreter.get_input_details(),
                 interpreter.get_output_details(),
             )
         )
-        interpreter.resize_tensor_input(given, x.shape)
+        interpreter.resize_tensor_input(inputs, x.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(given, x)
+        interpreter.set_tensor(inputs, x)
 
         def call() -> Any:
             interpreter.invoke()
-            # Without a copy, which no other backend makes.
+            # No copy is made: other backends make none either.
             return interpreter.tensor(result)()
 
         return call
 
 
 class SparseTFLite(DenseTFLite):
-    """The same on the file with sparse-encoded weights."""
+    """TFLite's default runtime on the file with sparse-encoded weights."""
 
     name, is_dense = "TFLite, sparse-encoded", False
 
@@ -217,7 +221,7 @@ def _tflite(problem: Problem) -> bytes:
 
 
 class Training(Backend):
-    """Ours as a training step has it: the kernel changes before each call."""
+    """Our product in a training step, where the kernel changes before each call."""
 
     name = "ours, training"
 
@@ -235,14 +239,14 @@ class Training(Backend):
         return lambda: sparse_linear(inputs, self._kernel, self._mask, self._bias)
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        # Alone: a tape would compute the forward product too.
+        # A tape would compute the forward product too.
         run = load_operations().spdf_sparse_linear_gradient
         inputs, slope = tf.constant(x), tf.constant(dy)
         return lambda: run(inputs, self._kernel, self._mask, slope)
 
 
 class Inference(Backend):
-    """Ours with the kernel packed once, as in prefill and decoding."""
+    """Our product with the kernel packed once, as in prefill and decoding."""
 
     name = "ours, packed once"
 

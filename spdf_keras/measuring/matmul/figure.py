@@ -1,4 +1,4 @@
-"""Figure 1: speed-up against sparsity, measured beside theoretical."""
+"""Figure 1: measured speed-up against sparsity, beside the theoretical one."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spdf_keras.files import replacing
-from spdf_keras.measuring.matmul.measure import FORWARD, TRAINING, Row, break_even
 from spdf_keras.measuring.matmul.problem import Shape
+from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
 from spdf_keras.report.page.drawing import COLORS, INK, UNKNOWN, figure_style
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _TITLES = {
     FORWARD: "Speed-up of one matrix product",
     TRAINING: "Speed-up of a matrix product and both of its gradients",
 }
-# A speed-up that is more than chance.
+# Smaller speed-ups may be chance.
 _CLEAR = 1.1
 
 
@@ -43,18 +43,20 @@ def draw(
     A ring marks where a curve passes the fastest dense product.
 
     Args:
-        rows: What was measured.
+        rows: The measurements.
         operation: `FORWARD` or `TRAINING`.
-        hardware: Of `provenance()`.
+        hardware: The part `hardware` of `provenance()`.
         path: The PNG file.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    own = [row for row in rows if row.operation == operation and row.speedup]
-    shapes = sorted({row.shape for row in own}, key=lambda s: math.prod(Shape.parse(s)))
-    tokens = sorted({row.tokens for row in own})
-    # Of all rows, so that a backend has one colour in both figures.
+    shown = [row for row in rows if row.operation == operation and row.speedup]
+    shapes = sorted(
+        {row.shape for row in shown}, key=lambda shape: math.prod(Shape.parse(shape))
+    )
+    tokens = sorted({row.tokens for row in shown})
+    # All rows are looked at, so that a backend has one colour in both figures.
     backends = dict(
         zip(
             dict.fromkeys(row.backend for row in rows),
@@ -62,7 +64,7 @@ def draw(
             strict=False,
         )
     )
-    drawn = {row.backend for row in own}
+    drawn = {row.backend for row in shown}
     with figure_style(path.stem):
         size = (2.9 * len(tokens) + 0.6, 2.5 * len(shapes) + 1.3)
         figure = Figure(figsize=size, layout="constrained")
@@ -73,14 +75,14 @@ def draw(
             for axes, number in zip(line, tokens, strict=True):
                 for backend, color in backends.items():
                     if backend in drawn:
-                        curve = points(own, shape, number, operation, backend)
+                        curve = points(shown, shape, number, operation, backend)
                         _draw_curve(axes, curve, backend, color)
-                _draw_theory(axes, [row.sparsity for row in own])
+                _draw_theory(axes, [row.sparsity for row in shown])
                 axes.set_title(
                     f"{shape}, {number} token{'s' * (number > 1)}", loc="left"
                 )
         grid[0, 0].set_yscale("log")
-        grid[0, 0].set_ylim(bottom=max(0.05, min(row.speedup or 1 for row in own)))
+        grid[0, 0].set_ylim(bottom=max(0.05, min(row.speedup or 1 for row in shown)))
         grid[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}x"))
         grid[0, 0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
         for axes in grid[-1]:
@@ -101,7 +103,7 @@ def _draw_curve(
     axes.plot(*zip(*curve, strict=True) if curve else ([], []), ".-", label=label)
     axes.lines[-1].set_color(color)
     passed = break_even(curve)
-    # Not where dense products, equally fast, take turns to be the fastest.
+    # Dense products, equally fast, take turns to be the fastest: they get no ring.
     if passed is not None and curve[0][1] < 1 and curve[-1][1] > _CLEAR:
         axes.plot([passed], [1], "o", color=color, fillstyle="none", markersize=7)
 

@@ -1,4 +1,4 @@
-"""Times backends in turns, and what their zeros buy."""
+"""Times backends on matrix products in turns, and computes their speed-ups."""
 
 import gc
 import math
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from spdf_keras.measuring import turns
 from spdf_keras.measuring.matmul.backends import (
     BACKENDS,
     Backend,
@@ -19,58 +20,16 @@ from spdf_keras.measuring.matmul.backends import (
     UnsupportedError,
 )
 from spdf_keras.measuring.matmul.problem import Array, Problem, Shape, relative_error
-
-FORWARD, GRADIENTS, TRAINING = "forward", "gradients", "forward and gradients"
+from spdf_keras.measuring.matmul.rows import FORWARD, GRADIENTS, TRAINING, Cell, Row
+from spdf_keras.measuring.turns import Spread, ratios, take_turns
 
 # A call is repeated until it takes this long, so that the clock's steps are small.
 _LEAST_SECONDS = 0.02
 _MOST_REPEATS = 50
-# Threads of the runtime before go on waiting for work, and take a core meanwhile.
+# Threads of the backend before wait for work for a while, and take a core meanwhile.
 _PAUSE_SECONDS = 0.02
-# Wrong by more than rounding: such a time is not worth having.
+# A larger error is no rounding error, and the time of a wrong result means nothing.
 _MOST_ERROR = 1e-4
-
-
-@dataclass(frozen=True)
-class Row:
-    """One backend on one product.
-
-    Attributes:
-        shape: Sizes of the kernel, as text.
-        sparsity: Its share of zeros.
-        tokens: Rows of the activations.
-        operation: `forward`, `gradients` (of the input and of the kernel) or both.
-        backend: Name of the backend.
-        seconds: Median; None where it was not measured.
-        seconds_low: First quartile.
-        seconds_high: Third quartile.
-        speedup: Over the fastest dense backend of the same round, median.
-        speedup_low: First quartile.
-        speedup_high: Third quartile.
-        theoretical: `1 / (1 - sparsity)`.
-        rounds: How many there were.
-        relative_error: To `tf.matmul`, of the result or the inputs' gradient.
-        note: Why it was not measured.
-    """
-
-    shape: str
-    sparsity: float
-    tokens: int
-    operation: str
-    backend: str
-    seconds: float | None = None
-    seconds_low: float | None = None
-    seconds_high: float | None = None
-    speedup: float | None = None
-    speedup_low: float | None = None
-    speedup_high: float | None = None
-    theoretical: float = 1.0
-    rounds: int = 0
-    relative_error: float | None = None
-    note: str = ""
-
-
-Cell = tuple[str, float, int]
 
 
 def measure(
@@ -78,6 +37,7 @@ def measure(
     sparsities: Sequence[float],
     tokens: Sequence[int],
     backends: Sequence[str],
+    *,
     rounds: int = 5,
     most_seconds: float = 30.0,
     known: Container[Cell] = (),
@@ -88,12 +48,12 @@ def measure(
 
     Args:
         shapes: Sizes of kernels.
-        sparsities: Shares of zeros, in `[0, 1)`.
+        sparsities: Fractions of zeros, in `[0, 1)`.
         tokens: Numbers of tokens.
         backends: Keys of `BACKENDS`, a dense one among them.
         rounds: Rounds, after one that warms up and checks results.
-        most_seconds: A call that would take longer, judging by fewer tokens, is left
-            out.
+        most_seconds: A call is left out if its time with fewer tokens says that it
+            would take longer.
         known: Cells to leave out.
 
     Yields:
@@ -106,19 +66,20 @@ def measure(
                 continue
             problem = Problem(shape, sparsity)
             built, notes = _build(problem, backends)
-            gauge = _Gauge(most_seconds)
+            forecast = _Forecast(most_seconds)
             for cell in cells:
                 if cell not in known:
-                    # Not kept under a name, with which its arrays would stay too.
-                    yield cell, _Turns(problem, cell, built, notes, gauge).rows(rounds)
+                    # Only the rows get a name: arrays of a cell go before the next.
+                    rows = _Turns(problem, cell, built, notes, forecast).rows(rounds)
+                    yield cell, rows
             del built, problem
-            gc.collect()  # large kernels, before the next ones are made
+            gc.collect()  # frees large kernels before the next ones are made
 
 
 def _build(
     problem: Problem, names: Sequence[str]
 ) -> tuple[dict[str, Backend], dict[str, str]]:
-    """Backends by name, and why others are missing."""
+    """Builds backends; returns them by name, and why others are missing."""
     built: dict[str, Backend] = {}
     notes: dict[str, str] = {}
     for name in names:
@@ -132,7 +93,7 @@ def _build(
 
 
 def _check_memory(need: int) -> None:
-    """Leaves out what would end this process, as the system does without a word."""
+    """Refuses what does not fit: the system would kill this process without a word."""
     free = free_bytes()
     if free is not None and need > free:
         raise UnsupportedError(
@@ -141,37 +102,53 @@ def _check_memory(need: int) -> None:
 
 
 def free_bytes() -> int | None:
-    """Memory that can be had; None where the system does not tell."""
+    """Returns the available memory; None where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * int(found[0]) if found else None
+    sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(sizes[0]) if sizes else None
 
 
-class _Gauge:
-    """Foresees how long calls take, from those with fewer tokens."""
+class _Forecast:
+    """Predicts how long calls take from those with fewer tokens."""
 
     def __init__(self, most_seconds: float) -> None:
         self._most = most_seconds
-        self._seen: dict[tuple[str, str], float] = {}
+        self._seconds_per_token: dict[tuple[str, str], float] = {}
 
     def check(self, backend: str, operation: str, tokens: int) -> None:
-        seconds = self._seen.get((backend, operation), 0.0) * tokens
+        seconds = self._seconds_per_token.get((backend, operation), 0.0) * tokens
         if seconds > self._most:
             raise UnsupportedError(f"would take about {seconds:.0f} s")
 
-    def saw(self, backend: str, operation: str, tokens: int, seconds: float) -> None:
-        self._seen[backend, operation] = seconds / tokens
+    def add(self, backend: str, operation: str, tokens: int, seconds: float) -> None:
+        self._seconds_per_token[backend, operation] = seconds / tokens
 
 
 @dataclass
-class _Timed:
+class _Contender:
+    """One operation of one backend.
+
+    Attributes:
+        call: Runs it.
+        repeats: Calls that are timed together.
+        error: Relative error of its result.
+        seconds: Seconds of a call in each round.
+    """
+
     call: Call
     repeats: int
     error: float
     seconds: list[float]
+
+    def measure(self) -> float:
+        """Measures the seconds of a call, once other contenders are at rest."""
+        time.sleep(_PAUSE_SECONDS)
+        if self.repeats > 1:
+            self.call()  # fills the caches, which others have emptied
+        return turns.seconds(self.call, self.repeats)
 
 
 class _Turns:
@@ -183,11 +160,11 @@ class _Turns:
         cell: Cell,
         built: dict[str, Backend],
         notes: dict[str, str],
-        gauge: _Gauge,
+        forecast: _Forecast,
     ) -> None:
-        self._problem, self._cell, self._gauge = problem, cell, gauge
+        self._problem, self._cell, self._forecast = problem, cell, forecast
         self._dense = {name for name, backend in built.items() if backend.is_dense}
-        self._timed: dict[tuple[str, str], _Timed] = {}
+        self._contenders: dict[tuple[str, str], _Contender] = {}
         self._notes = {
             (name, operation): note
             for name, note in notes.items()
@@ -213,27 +190,24 @@ class _Turns:
         self, name: str, operation: str, make: Callable[[], Call], expected: Array
     ) -> None:
         tokens = self._cell[2]
-        self._gauge.check(name, operation, tokens)
+        self._forecast.check(name, operation, tokens)
         call = make()
         result = call()
         first = result[0] if operation == GRADIENTS else result
         error = relative_error(first, expected)
         del result, first
-        seconds = _seconds(call, 1)
-        self._gauge.saw(name, operation, tokens, seconds)
+        seconds = turns.seconds(call)
+        self._forecast.add(name, operation, tokens, seconds)
         if error > _MOST_ERROR:
             raise UnsupportedError(f"wrong: relative error {error:.1e}")
         repeats = min(_MOST_REPEATS, math.ceil(_LEAST_SECONDS / seconds))
-        self._timed[name, operation] = _Timed(call, repeats, error, [])
+        self._contenders[name, operation] = _Contender(call, repeats, error, [])
 
     def rows(self, rounds: int) -> list[Row]:
         """Times them in turns."""
-        for _ in range(rounds):
-            for timed in self._timed.values():
-                time.sleep(_PAUSE_SECONDS)
-                if timed.repeats > 1:
-                    timed.call()  # others have emptied the caches
-                timed.seconds.append(_seconds(timed.call, timed.repeats))
+        calls = {key: one.measure for key, one in self._contenders.items()}
+        for key, seconds in take_turns(calls, rounds, warm_up=0).items():
+            self._contenders[key].seconds = seconds
         rows = []
         for operation in (FORWARD, GRADIENTS, TRAINING):
             times = self._times(operation)
@@ -241,7 +215,7 @@ class _Turns:
             if not dense:
                 continue
             fastest = min(dense.values(), key=np.median)
-            rows += [self._row(operation, n, t, fastest / t) for n, t in times.items()]
+            rows += [self._row(operation, n, t, fastest) for n, t in times.items()]
         theoretical = 1 / (1 - self._problem.sparsity)
         return rows + [
             Row(*self._cell, operation, name, theoretical=theoretical, note=note)
@@ -255,58 +229,25 @@ class _Turns:
             both = forward.keys() & gradients.keys()
             return {n: t + gradients[n] for n, t in forward.items() if n in both}
         return {
-            name: np.array(timed.seconds)
-            for (name, done), timed in self._timed.items()
-            if done == operation
+            name: np.array(contender.seconds)
+            for (name, its_operation), contender in self._contenders.items()
+            if its_operation == operation
         }
 
-    def _row(self, operation: str, name: str, times: Any, speedups: Any) -> Row:
-        quartiles = (0.5, 0.25, 0.75)
-        timed = self._timed.get((name, operation))
-        seconds, low, high = np.quantile(times, quartiles).tolist()
-        speedup, speedup_low, speedup_high = np.quantile(speedups, quartiles).tolist()
+    def _row(self, operation: str, name: str, times: Any, fastest: Any) -> Row:
+        contender = self._contenders.get((name, operation))
+        seconds, speedup = Spread.of(times), ratios(fastest, times)
         return Row(
             *self._cell,
             operation,
             name,
-            seconds=seconds,
-            seconds_low=low,
-            seconds_high=high,
-            speedup=speedup,
-            speedup_low=speedup_low,
-            speedup_high=speedup_high,
+            seconds=seconds.median,
+            seconds_low=seconds.low,
+            seconds_high=seconds.high,
+            speedup=speedup.median,
+            speedup_low=speedup.low,
+            speedup_high=speedup.high,
             theoretical=1 / (1 - self._problem.sparsity),
             rounds=len(times),
-            relative_error=timed.error if timed else None,
+            relative_error=contender.error if contender else None,
         )
-
-
-def _seconds(call: Call, repeats: int) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
-
-
-def break_even(points: Sequence[tuple[float, float]]) -> float | None:
-    """The sparsity from which on a backend is at least as fast as dense.
-
-    Args:
-        points: Sparsities, ascending, and speed-ups; between them it is linear.
-
-    Returns:
-        The sparsity; None if the last speed-up is below 1.
-
-    Example:
-        >>> break_even([(0.0, 0.5), (0.5, 1.5), (0.9, 4.0)])
-        0.25
-    """
-    if not points or points[-1][1] < 1:
-        return None
-    found, right = points[-1]
-    for sparsity, speedup in reversed(points):
-        if speedup < 1:
-            return sparsity + (found - sparsity) * (1 - speedup) / (right - speedup)
-        found, right = sparsity, speedup
-    return found

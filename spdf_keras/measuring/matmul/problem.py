@@ -1,4 +1,4 @@
-"""The products that are measured."""
+"""Matrix products to measure."""
 
 import re
 from typing import Any, NamedTuple
@@ -27,19 +27,19 @@ class Shape(NamedTuple):
         """Reads `768x3072`.
 
         Raises:
-            InputError: If it is no such text.
+            InputError: If the text is not of this form, or the kernel is too large.
 
         Example:
             >>> Shape.parse("768x3072")
             Shape(in_features=768, out_features=3072)
         """
-        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-        if not found or int(found[1]) * int(found[2]) >= 2**31:
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+        if not match or int(match[1]) * int(match[2]) >= 2**31:
             raise InputError(
                 "A shape must be IN x OUT of fewer than 2**31 weights, such as "
                 f"768x3072. Received: '{text}'."
             )
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.in_features}x{self.out_features}"
@@ -54,10 +54,10 @@ class Problem:
 
     Attributes:
         shape: Its sizes.
-        sparsity: As given.
+        sparsity: The probability of a zero.
         mask: `(in_features, out_features)`, bool, 1 = kept.
         kernel: The same shape, float32, zero where the mask is.
-        kept: How many weights the mask keeps.
+        kept: Number of weights that the mask keeps.
     """
 
     def __init__(self, shape: Shape, sparsity: float) -> None:
@@ -68,13 +68,13 @@ class Problem:
         self.kept = int(self.mask.sum())
 
     def activations(self, tokens: int) -> tuple[Array, Array]:
-        """Inputs `(tokens, in_features)`, outputs' slopes `(tokens, out_features)`."""
+        """Draws inputs `(tokens, in_features)`, gradients `(tokens, out_features)`."""
         random = np.random.default_rng(tokens)
         x, dy = (random.standard_normal((tokens, n), np.float32) for n in self.shape)
         return x, dy
 
 
 def relative_error(received: Any, expected: NDArray[Any]) -> float:
-    """The largest difference, over the largest expected value."""
+    """Divides the largest difference by the largest expected value."""
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(np.asarray(received) - expected).max()) / scale

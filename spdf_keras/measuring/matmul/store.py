@@ -1,4 +1,4 @@
-"""Keeps what was measured, so that a stopped measurement goes on."""
+"""Keeps measurements, so that a stopped one goes on."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 from spdf_keras.folders import share
 from spdf_keras.measuring.matmul.figure import draw
-from spdf_keras.measuring.matmul.measure import FORWARD, TRAINING, Cell, Row
+from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Cell, Row
 from spdf_keras.parsing import load_json
 from spdf_keras.provenance import provenance
 
@@ -23,7 +23,7 @@ class Store:
     """Rows in a folder: `matmul.json`, `matmul.csv` and two figures.
 
     Args:
-        folder: The folder; it is made. None: nothing is kept.
+        folder: The folder; it is made. None keeps nothing.
 
     Attributes:
         rows: All rows, those of earlier runs first.
@@ -75,8 +75,8 @@ class Store:
 
     @property
     def cells(self) -> set[Cell]:
-        """What has been measured."""
-        return {(row.shape, row.sparsity, row.tokens) for row in self.rows}
+        """The cells that have been measured."""
+        return {row.cell for row in self.rows}
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keeps the rows of a cell, on the disk before it returns."""
@@ -97,9 +97,9 @@ class Store:
         writer.writerows(asdict(row) for row in self.rows)
         table = self._folder / "matmul.csv"
         replace_file(table, text.getvalue())
-        made = [table]
+        written = [table]
         for operation, name in _FIGURES.items():
             if any(row.operation == operation and row.speedup for row in self.rows):
-                made.append(self._folder / f"{name}.png")
-                draw(self.rows, operation, self._about["hardware"], made[-1])
-        return made
+                written.append(self._folder / f"{name}.png")
+                draw(self.rows, operation, self._about["hardware"], written[-1])
+        return written

@@ -1,9 +1,9 @@
-"""Tables of what was measured."""
+"""Tables of speed-ups, and notes on what was not measured."""
 
 from collections.abc import Iterator, Sequence
 
 from spdf_keras.measuring.matmul.figure import points
-from spdf_keras.measuring.matmul.measure import FORWARD, TRAINING, Row, break_even
+from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
 
 Table = tuple[str, list[str], list[list[str]]]
 
@@ -16,12 +16,12 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """
     for shape in dict.fromkeys(row.shape for row in rows):
         for operation in (FORWARD, TRAINING):
-            own = [
+            part = [
                 row for row in rows if (row.shape, row.operation) == (shape, operation)
             ]
-            if any(row.speedup for row in own):
+            if any(row.speedup for row in part):
                 title = f"{shape}, {operation}: speed-up over the fastest dense one"
-                yield _table(title, own)
+                yield _table(title, part)
 
 
 def _table(title: str, rows: list[Row]) -> Table:
@@ -29,20 +29,20 @@ def _table(title: str, rows: list[Row]) -> Table:
     lines = []
     for tokens in sorted({row.tokens for row in rows}):
         for backend in dict.fromkeys(row.backend for row in rows):
-            own = {
+            by_sparsity = {
                 row.sparsity: row
                 for row in rows
                 if (row.tokens, row.backend) == (tokens, backend)
             }
-            if not own:
+            if not by_sparsity:
                 continue
-            first = next(iter(own.values()))
+            first = next(iter(by_sparsity.values()))
             curve = points(rows, first.shape, tokens, first.operation, backend)
             lines.append(
                 [
                     backend,
                     str(tokens),
-                    *(_cell(own.get(sparsity)) for sparsity in sparsities),
+                    *(_cell(by_sparsity.get(sparsity)) for sparsity in sparsities),
                     _faster_from(curve),
                 ]
             )
@@ -52,7 +52,7 @@ def _table(title: str, rows: list[Row]) -> Table:
 
 def _faster_from(curve: Sequence[tuple[float, float]]) -> str:
     if curve and all(speedup == 1 for _, speedup in curve):
-        return "-"  # what is compared with
+        return "-"  # the others are compared with this one
     passed = break_even(curve)
     return "never" if passed is None else f"{passed:.0%}"
 
@@ -62,15 +62,15 @@ def _cell(row: Row | None) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Why some backends have no number, a line for each reason."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    """Says why some backends have no number, a line for each reason."""
+    places_by_reason: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.note:
             key = row.backend, row.operation, row.note
             where = f"{row.shape} at {row.sparsity:.4g}, {row.tokens} tokens"
-            found.setdefault(key, []).append(where)
+            places_by_reason.setdefault(key, []).append(where)
     return [
         f"{backend}, {operation}: {note} ({places[0]}"
         + (f" and {len(places) - 1} more)" if places[1:] else ")")
-        for (backend, operation, note), places in found.items()
+        for (backend, operation, note), places in places_by_reason.items()
     ]

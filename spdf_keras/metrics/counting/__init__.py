@@ -1,1 +1,1 @@
-"""N-grams and edits of many texts at once."""
+"""Counts of n-grams and of edits, for many texts at once."""

@@ -1,7 +1,7 @@
 """Edit distances between many pairs of word sequences at once.
 
-TER and its relatives try thousands of shifted hypotheses. Pairs whose hypotheses
-have equally many words share one table, filled a column at a time.
+TER tries thousands of shifted hypotheses. Pairs whose hypotheses have equally many
+words share one NumPy table, filled a column at a time.
 """
 
 from collections import defaultdict
@@ -16,9 +16,9 @@ Pair = tuple[Words, Words]
 # Steps of a path, from the start of both texts.
 MATCH, SUBSTITUTE, INSERT, DELETE = " ", "S", "I", "D"
 
-_FAR = 16_000  # more than any distance of texts that small numbers are enough for
-_CELLS = 200_000  # of a column of all pairs together: it stays in the cache
-_TABLE = 8_000_000  # cells of all columns together, where they are kept
+_FAR = 16_000  # exceeds every distance that the table holds in 16 bits
+_CELLS = 200_000  # cells of one column of all pairs: they fit the processor's cache
+_TABLE = 8_000_000  # cells of a table whose columns are all kept
 _PADDING = -1
 
 
@@ -27,8 +27,8 @@ def edit_distances(pairs: Sequence[Pair], beam: int | None = None) -> list[int]:
 
     Args:
         pairs: Hypothesis and reference, words as numbers from 0 on.
-        beam: Leaves out cells that are worse by more than this than the best
-            match or substitution of the column before; None leaves out none.
+        beam: Drops cells that exceed the best match or substitution of their column
+            by more than this; None drops none.
 
     Example:
         >>> edit_distances([((0, 1, 2), (0, 2)), ((), (5, 6))])
@@ -38,8 +38,8 @@ def edit_distances(pairs: Sequence[Pair], beam: int | None = None) -> list[int]:
     for rows, hypotheses, references in _groups(pairs):
         lengths = [len(pairs[row][1]) for row in rows]
         *_, last = _columns(hypotheses, references, beam)
-        found = last[np.arange(len(rows)), lengths]
-        for row, distance in zip(rows, found.tolist(), strict=True):
+        ends = last[np.arange(len(rows)), lengths]
+        for row, distance in zip(rows, ends.tolist(), strict=True):
             distances[row] = distance
     return distances
 
@@ -47,8 +47,8 @@ def edit_distances(pairs: Sequence[Pair], beam: int | None = None) -> list[int]:
 def edit_paths(pairs: Sequence[Pair], beam: int | None = None) -> list[str]:
     """Finds the steps from each hypothesis to its reference.
 
-    Of equally short paths it is the one that, seen from the end, prefers a match
-    or substitution to an insertion, and that to a deletion.
+    Among equally short paths, going back from the end, a match or substitution is
+    preferred to an insertion, and an insertion to a deletion.
 
     Args:
         pairs: As in `edit_distances`.
@@ -69,7 +69,7 @@ def edit_paths(pairs: Sequence[Pair], beam: int | None = None) -> list[str]:
 def _groups(
     pairs: Sequence[Pair], table: int | None = None
 ) -> Iterator[tuple[list[int], NDArray[np.int32], NDArray[np.int32]]]:
-    """Yields pairs with equally long hypotheses and about equal references."""
+    """Yields pairs with equally long hypotheses and references of similar length."""
     by_length: defaultdict[int, list[int]] = defaultdict(list)
     for row, (hypothesis, _) in enumerate(pairs):
         by_length[len(hypothesis)].append(row)
@@ -91,10 +91,10 @@ def _groups(
 def _columns(
     hypotheses: NDArray[np.int32], references: NDArray[np.int32], beam: int | None
 ) -> Iterator[NDArray[np.signedinteger]]:
-    """Yields the table of all pairs a word of the hypotheses at a time.
+    """Yields the table of all pairs, one column per word of the hypotheses.
 
-    A column is `(pairs, reference words + 1)`. What the beam leaves out is `far`,
-    more than any distance; the last column is whole.
+    A column is `(pairs, reference words + 1)`. Cells that the beam drops hold `far`,
+    which exceeds any distance; the last column keeps all cells.
     """
     count, longest = references.shape
     short = max(longest, hypotheses.shape[1]) < _FAR // 2
@@ -107,7 +107,7 @@ def _columns(
         across = column[:, :-1] + (references != words[:, None]) + padding
         column = column + kind(1)  # an insertion
         np.minimum(column[:, 1:], across, out=column[:, 1:])
-        # Deletions: the least value above, a word more for each step.
+        # A deletion adds 1 per step to the least value above.
         column -= steps
         np.minimum.accumulate(column, axis=1, out=column)
         column += steps

@@ -1,7 +1,7 @@
 """Counts of the n-grams of many texts, and of those that two texts share.
 
-All texts of a case are counted together, in arrays: BLEU, NIST and CIDEr ask for
-the same counts.
+BLEU, NIST and CIDEr use these counts. All texts of a case are counted together, in
+NumPy arrays.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Order:
-    """How often each text has each n-gram of one length.
+    """The counts of the n-grams of one length in each text.
 
     Attributes:
         text: Number of the text.
@@ -31,7 +31,7 @@ class Order:
     start: Integers
 
     def references(self, hypotheses: int) -> "Order":
-        """The entries of the texts after the first so many."""
+        """Returns the entries of the texts that follow the hypotheses."""
         kept = self.text >= hypotheses
         return Order(self.text[kept], self.ngram[kept], self.count[kept], self.start)
 
@@ -55,14 +55,14 @@ class Corpus:
     orders: list[Order]
 
     def keys(self, order: Order) -> Integers:
-        """A number for the item and the n-gram of each entry."""
+        """Returns one number for each entry's pair of item and n-gram."""
         return self.item[order.text] * len(order.start) + order.ngram
 
     def shared(self, order: Order) -> tuple[Integers, Integers, Integers]:
-        """The n-grams of hypotheses that their references have.
+        """Counts the n-grams of hypotheses that their references have.
 
-        Each counts as often as in the hypothesis, at most as often as in the one
-        reference that has it most often.
+        A count is that of the hypothesis, clipped to the highest count in one
+        reference.
 
         Returns:
             Item, n-gram and count of each.
@@ -77,9 +77,9 @@ class Corpus:
             return wanted[:0], wanted[:0], wanted[:0]
         most = np.maximum.reduceat(references.count[ordered], first)
         place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        found = known[place] == wanted
-        hits = np.minimum(order.count[ours][found], most[place[found]])
-        return order.text[ours][found], order.ngram[ours][found], hits
+        is_shared = known[place] == wanted
+        hits = np.minimum(order.count[ours][is_shared], most[place[is_shared]])
+        return order.text[ours][is_shared], order.ngram[ours][is_shared], hits
 
 
 def count_ngrams(
@@ -104,7 +104,7 @@ def count_ngrams(
     text = np.repeat(np.arange(len(texts)), lengths)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))
     orders: list[Order] = []
-    # Of each place, the n-gram that starts there; at first the one of no token.
+    # The n-gram that starts at each token; it begins as the n-gram of no token.
     ngram = np.zeros(len(tokens), np.int64)
     for length in range(1, longest + 1):
         places = np.flatnonzero(left >= length)
@@ -120,7 +120,7 @@ def count_ngrams(
 
 
 def closest_length(length: int, lengths: Sequence[int]) -> int:
-    """The reference length that is closest to a hypothesis; of two, the shorter.
+    """Returns the reference length closest to a hypothesis's; the shorter of two.
 
     Example:
         >>> closest_length(7, [11, 8, 6])

@@ -1,4 +1,4 @@
-"""Moves of words in a text, and the edit distances that very many of them leave."""
+"""Shifts of words within a text, and the edit distances that many shifts leave."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from spdf_keras.metrics.counting.edits import Pair, Words, edit_distances
 
 _BITS = 64
-_TOGETHER = 50_000  # shifts whose columns stay in the cache
+_TOGETHER = 50_000  # shifts per group: their columns fit the processor's cache
 
 
 class Shift(NamedTuple):
-    """A run of words, taken out and put in elsewhere.
+    """A run of words that moves to another place.
 
     Attributes:
-        start: Its first word.
-        size: Its number of words.
-        place: Number of the other words before it afterwards; all of them, if there
-            are fewer.
+        start: Index of its first word.
+        size: Number of its words.
+        place: Number of other words in front of it afterwards; a larger number than
+            there are puts it at the end.
     """
 
     start: int
@@ -29,7 +29,7 @@ class Shift(NamedTuple):
 
 
 def perform(words: Words, shift: Shift) -> Words:
-    """The words after a shift.
+    """Returns the words after a shift.
 
     Example:
         >>> perform((0, 1, 2, 3, 4), Shift(start=3, size=2, place=1))
@@ -43,11 +43,11 @@ def perform(words: Words, shift: Shift) -> Words:
 def shifted_distances(
     pairs: Sequence[Pair], shifts: Sequence[Sequence[Shift]]
 ) -> list[list[int]]:
-    """The edit distance that each shift of a hypothesis leaves to its reference.
+    """Computes the edit distance to the reference that each shift leaves.
 
     Args:
         pairs: Hypothesis and reference, words as numbers.
-        shifts: The shifts of each hypothesis, each performed alone.
+        shifts: The shifts of each hypothesis; each is performed on its own.
 
     Example:
         >>> shifted_distances([((1, 2, 0), (0, 1, 2))], [[Shift(2, 1, 0)]])
@@ -61,20 +61,20 @@ def shifted_distances(
                 moved = [(perform(words, shift), reference) for shift in shifts[row]]
                 distances[row] = edit_distances(moved)
             continue
-        found = iter(
+        in_order = iter(
             _distances(
                 [pairs[row] for row in rows], [shifts[row] for row in rows]
             ).tolist()
         )
         for row in rows:
-            distances[row] = [next(found) for _ in shifts[row]]
+            distances[row] = [next(in_order) for _ in shifts[row]]
     return distances
 
 
 def _groups(
     pairs: Sequence[Pair], shifts: Sequence[Sequence[Shift]]
 ) -> Iterator[list[int]]:
-    """Yields pairs with equally long hypotheses, not too many shifts together."""
+    """Yields pairs with equally long hypotheses and at most `_TOGETHER` shifts."""
     groups: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
     for row, (words, reference) in enumerate(pairs):
         if shifts[row]:
@@ -94,10 +94,10 @@ def _groups(
 def _distances(
     pairs: Sequence[Pair], shifts: Sequence[Sequence[Shift]]
 ) -> NDArray[np.int64]:
-    """Distances of all shifts of pairs whose hypotheses are equally long.
+    """Computes the distances of all shifts of equally long hypotheses.
 
-    A column of the table is two bit strings, of where the value goes up and down
-    by 1 from one word of the reference to the next (Myers, 1999; Hyyrö, 2001).
+    Two bit strings hold a column of the table: where its value rises and where it
+    falls by 1 from one word of the reference to the next (Myers, 1999; Hyyrö, 2001).
     """
     masks = np.array([_masks(*pair) for pair in pairs], np.uint64)
     owner = np.repeat(np.arange(len(pairs)), [*map(len, shifts)])
@@ -128,7 +128,7 @@ def _distances(
 
 
 def _masks(words: Words, reference: Words) -> list[int]:
-    """For each word, the bits of its places in the reference."""
+    """Returns the places of each word in the reference, as bits."""
     places: dict[int, int] = {}
     for i, word in enumerate(reference):
         places[word] = places.get(word, 0) | 1 << i

@@ -1,8 +1,8 @@
-"""The alignment METEOR scores: the choice among possible matches.
+"""The alignment that METEOR scores: a choice among the possible matches.
 
-A beam search takes those that cover the most words, in the fewest chunks. It is
-the official one to the letter: what it counts for which path decides between
-alignments that look equally good, and these differ in their score.
+A beam search prefers matches that cover the most words in the fewest chunks. It follows
+the official search step by step, its oddities included, because they decide between
+alignments that look equally good and have different scores.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,28 @@ from spdf_keras.metrics.meteor.matching import EXACT, Match
 
 BEAM = 40
 
-# A path's rank is one number, the lower the better: first its words, where those
-# that are not equal count half, then chunks, then distance.
+# A path's rank is one number, and the lowest is best: covered words weigh most (those
+# that are not equal count half), then chunks, then distance.
 _CHUNK = 1 << 28
 _WORD = 1 << 44
 _RANK = itemgetter(0)
 
-# Rank; where the hypothesis goes on in the same chunk (-1: nowhere); which words of
-# reference and hypothesis are in use, as bits; the chosen matches, last one first.
+# Rank; the word of the hypothesis that would continue the chunk (-1: none); the used
+# words of reference and hypothesis, as bits; the chosen matches, last one first.
 _Path = tuple[int, int, int, int, Any]
-# A match as paths need it: where it starts and goes on in the hypothesis, its words
-# as bits, what it adds to the rank, its distance, and itself.
+# A match as paths use it: its start and end in the hypothesis, its words in reference
+# and hypothesis as bits, its addition to the rank, its distance, and the match itself.
 _Choice = tuple[int, int, int, int, int, int, Match]
 
 
 def align(options: Sequence[Sequence[Match]]) -> list[Match]:
-    """Chooses among the matches that start at each word, from left to right.
+    """Chooses matches by a beam search, from left to right.
 
     Args:
-        options: The matches by the word of the reference they start at.
+        options: The matches that start at each word of the reference.
 
     Returns:
-        Matches that share no word, by their place in the reference.
+        Matches that share no word, sorted by their place in the reference.
 
     Example:
         >>> a, b = Match(0, 1, 1, 1, EXACT), Match(0, 1, 0, 1, EXACT)
@@ -57,7 +57,7 @@ def align(options: Sequence[Sequence[Match]]) -> list[Match]:
         else:
             paths = _extended(paths, 1 << current, [*map(_choice, matches)])
     paths.sort(key=_RANK)
-    # A chunk that is open is counted only now.
+    # A chunk that is still open counts from here on.
     best = min(paths[:BEAM], key=lambda path: path[0] + (path[1] != -1) * _CHUNK)
     chosen, chain = [*certain.values()], best[-1]
     while chain:
@@ -67,7 +67,7 @@ def align(options: Sequence[Sequence[Match]]) -> list[Match]:
 
 
 def _certain(options: Sequence[Sequence[Match]]) -> dict[int, Match]:
-    """Finds matches whose words have no other, by where they start."""
+    """Finds the matches whose words have no other match, by their start."""
     once = twice = once_at = twice_at = 0
     for matches in options:
         for match in matches:
@@ -86,7 +86,7 @@ def _certain(options: Sequence[Sequence[Match]]) -> dict[int, Match]:
 
 
 def _with(paths: list[_Path], choice: _Choice) -> list[_Path]:
-    """Adds to paths the one match they cannot do without."""
+    """Adds a certain match to all paths."""
     at, end, _, _, cost, distance, _ = choice
     cost += distance
     return [
@@ -102,7 +102,7 @@ def _with(paths: list[_Path], choice: _Choice) -> list[_Path]:
 
 
 def _extended(paths: list[_Path], bit: int, choices: list[_Choice]) -> list[_Path]:
-    """Branches paths: each match that is free, or none."""
+    """Branches each path: one branch per match that is still free, and one without."""
     following: list[_Path] = []
     for path in paths:
         rank, go_on, used, used_at, chain = path
@@ -117,8 +117,8 @@ def _extended(paths: list[_Path], bit: int, choices: list[_Choice]) -> list[_Pat
                 total += _CHUNK
             longer = total, end, used | bits, used_at | bits_at, (match, chain)
             following.append(longer)
-            # The official search adds the distance here, where it counts for the
-            # choices that follow and not for the match itself.
+            # The official search adds the distance here, so that it counts for the
+            # following choices and not for the match itself.
             rank += distance
         if go_on != -1:
             rank += _CHUNK
@@ -128,7 +128,7 @@ def _extended(paths: list[_Path], bit: int, choices: list[_Choice]) -> list[_Pat
 
 def _choice(match: Match) -> _Choice:
     start, length, at, at_length, matcher = match
-    # Half a word is cut off, on each side.
+    # Halves are rounded down on each side.
     words = length + at_length if matcher == EXACT else length // 2 + at_length // 2
     bits = ((1 << length) - 1) << start
     bits_at = ((1 << at_length) - 1) << at
@@ -140,7 +140,7 @@ def count_chunks(matches: Sequence[Match]) -> int:
     """Counts runs of matches that are neighbours in both texts.
 
     Args:
-        matches: By their place in the reference.
+        matches: Sorted by their place in the reference.
     """
     chunks, behind, behind_at = 0, -1, -1
     for start, length, at, at_length, _ in matches:

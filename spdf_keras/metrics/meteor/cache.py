@@ -1,4 +1,4 @@
-"""Arrays that take long to make, kept in the user's cache folder."""
+"""Keeps arrays that take long to build in the user's cache folder."""
 
 import os
 import zlib
@@ -15,17 +15,16 @@ Array = NDArray[np.uint64]
 
 
 def cached_array(name: str, build: Callable[[], Array]) -> Array:
-    """Reads an array from the cache, or builds it and keeps it there.
+    """Reads an array from the cache, or builds and stores it.
 
-    The file ends in its checksum, so a damaged or unfinished one is built anew;
-    it gets its name when it is whole. Where nothing can be written the array is
-    built each time.
+    The file is written atomically and ends in its checksum: a damaged one is built
+    again. If the folder cannot be written, the array is built each time.
 
     Args:
-        name: File name; has to change whenever the content would.
-        build: Makes the array.
+        name: File name; it must change whenever the content does.
+        build: Builds the array.
     """
-    # Without a cache it takes longer, nothing else: there may be no home folder.
+    # There may be no home folder; without a cache, only time is lost.
     with suppress(OSError, RuntimeError, ValueError):
         if (kept := _read(cache_folder() / name)) is not None:
             return kept
@@ -36,15 +35,15 @@ def cached_array(name: str, build: Callable[[], Array]) -> Array:
 
 
 def _read(file: Path) -> Array | None:
-    """Maps a file into memory; a `ValueError` says that it is cut in a number."""
+    """Maps a file into memory; raises `ValueError` if it is cut within a number."""
     array = np.memmap(file, "<u8", mode="r")
-    whole = len(array) > 1 and _checksum(array[:-1]) == array[-1]
-    return array[:-1] if whole else None
+    is_intact = len(array) > 1 and _checksum(array[:-1]) == array[-1]
+    return array[:-1] if is_intact else None
 
 
 def _write(file: Path, array: Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Others may be writing the same file.
+    # Another process may write the same file.
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as stream:

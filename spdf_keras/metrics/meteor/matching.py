@@ -1,4 +1,4 @@
-"""Which words of a hypothesis METEOR may match with which of a reference.
+"""Finds the words of a hypothesis that METEOR may match with words of a reference.
 
 Reference:
     [Denkowski and Lavie, 2014](https://aclanthology.org/W14-3348/), section 2.
@@ -13,19 +13,19 @@ from spdf_keras.metrics.meteor.paraphrases import Phrases
 from spdf_keras.metrics.meteor.stemmer import stem
 from spdf_keras.metrics.meteor.synonyms import synonym_sets
 
-# The matchers, in the order in which they find.
+# The matchers, in the order in which they are applied.
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 
 
 class Match(NamedTuple):
-    """Words of a reference that mean some of a hypothesis.
+    """Words of a reference matched with words of a hypothesis.
 
     Attributes:
-        start: The first word in the reference.
-        length: The number of words there.
-        at: The first word in the hypothesis.
-        at_length: The number of words there.
-        matcher: Which matcher found it.
+        start: Index of the first word in the reference.
+        length: Number of words in the reference.
+        at: Index of the first word in the hypothesis.
+        at_length: Number of words in the hypothesis.
+        matcher: The matcher that found it.
     """
 
     start: int
@@ -36,12 +36,12 @@ class Match(NamedTuple):
 
 
 class Text:
-    """The words of a text, and where to find them.
+    """The words of a text, with look-ups of their places.
 
     Attributes:
         words: The words.
         keys: Their hashes, by which they are compared.
-        phrases: Those that the paraphrase table has.
+        phrases: Its phrases that are in the paraphrase table.
     """
 
     def __init__(self, words: Sequence[str], phrases: Phrases) -> None:
@@ -51,25 +51,25 @@ class Text:
         self._found: dict[str, list[tuple[int, int]]] = {}
 
     def equal_to(self, word: str) -> list[tuple[int, int]]:
-        """Finds where a word is, with the matcher `EXACT`."""
+        """Finds the places of a word, each with the matcher `EXACT`."""
         return [(at, EXACT) for at in self._by_key.get(java_hash(word), ())]
 
     def like(self, word: str) -> list[tuple[int, int]]:
-        """Finds where a word is matched and by which matcher, exact ones first."""
+        """Finds places that match a word, each with its matcher, exact ones first."""
         if word not in self._found:
             key = java_hash(word)
-            found = self.equal_to(word)
+            places = self.equal_to(word)
             for at in self._by_stem.get(java_hash(stem(word)), ()):
                 if self.keys[at] != key:
-                    found.append((at, STEM))
+                    places.append((at, STEM))
             if sets := synonym_sets(word):
                 for at, others in self._with_synonyms:
                     if self.keys[at] != key and not sets.isdisjoint(others):
-                        found.append((at, SYNONYM))
-            self._found[word] = found
+                        places.append((at, SYNONYM))
+            self._found[word] = places
         return self._found[word]
 
-    # References are only read in order: they never need these.
+    # References are read in order only, so these are built for hypotheses alone.
     @cached_property
     def _by_key(self) -> dict[int, list[int]]:
         return _positions(self.keys)
@@ -80,23 +80,23 @@ class Text:
 
     @cached_property
     def _with_synonyms(self) -> list[tuple[int, frozenset[str]]]:
-        found = enumerate(map(synonym_sets, self.words))
-        return [(at, sets) for at, sets in found if sets]
+        sets_of_words = enumerate(map(synonym_sets, self.words))
+        return [(at, sets) for at, sets in sets_of_words if sets]
 
 
 def _positions(keys: Sequence[int]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    positions: dict[int, list[int]] = {}
     for at, key in enumerate(keys):
-        found.setdefault(key, []).append(at)
-    return found
+        positions.setdefault(key, []).append(at)
+    return positions
 
 
 @cache
 def java_hash(word: str) -> int:
     """Hashes a word as Java does.
 
-    METEOR compares hashes instead of words, and short words do share some: "20" is
-    as good as "0n".
+    METEOR compares hashes instead of words, and some short words share one: "20"
+    matches "0n".
 
     Example:
         >>> java_hash("20") == java_hash("0n")
@@ -110,9 +110,9 @@ def java_hash(word: str) -> int:
 def find_matches(
     hypothesis: Text, reference: Text, paraphrases: dict[int, dict[int, int]]
 ) -> list[list[Match]]:
-    """Finds all matches of two texts, by the word of the reference they start at.
+    """Finds all matches of two texts, by the word of the reference where they start.
 
-    Equal texts have exact matches only, which spares the search mistakes.
+    As in METEOR, equal texts get exact matches only.
 
     Args:
         hypothesis: The text to score.
@@ -121,14 +121,14 @@ def find_matches(
     """
     same = hypothesis.keys == reference.keys
     places = hypothesis.equal_to if same else hypothesis.like
-    found = [
+    matches = [
         [Match(start, 1, at, 1, matcher) for at, matcher in places(word)]
         for start, word in enumerate(reference.words)
     ]
     if not same:
         for match in _phrases(hypothesis.phrases, reference.phrases, paraphrases):
-            found[match.start].append(match)
-    return found
+            matches[match.start].append(match)
+    return matches
 
 
 def _phrases(
@@ -139,7 +139,7 @@ def _phrases(
             for at in hypothesis.starts[other]:
                 at_length = hypothesis.lengths[other]
                 yield Match(start, length, at, at_length, PARAPHRASE)
-    # The table has a direction, so the other one brings more.
+    # The table is not symmetric, so the other direction finds further matches.
     for at, at_length, phrase in hypothesis.places:
         for other in _common(paraphrases.get(phrase), reference):
             for start in reference.starts[other]:
@@ -148,7 +148,7 @@ def _phrases(
 
 
 def _common(ranks: dict[int, int] | None, text: Phrases) -> list[int]:
-    """Gives the phrases that a text has, by rank."""
+    """Returns the paraphrases that a text has, sorted by rank."""
     if not ranks:
         return []
     common = ranks.keys() & text.starts.keys()

@@ -1,19 +1,19 @@
-"""METEOR's `-norm`: one text into words, punctuation kept apart."""
+"""METEOR's `-norm`: splits a text into words and separate punctuation."""
 
 import re
 from functools import cache
 from itertools import pairwise
 
-from spdf_keras.metrics.official import read_member
+from spdf_keras.metrics.archives import read_member
 
 ARCHIVE = "meteor/meteor-1.5.jar"
 
-# The letters it knows: Latin and Cyrillic. Others stand alone, like punctuation.
+# Its letters are Latin and Cyrillic; others are separated like punctuation.
 _ALPHA = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017e\u0400-\u0527"
 _ALPHA += "\ua640-\ua66e\ua67e-\ua697\u1d00-\u1d7f"
 _ALNUM = "0-9" + _ALPHA
 
-# A run of dots is kept as one word, hidden under this until dots are cut off.
+# A run of dots stays one word: it has this name while final dots are cut off.
 _DOTS = re.compile(r"\.(\.+)")
 _HIDDEN_DOT = "DOTMULTI"
 
@@ -35,18 +35,18 @@ _APOSTROPHES = [
 ]
 _LETTER = re.compile(f"[{_ALPHA}]")
 _SPACES = re.compile("[ \u00a0\u2000-\u200a\u202f\u205f\u3000]+")
-# What Java cuts words at; it keeps other white space in them.
+# White space at which Java splits words; other white space stays within them.
 _BLANKS = re.compile("[ \t\n\r\f]+")
-# What Java's `trim` takes away.
+# Characters that Java's `trim` removes.
 _CONTROLS = "".join(map(chr, range(33)))
 
 
 def words_of(text: str) -> list[str]:
     """Splits a text into lower-case words, as METEOR compares them.
 
-    Contractions lose their second half to a word of its own, dashes within words
-    become blanks, and abbreviations with inner dots lose them. The order of the
-    rules is part of what they do.
+    The second half of a contraction becomes a word, dashes within words become
+    blanks, and abbreviations lose their inner dots. Results depend on the order of
+    the rules.
 
     Example:
         >>> words_of("It's a co-op of the U.S., No. 5...")
@@ -89,7 +89,7 @@ def _show_dots(line: str) -> str:
 
 
 def _cut_dots(words: list[str]) -> list[str]:
-    """Cuts the last dot off words, except where it belongs to them."""
+    """Separates the final dot of words, unless it is part of an abbreviation."""
     prefixes = _prefixes()
     result = []
     for word, following in pairwise([*words, ""]):
@@ -111,11 +111,11 @@ def _cut_dots(words: list[str]) -> list[str]:
 
 @cache
 def _prefixes() -> dict[str, bool]:
-    """Words that end in a dot, and whether only before a number."""
-    found = {}
+    """Returns words that keep a final dot, and whether only in front of a number."""
+    only_before_number = {}
     lines = read_member(ARCHIVE, "nonbreaking/english.prefixes").decode().split("\n")
     for line in lines:
         fields = line.split()
         if fields and not fields[0].startswith("#"):
-            found[fields[0]] = fields[1:2] == ["#NUMERIC_ONLY#"]
-    return found
+            only_before_number[fields[0]] = fields[1:2] == ["#NUMERIC_ONLY#"]
+    return only_before_number

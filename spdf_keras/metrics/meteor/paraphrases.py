@@ -1,8 +1,8 @@
-"""METEOR's paraphrase table: which phrases of the texts at hand mean the same.
+"""METEOR's paraphrase table, looked up for the phrases of given texts.
 
-The table is 62 MB of gzip, 5.3 million pairs of phrases of up to seven words.
-Its phrases are kept as 64-bit hashes, which is all that is needed to compare
-them: 46 MB, built in a few seconds and then read from the user's cache folder.
+The table has 5.3 million pairs of phrases of up to seven words, in 62 MB of gzip. Only
+64-bit hashes of the phrases are kept, because they are only compared: 46 MB, built in a
+few seconds and then read from the user's cache folder.
 """
 
 import zlib
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
+from spdf_keras.metrics.archives import official_file
 from spdf_keras.metrics.meteor.cache import cached_array
-from spdf_keras.metrics.official import official_file
 
 TABLE = "meteor/data/paraphrase-en.gz"
 MAX_WORDS = 7
-FORMAT = 1  # of the array in the cache, and of the hashes
+FORMAT = 1  # version of the array in the cache, and of the hashes
 
-# A text is hashed as a polynomial of its bytes, modulo 2^64. The base is an
-# arbitrary odd number; the table has no two phrases of one hash with it.
+# The hash of a text is a polynomial of its bytes, modulo 2^64. The base is an arbitrary
+# odd number under which no two phrases of the table share a hash.
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
-_BLOCK = 1 << 18  # bytes of gzip read at a time
+_BLOCK = 1 << 18  # compressed bytes per read
 
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.intp]
@@ -33,12 +33,12 @@ Places = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Phrases:
-    """The phrases of one text that the table has.
+    """The phrases of one text that are in the table.
 
     Attributes:
-        places: Start, number of words and hash of each; by start, then length.
-        starts: Where the phrase of a hash starts, from left to right.
-        lengths: The number of words by hash.
+        places: Start, number of words and hash of each; sorted by start, then length.
+        starts: By hash, the starts of the phrase from left to right.
+        lengths: By hash, the number of words.
     """
 
     places: list[tuple[int, int, int]] = field(default_factory=list)
@@ -49,14 +49,14 @@ class Phrases:
 def find_paraphrases(
     texts: Sequence[Sequence[str]],
 ) -> tuple[list[Phrases], dict[int, dict[int, int]]]:
-    """Looks up all phrases of some texts at once.
+    """Looks up the phrases of all texts at once.
 
     Args:
         texts: The words of each text.
 
     Returns:
-        The phrases of each text, and the table of those that have a paraphrase in
-        any of the texts: by hash, the hashes of its paraphrases with their rank.
+        The phrases of each text, and the part of the table with phrases of these
+        texts: by hash, the hashes of the paraphrases with their rank.
 
     Raises:
         InputError: If pycocoevalcap is not installed or its table is damaged.
@@ -68,22 +68,22 @@ def find_paraphrases(
     for paraphrases in table.values():
         used.update(paraphrases)
     chosen = np.isin(hashes, np.fromiter(used, np.uint64, len(used)))
-    found = [Phrases() for _ in texts]
+    phrases_of = [Phrases() for _ in texts]
     order = np.lexsort((words[chosen], starts[chosen], lines[chosen]))
     columns = (lines, starts, words, hashes)
     rows = zip(*(c[chosen][order].tolist() for c in columns), strict=True)
     for line, start, length, phrase in rows:
-        text = found[line]
+        text = phrases_of[line]
         text.places.append((start, length, phrase))
         text.starts.setdefault(phrase, []).append(start)
         text.lengths[phrase] = length
-    return found, table
+    return phrases_of, table
 
 
 def _phrases_of(
     texts: Sequence[Sequence[str]],
 ) -> tuple[Places, Places, Places, Hashes]:
-    """Gives line, first word, number of words and hash of each phrase."""
+    """Returns line, first word, number of words and hash of each phrase."""
     data = "".join(" ".join(words) + "\n" for words in texts)
     letters = np.frombuffer(data.encode("utf-8", "surrogatepass"), np.uint8)
     (ends,) = np.nonzero((letters == ord(" ")) | (letters == ord("\n")))
@@ -106,12 +106,12 @@ def _phrases_of(
 
 
 def _after(ends: Places) -> Places:
-    """Gives where stretches begin that end one before another."""
+    """Returns the starts of adjacent stretches of bytes, given their ends."""
     return np.concatenate([[0], ends[:-1] + 1])
 
 
 def _lookup(known: Hashes) -> dict[int, dict[int, int]]:
-    """Gives the paraphrases of phrases, as far as they are known phrases too."""
+    """Returns the paraphrases of known phrases that are known phrases too."""
     phrases, bounds, paraphrases = _index()
     at = np.searchsorted(phrases, known)
     at[at == len(phrases)] = 0
@@ -129,7 +129,7 @@ def _lookup(known: Hashes) -> dict[int, dict[int, int]]:
 
 @cache
 def _index() -> tuple[Hashes, Hashes, Hashes]:
-    """Gives sorted phrases, where the paraphrases of each begin, and these."""
+    """Returns the sorted phrases, the bounds of their paraphrases, and these."""
     source = official_file(TABLE)
     with source.open("rb") as file:
         # A gzip file ends in its checksum and the length of its content.
@@ -145,7 +145,7 @@ def _index() -> tuple[Hashes, Hashes, Hashes]:
 
 
 def _build() -> Hashes:
-    """Puts what `_index` gives into one array, behind the number of phrases."""
+    """Builds the array that `_index` splits; the number of phrases comes first."""
     keys, paraphrases = _read_table()
     # The table is sorted, so a phrase's entries are neighbours.
     (begins,) = np.nonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
@@ -159,7 +159,7 @@ def _build() -> Hashes:
 
 
 def _read_table() -> tuple[Hashes, Hashes]:
-    """Hashes the table, whose entries are three lines: a number and two phrases."""
+    """Hashes the table, whose entries have three lines: a number and two phrases."""
     keys: list[Hashes] = []
     paraphrases: list[Hashes] = []
     source = official_file(TABLE)
@@ -167,8 +167,8 @@ def _read_table() -> tuple[Hashes, Hashes]:
     rest, lines = b"", 0
     try:
         with source.open("rb") as file:
-            while packed := file.read(_BLOCK):
-                data = rest + unpack.decompress(packed)
+            while compressed := file.read(_BLOCK):
+                data = rest + unpack.decompress(compressed)
                 size = data.rfind(b"\n") + 1
                 rest = data[size:]
                 if not size:
@@ -176,9 +176,9 @@ def _read_table() -> tuple[Hashes, Hashes]:
                 letters = np.frombuffer(data, np.uint8, size)
                 (ends,) = np.nonzero(letters == ord("\n"))
                 starts = _after(ends)
-                for line, found in ((1, keys), (2, paraphrases)):
+                for line, hashes in ((1, keys), (2, paraphrases)):
                     chosen = slice((line - lines) % 3, None, 3)
-                    found.append(_hash(letters, starts[chosen], ends[chosen]))
+                    hashes.append(_hash(letters, starts[chosen], ends[chosen]))
                 lines += len(ends)
     except (zlib.error, OSError) as error:
         raise InputError(f"The table {source} cannot be read: {error}.") from error
@@ -191,7 +191,7 @@ def _read_table() -> tuple[Hashes, Hashes]:
 
 
 def _hash(letters: NDArray[np.uint8], starts: Places, ends: Places) -> Hashes:
-    """Hashes stretches of some bytes, all from one sum over them."""
+    """Hashes stretches of bytes, all from one cumulative sum."""
     sums = np.zeros(len(letters) + 1, np.uint64)
     powers, inverse = _powers(_BASE, len(letters)), _powers(_INVERSE, len(letters))
     np.cumsum(letters * powers, out=sums[1:])
@@ -199,7 +199,7 @@ def _hash(letters: NDArray[np.uint8], starts: Places, ends: Places) -> Hashes:
 
 
 def _powers(base: int, count: int) -> Hashes:
-    # Rounded up, so that few lengths are made; overflow is the modulus.
+    # Lengths are rounded up, so that few tables are built; overflow is the modulus.
     known = _power_table(base, 1 << (count - 1).bit_length())
     return known[:count]
 

@@ -1,4 +1,4 @@
-"""METEOR 1.5 for English with `-norm`: segments and corpus.
+"""METEOR 1.5 for English with `-norm`: scores of segments and of the corpus.
 
 Reference:
     [Denkowski and Lavie, 2014](https://aclanthology.org/W14-3348/).
@@ -11,28 +11,28 @@ from itertools import chain
 from operator import add
 from typing import NamedTuple
 
+from spdf_keras.metrics.archives import read_member
 from spdf_keras.metrics.checks import check_items
 from spdf_keras.metrics.meteor.alignment import align, count_chunks
 from spdf_keras.metrics.meteor.matching import Match, Text, find_matches
 from spdf_keras.metrics.meteor.normalize import ARCHIVE, words_of
 from spdf_keras.metrics.meteor.paraphrases import find_paraphrases
-from spdf_keras.metrics.official import read_member
 
-# Recall weighs most; a penalty for fragments; content words weigh more.
+# Weight of recall; exponent and weight of the penalty; weight of content words.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-# Of exact, stem, synonym and paraphrase matches.
+# Weights of exact, stem, synonym and paraphrase matches.
 WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 
 
 @dataclass(frozen=True)
 class Meteor:
-    """A METEOR score. What would be 0 / 0 is 0.
+    """A METEOR score; a fraction without a denominator is 0.
 
     Attributes:
-        score: 0 to 1, of the whole corpus.
-        precision: Weighted share of the hypotheses' words that are matched.
-        recall: Weighted share of the references' words that are matched.
-        fragmentation_penalty: 0 (all in one piece) to 0.6.
+        score: The corpus score, 0 to 1.
+        precision: Weighted fraction of the hypotheses' words that are matched.
+        recall: Weighted fraction of the references' words that are matched.
+        fragmentation_penalty: 0 (a single chunk) to 0.6.
         segments: The score of each item.
     """
 
@@ -48,14 +48,14 @@ def corpus_meteor(
 ) -> Meteor:
     """Scores texts as `java -jar meteor-1.5.jar -l en -norm` does.
 
-    An item is scored against the reference that suits it best. The corpus score
-    comes from counts summed over the items, so it is not the mean of theirs. Texts
-    are normalised here; tokenise them first if the protocol does.
+    An item is scored against its best reference. The corpus score is computed from
+    summed counts, so it is not the mean of the items' scores. Texts are normalised
+    here; tokenise them beforehand if the protocol does.
 
     Args:
         hypotheses: One text per item; may be empty.
-        references: The references of each item, at least one. Protocols that give
-            each item equally many fill up with "".
+        references: The references of each item, at least one. An empty text never
+            matches, so it may stand for a missing one.
 
     Raises:
         InputError: If there are no items, an item has no reference, the numbers of
@@ -80,7 +80,7 @@ def corpus_meteor(
     total, segments = _NOTHING, []
     for hypothesis, candidates in zip(hypotheses, references, strict=True):
         scored = [score(hypothesis, reference) for reference in candidates]
-        # The first of equal ones.
+        # Among equal scores, the first reference is taken.
         rating, counts = max(scored, key=lambda pair: pair[0].score)
         segments.append(rating.score)
         total = _sum(total, counts)
@@ -88,13 +88,13 @@ def corpus_meteor(
 
 
 class Side(NamedTuple):
-    """Counts of the words of one side: of hypotheses or of references.
+    """Word counts of one side: of hypotheses or of references.
 
     Attributes:
-        words: All words.
-        function_words: Those that METEOR lists as function words.
-        content: Matched words that are none, by matcher.
-        function: Matched function words, by matcher.
+        words: Number of all words.
+        function_words: Number of words that METEOR lists as function words.
+        content: Number of matched content words, by matcher.
+        function: Number of matched function words, by matcher.
     """
 
     words: int
@@ -104,7 +104,7 @@ class Side(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a score is computed from; counts of segments add up to a corpus."""
+    """The counts that a score is computed from; they add up over segments."""
 
     hypothesis: Side
     reference: Side
@@ -112,7 +112,7 @@ class Counts(NamedTuple):
 
 
 class Rating(NamedTuple):
-    """The attributes of `Meteor`, of any counts."""
+    """The attributes of `Meteor`, computed from any counts."""
 
     score: float
     precision: float
@@ -128,13 +128,13 @@ def _sum(total: Counts, segment: Counts) -> Counts:
     return Counts(
         _sum_sides(total.hypothesis, segment.hypothesis),
         _sum_sides(total.reference, segment.reference),
-        # A segment in one piece adds no chunk, though its words count below it.
+        # A fully matched segment adds no chunk, although its words count.
         total.chunks + (0 if _is_whole(segment) else segment.chunks),
     )
 
 
 def _is_whole(counts: Counts) -> bool:
-    """Whether all words are matched, in the same order."""
+    """Whether all words of both sides are matched in a single chunk."""
     matched = [_matched(side) == side.words for side in counts[:2]]
     return counts.chunks == 1 and all(matched)
 
@@ -183,7 +183,7 @@ def _rate(counts: Counts) -> Rating:
 
 
 def _share(side: Side) -> float:
-    """Gives the weighted matches over the weighted words."""
+    """Returns the weighted matches divided by the weighted words."""
     words = DELTA * (side.words - side.function_words)
     words += (1.0 - DELTA) * side.function_words
     matches = 0.0

@@ -1,11 +1,11 @@
-"""Sets of synonyms from WordNet, as METEOR looks words up in them."""
+"""Looks words up in WordNet's sets of synonyms, as METEOR does."""
 
 from functools import cache
 
+from spdf_keras.metrics.archives import read_member
 from spdf_keras.metrics.meteor.normalize import ARCHIVE
-from spdf_keras.metrics.official import read_member
 
-# WordNet's endings and what the base form has in their place, in order of trial.
+# Endings in WordNet's order of trial, each with the ending of the base form.
 _ENDINGS = (
     ("s", ""),
     ("ses", "s"),
@@ -30,32 +30,32 @@ _ENDINGS = (
 
 @cache
 def synonym_sets(word: str) -> frozenset[str]:
-    """Names the sets that a word or its base form is in; synonyms share one.
+    """Names the sets that hold a word or its base form; synonyms share one.
 
-    Only one base form is looked up: all those of an irregular word, else the
-    first that WordNet has.
+    An irregular word is looked up by all its base forms, any other word by the first
+    base form that WordNet has.
 
     Example:
         >>> bool(synonym_sets("cheap") & synonym_sets("inexpensive"))
         True
     """
     sets, bases = _tables()
-    found = sets.get(word, "").split()
+    names = sets.get(word, "").split()
     if word in bases:
         for base in bases[word]:
-            found += sets.get(base, "").split()
+            names += sets.get(base, "").split()
     elif len(word) > 2 and not word.endswith("ss"):
         for ending, replacement in _ENDINGS:
             base = word.removesuffix(ending) + replacement
             if word.endswith(ending) and base in sets:
-                found += sets[base].split()
+                names += sets[base].split()
                 break
-    return frozenset(found)
+    return frozenset(names)
 
 
 @cache
 def _tables() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Gives the sets of each word, and the base forms of irregular words."""
+    """Returns the sets of each word, and the base forms of irregular words."""
     lines = read_member(ARCHIVE, "synonym/english.synsets").decode().split("\n")
     sets = dict(zip(lines[::2], lines[1::2], strict=False))
     lines = read_member(ARCHIVE, "synonym/english.exceptions").decode().split("\n")

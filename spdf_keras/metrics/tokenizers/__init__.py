@@ -1,1 +1,1 @@
-"""The tokenisations of the official scorers."""
+"""The tokenisations of the official programs."""

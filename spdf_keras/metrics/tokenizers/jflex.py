@@ -1,8 +1,8 @@
 """Scanners that JFlex generated, read from their compiled Java classes.
 
-A scanner is a state machine over classes of UTF-16 units, packed into constant
-strings of its class. What it does with a match is code of the class, and left
-to the caller.
+A scanner is a state machine over classes of UTF-16 units, stored run-length encoded in
+constant strings of its class. The actions on a match are Java code; the caller supplies
+its own.
 """
 
 import re
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics.official import read_member
+from spdf_keras.metrics.archives import read_member
 
-# The machine accepts in a state, or accepts and cannot go on from it.
+# Flags of a state: it accepts; it accepts and no other state follows.
 ACCEPTS, IS_LAST = 1, 8
 
-# Bytes behind the tag of each kind of constant in a Java class file.
+# Number of bytes behind the tag of each kind of constant in a Java class file.
 _CONSTANT_SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4}
 _TEXT, _LONG, _DOUBLE, _STRING = 1, 5, 6, 8
 
@@ -60,10 +60,10 @@ class Scanner:
     def cut(
         self, kinds: list[int], start: int, end: int, forward: int, backward: int
     ) -> int:
-        """Takes what only had to follow off a match.
+        """Removes the lookahead from a match and returns the end of its token.
 
-        The token is the longest beginning that `forward` accepts of which the
-        rest, read from the end, is accepted by `backward`.
+        The token is the longest beginning that `forward` accepts and whose
+        remainder, read backwards, `backward` accepts.
         """
         can_end = set()
         state = forward
@@ -88,17 +88,17 @@ def read_scanner(archive: str, member: str) -> Scanner:
 
     Args:
         archive: Place of the archive in pycocoevalcap.
-        member: The class in it.
+        member: Name of the class in the archive.
 
     Raises:
-        InputError: If pycocoevalcap is not installed, or not as it should be.
+        InputError: If pycocoevalcap is not installed, or damaged.
     """
-    packed = class_constants(read_member(archive, member))
+    constants = class_constants(read_member(archive, member))
 
     def table(name: str) -> list[NDArray[np.uint16]]:
-        # A long table is cut into constants of one name and a number.
-        names = sorted(key for key in packed if re.fullmatch(rf"{name}(_\d)?", key))
-        return [np.frombuffer(packed[key], "<u2") for key in names]
+        # A long table is cut into constants with numbered names.
+        names = sorted(key for key in constants if re.fullmatch(rf"{name}(_\d)?", key))
+        return [np.frombuffer(constants[key], "<u2") for key in names]
 
     def runs(name: str) -> NDArray[np.uint16]:
         return np.concatenate(
@@ -116,7 +116,7 @@ def read_scanner(archive: str, member: str) -> Scanner:
 
 
 def class_constants(data: bytes) -> dict[str, bytes]:
-    """Reads the constant strings of a Java class: UTF-16 by field name."""
+    """Reads the constant strings of a Java class, as UTF-16 by field name."""
     pool: dict[int, bytes | int] = {}
     (count,) = struct.unpack_from(">H", data, 8)
     at, index = 10, 1
@@ -135,13 +135,13 @@ def class_constants(data: bytes) -> dict[str, bytes]:
             if tag == _STRING:
                 (pool[index],) = struct.unpack_from(">H", data, at + 1)
             at += 1 + _CONSTANT_SIZES[tag]
-        # These two kinds count double, says the format.
+        # The format counts these two kinds as two entries.
         index += 2 if tag in (_LONG, _DOUBLE) else 1
 
     def number(offset: int, code: str = ">H") -> int:
         return int(struct.unpack_from(code, data, offset)[0])
 
-    found = {}
+    constants = {}
     at += 6  # access, own class, parent
     at += 2 + 2 * number(at)  # interfaces
     fields = number(at)
@@ -152,13 +152,15 @@ def class_constants(data: bytes) -> dict[str, bytes]:
         for _ in range(attributes):
             value = pool.get(number(at + 6)) if number(at + 2, ">I") == 2 else None
             if pool[number(at)] == b"ConstantValue" and isinstance(value, int):
-                found[_java_text(name).decode("utf-16-le")] = _java_text(pool[value])
+                constants[_java_text(name).decode("utf-16-le")] = _java_text(
+                    pool[value]
+                )
             at += 6 + number(at + 2, ">I")
-    return found
+    return constants
 
 
 def _java_text(constant: bytes | int) -> bytes:
-    """Turns a class file's own UTF-8 into UTF-16."""
+    """Converts the modified UTF-8 of class files into UTF-16."""
     assert isinstance(constant, bytes)
     text = constant.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
     return text.encode("utf-16-le", "surrogatepass")

@@ -1,11 +1,11 @@
 r"""The tokenisation of mteval-v13a, as three official programs do it.
 
-The Perl script, its copy in Moses and the Python version differ on odd texts alone.
+The Perl script, its copy in Moses and the Python version differ only on odd texts.
 mteval-v13a.pl lower-cases ASCII letters and splits at the white space of Unicode.
 multi-bleu-detok.perl reads bytes, so it splits at the white space of ASCII: a no-break
 space stays within its word. pymteval.py lower-cases all of Unicode and also splits at
-the separators `\x1c` to `\x1f`; an empty text has one empty token there, and none in
-Perl.
+the separators `\x1c` to `\x1f`; it gives an empty text one empty token, Perl none.
+sacreBLEU has a single version.
 
 Reference:
     mteval-v13a.pl of NIST's OpenMT; multi-bleu-detok.perl of
@@ -21,7 +21,7 @@ from functools import lru_cache
 _PERL_BLANKS = re.compile(
     r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
-# The same in bytes, which is how both scripts of Moses read a text.
+# White space as both scripts of Moses have it, which read bytes.
 _ASCII_BLANKS = re.compile(r"[\t-\r ]+")
 
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
@@ -37,7 +37,7 @@ _TO_LOWER = {ord(letter): ord(letter.lower()) for letter in map(chr, range(65, 9
 
 
 def lower_ascii(text: str) -> str:
-    """Lower-cases A to Z alone.
+    """Lower-cases the letters A to Z only.
 
     Example:
         >>> lower_ascii("CAFÉ")
@@ -58,7 +58,7 @@ def tokenize_mteval(text: str) -> list[str]:
 
 
 def tokenize_detok(text: str) -> list[str]:
-    r"""Tokenises as multi-bleu-detok.perl does; the case stays.
+    r"""Tokenises as multi-bleu-detok.perl does, and keeps the case.
 
     Example:
         >>> tokenize_detok("It's 1.5\u00a0km, at £20-25.")
@@ -78,7 +78,7 @@ def tokenize_python(text: str) -> list[str]:
 
 
 def words_in_bytes(text: str) -> list[str]:
-    """Splits at ASCII white space alone, as a Perl script does that reads bytes.
+    """Splits at ASCII white space only, as Perl scripts do that read bytes.
 
     Example:
         >>> len(words_in_bytes("a b\u00a0c"))
@@ -87,7 +87,7 @@ def words_in_bytes(text: str) -> list[str]:
     return [word for word in _ASCII_BLANKS.split(text) if word]
 
 
-@lru_cache(maxsize=2**14)  # several scores ask for the same texts
+@lru_cache(maxsize=2**14)  # several scores tokenise the same texts
 def _separate(text: str) -> str:
     text = text.replace("<skipped>", "")
     for entity, character in _ENTITIES:

@@ -1,10 +1,9 @@
-"""Penn Treebank tokens, as the official E2E script has them made by Java.
+"""Penn Treebank tokens, as the official E2E script gets them from Java.
 
 The script runs `PTBTokenizer -preserveLines -lowerCase` of Stanford CoreNLP
-3.4.1 and then drops punctuation. That tokenizer is a state machine, whose tables
-are read from the archive that pycocoevalcap brings; so abbreviations, addresses,
-dates and rare characters are cut in exactly the same places. Written here is
-what is done with a match: the numbers of rules are those of the machine.
+3.4.1 and then drops punctuation. That tokenizer is a state machine. Its tables are read
+from the archive that pycocoevalcap brings, so texts are cut in exactly the same places
+without Java. The actions on a match are written here; rules have the machine's numbers.
 """
 
 import re
@@ -16,20 +15,20 @@ from spdf_keras.metrics.tokenizers.jflex import read_scanner
 
 ARCHIVE = "tokenizer/stanford-corenlp-3.4.1.jar"
 LEXER = "edu/stanford/nlp/process/PTBLexer.class"
-# The state that the options of the official script start in.
+# The first state, under the options of the official script.
 START = 2
 
-# Tokens that the official script drops. Tokens come in lower case, so its names
-# of brackets (-LRB- and so on) never match: brackets stay.
+# Tokens that the official script drops. Its list also has -LRB- and other brackets,
+# which never match, because tokens are lower-case: brackets stay.
 PUNCTUATION = frozenset("'' ' `` ` . ? ! , : - -- ... ;".split())
 
 
 def ptb_tokenize(text: str) -> str:
-    """Tokenises one text, lower-case, punctuation dropped, joined by blanks.
+    """Tokenises one text: lower-case tokens without punctuation, joined by blanks.
 
-    Equal to a line of `ptb_tokenize_lines` that an empty one follows. A token may
-    hold a no-break space ("5 7/8"). Characters that the machine does not know
-    (most emoji) vanish.
+    The result equals a line of `ptb_tokenize_lines` in front of an empty line. A token
+    may hold a no-break space ("5 7/8"). Characters that the machine does not know,
+    such as most emoji, are dropped.
 
     Args:
         text: One hypothesis or reference.
@@ -45,16 +44,16 @@ def ptb_tokenize(text: str) -> str:
 
 
 def ptb_tokenize_lines(texts: Sequence[str]) -> list[str]:
-    """Tokenises texts as pycocoevalcap's `PTBTokenizer` does: as one file's lines.
+    """Tokenises texts as pycocoevalcap's `PTBTokenizer` does: as lines of one file.
 
-    The lines are not independent: "at 8.3 m." keeps its last period, unless the
+    The lines depend on each other: "at 8.3 m." keeps its last period, unless the
     next line starts with a word like "The". Line breaks within a text count as
-    blanks; the official script has all that follows shifted by a line, if they
-    are not plain ones. The one known difference beside: where a capital sigma
-    ends a word with digits in it, Java may write its other small letter.
+    blanks; in the official script, rare ones shift all following lines by one.
+    One more difference is known: if a capital sigma ends a word with digits,
+    Java may write its other small letter.
 
     Args:
-        texts: All hypotheses, or the references of all items in turn.
+        texts: All hypotheses, or the references of all items one after another.
 
     Raises:
         InputError: If pycocoevalcap is not installed.
@@ -84,7 +83,7 @@ def ptb_tokenize_lines(texts: Sequence[str]) -> list[str]:
 
 
 def _without_punctuation(tokens: list[str]) -> str:
-    # The official script cuts blanks off the line first, rare ones in tokens too.
+    # The script first strips all white space off the line, even if part of a token.
     kept = " ".join(tokens).rstrip().split(" ")
     return " ".join(token for token in kept if token not in PUNCTUATION)
 
@@ -152,8 +151,8 @@ def _as_right_quotes(token: str) -> str:
     return _as_quotes(token, "'")
 
 
-# What to do with a match, by rule: how many units at its end were only looked at,
-# and how the rest is written. A rule not named here has its match as the token.
+# The action of each rule: the number of units at the end of the match that are only
+# lookahead, and the function that writes the rest. Other rules keep the match.
 _RULES: dict[int, tuple[int, Callable[[str], str]]] = {
     2: (0, lambda token: "<"),
     4: (0, _as_dashes),  # a row of hyphens
@@ -193,8 +192,8 @@ _RULES: dict[int, tuple[int, Callable[[str], str]]] = {
     53: (4, _unchanged),  # "Co." before " Ltd"
     54: (0, lambda token: _with_named_parentheses(_without_blanks(token))),  # phones
 }
-# Rules whose match includes what has to follow, of any length: the states to find
-# the end of the token with, read forwards and backwards.
+# Rules whose lookahead has no fixed length: the states from which the end of the token
+# is found, reading forwards and backwards.
 _LOOKAHEADS = {
     24: (13, 14),
     30: (3, 4),
@@ -206,16 +205,16 @@ _LOOKAHEADS = {
     49: (11, 12),
 }
 _DROPPED = frozenset((1, 7, 23))  # unknown characters, blanks, the delete character
-_LINE_END = 5  # of any kind; only that between texts counts
+_LINE_END = 5  # matches all kinds; only the one between texts counts
 _ONE_CHARACTER = 35
-# Before blanks the machine can take one of them along.
+# Rules whose match can include a blank at its end.
 _TRAILING_BLANKS = frozenset((44, 47))
-# An abbreviation that ends a sentence has its period and leaves another behind.
+# Rules of an abbreviation that ends a sentence: its period is also the next token.
 _SENTENCE_ENDS = frozenset((33, 47, 49))
 
 
 def _finish(rule: int, data: bytes, start: int, end: int) -> tuple[str | None, int]:
-    """Writes the token of a match; also says where the next one starts."""
+    """Returns the token of a match, and where the next match starts."""
 
     def text() -> str:
         return data[2 * start : 2 * end].decode("utf-16-le", "surrogatepass")
@@ -229,9 +228,9 @@ def _finish(rule: int, data: bytes, start: int, end: int) -> tuple[str | None, i
     if rule in _TRAILING_BLANKS:
         end = start + len(text().rstrip(" \t\n\x0b\x0c\r\x85"))
     if rule in _SENTENCE_ENDS:
-        # A single letter leaves its only period.
+        # A single letter passes its only period on to the next token.
         keeps = not (rule == 47 and end - start == 2)
         return text()[: None if keeps else 1].lower(), end - 1
-    unread, write = _RULES.get(rule, (0, _unchanged))
-    end -= unread
+    lookahead, write = _RULES.get(rule, (0, _unchanged))
+    end -= lookahead
     return write(text()).lower(), end

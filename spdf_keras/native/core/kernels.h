@@ -1,9 +1,10 @@
 // The loops of the sparse products, for one instruction set.
 //
-// This file is compiled once per instruction set, with SPDF_BYTES, the bytes of its
-// vector registers, and SPDF_NAME, the function that returns its loops. The vector
-// extensions of GCC and Clang become AVX-512, AVX2, NEON or plain code as the
-// compiler's flags say.
+// This file is compiled once per instruction set. SPDF_BYTES is the size of a vector
+// register in bytes, SPDF_NAME the function that returns the loops, SPDF_VECTORS the
+// number of vectors in the widest tile and SPDF_LABEL the name that users see. Depending
+// on its flags, the compiler turns the vector extensions of GCC and Clang into AVX-512,
+// AVX2, NEON or plain code.
 
 #include <cstddef>
 #include <cstdint>
@@ -37,7 +38,8 @@ inline void store_unaligned(float* p, Vector v) {
 
 using AllLanes = std::make_index_sequence<kLanes>;
 
-// Four floats, again and again. Written in vector extensions, it would pass memory.
+// Broadcasts four floats across the register; plain vector extensions would go through
+// memory.
 inline Vector repeat(const float* p) {
 #if SPDF_BYTES == 64
   return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
@@ -48,13 +50,14 @@ inline Vector repeat(const float* p) {
 #endif
 }
 
-// The float of index `kIndex` of `repeat`'s result, in all lanes.
+// Copies float `kIndex` of the four that `repeat` broadcast to all lanes.
 template <int kIndex, size_t... kLane>
 inline Vector spread(Vector fours, std::index_sequence<kLane...>) {
   return __builtin_shufflevector(fours, fours, (kLane / 4 * 4 + kIndex)...);
 }
 
-// Lanes of a pair of rows that a step of a transposition brings together.
+// Return the two rows that a step of a transposition makes of two others, by exchanging
+// lanes.
 template <int kStep, size_t... kLane>
 inline Vector low(Vector a, Vector b, std::index_sequence<kLane...>) {
   return __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane)...);
@@ -63,13 +66,13 @@ template <int kStep, size_t... kLane>
 inline Vector high(Vector a, Vector b, std::index_sequence<kLane...>) {
   return __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
 }
-// Lanes whose neighbour at distance `kStep` lies below, and the others.
+// Takes a lane from `inside` if its index has the bit `kStep`, and from `others` if not.
 template <int kStep, size_t... kLane>
 inline Vector mixed(Vector others, Vector inside, std::index_sequence<kLane...>) {
   constexpr Lanes is_inside = {(kLane & kStep ? -1 : 0)...};
   return is_inside ? inside : others;
 }
-// Every lane's neighbour at distance `kStep`.
+// Exchanges every lane with its neighbour at distance `kStep`.
 template <int kStep, size_t... kLane>
 inline Vector neighbours(Vector v, std::index_sequence<kLane...>) {
   return __builtin_shufflevector(v, v, (kLane ^ kStep)...);
@@ -92,9 +95,9 @@ inline void transpose_steps(Vector (&rows)[kLanes]) {
 // Transposes a square of lanes in registers.
 inline void transpose(Vector (&rows)[kLanes]) { transpose_steps<kLanes / 2>(rows); }
 
-// Missing tokens become zeros.
+// Transposes tokens into a tile; missing tokens become zeros.
 template <int kVectors>
-void pack(const float* x, int64_t columns, int64_t stride, int64_t count, float* tile) {
+void to_tile(const float* x, int64_t columns, int64_t stride, int64_t count, float* tile) {
   constexpr int64_t kTile = kVectors * kLanes;
   for (int v = 0; v < kVectors; ++v) {
     const int64_t first = v * kLanes;
@@ -118,9 +121,10 @@ void pack(const float* x, int64_t columns, int64_t stride, int64_t count, float*
   }
 }
 
+// Transposes a tile back into tokens and adds the bias.
 template <int kVectors>
-void unpack(const float* tile, int64_t columns, int64_t stride, int64_t count,
-            const float* bias, float* y) {
+void from_tile(const float* tile, int64_t columns, int64_t stride, int64_t count,
+               const float* bias, float* y) {
   constexpr int64_t kTile = kVectors * kLanes;
   for (int v = 0; v < kVectors; ++v) {
     const int64_t first = v * kLanes;
@@ -143,7 +147,8 @@ void unpack(const float* tile, int64_t columns, int64_t stride, int64_t count,
   }
 }
 
-// Adds to the sums of rows `kFirst` and `kFirst + 1` their values of one column.
+// Multiplies one column by the values of rows `kFirst` and `kFirst + 1`, and adds the
+// products to the sums of these rows.
 template <int kFirst, int kVectors>
 inline __attribute__((always_inline)) void add_shared(const float* column, Vector four,
                                                       Vector (&sums)[4][kVectors]) {
@@ -158,6 +163,7 @@ inline __attribute__((always_inline)) void add_shared(const float* column, Vecto
   for (int v = 0; v < kVectors; ++v) sums[kFirst + 1][v] += other * loaded[v];
 }
 
+// Multiplies one column by the value of row `kRow`, and adds the product to its sum.
 template <int kRow, int kVectors>
 inline __attribute__((always_inline)) void add_own(const float* column, Vector four,
                                                    Vector (&sums)[4][kVectors]) {
@@ -167,6 +173,7 @@ inline __attribute__((always_inline)) void add_own(const float* column, Vector f
     sums[kRow][v] += value * load(column + v * kLanes);
 }
 
+// Computes a window's product for one tile: the sums of four rows stay in registers.
 template <int kVectors>
 void product(const Structure& s, int64_t window, const float* values, const float* x,
              float* y) {
@@ -191,7 +198,7 @@ void product(const Structure& s, int64_t window, const float* values, const floa
         add_shared<0>(block + place[0] * kTile, four, sums);
         add_shared<2>(block + place[1] * kTile, four, sums);
       }
-      // Sorted rows lie anywhere in the window: the processor would not guess them.
+      // Sorted rows lie anywhere in the window, so hardware prefetching fails.
       if (g + 1 < last)
         for (int r = 0; r < 4; ++r)
           for (size_t i = 0; i < kTile; i += 16)
@@ -213,20 +220,21 @@ void product(const Structure& s, int64_t window, const float* values, const floa
   }
 }
 
-// Adds neighbours at distance `kStep`: sums of `b` come to the lanes above, of `a` to
-// those below.
+// Adds neighbours at distance `kStep`: lanes whose index has the bit `kStep` hold sums of
+// `b`, the others sums of `a`.
 template <int kStep>
 inline Vector fold(Vector a, Vector b) {
   return mixed<kStep>(a, b, AllLanes()) +
          neighbours<kStep>(mixed<kStep>(b, a, AllLanes()), AllLanes());
 }
 
-// Adds the lanes of vectors, four by four, to a row of values.
+// Sums the lanes of each vector, and adds the sums of successive vectors to successive
+// values.
 class Sums {
  public:
   explicit Sums(float* values) : values_(values) {}
 
-  // Lane `i` of what waits then has a part of the sum of vector `i % 4`.
+  // Stores a vector whose lane `i` is a part of the sum of vector `i % 4`.
   void add(Vector a, Vector b, Vector c, Vector d) {
     store(waiting_ + count_, fold<2>(fold<1>(a, b), fold<1>(c, d)));
     count_ += kLanes;
@@ -257,6 +265,7 @@ class Sums {
   float* values_;
 };
 
+// Multiplies two rows of a tile; the lanes of the result are not yet added up.
 template <int kVectors>
 inline __attribute__((always_inline)) Vector dot(const Vector (&a)[kVectors],
                                                  const float* b) {
@@ -266,6 +275,7 @@ inline __attribute__((always_inline)) Vector dot(const Vector (&a)[kVectors],
   return sum;
 }
 
+// Computes the gradient of a region's values for one tile.
 template <int kVectors>
 void gradient(const Structure& s, int64_t region, const float* x, const float* dy,
               float* values) {
@@ -313,7 +323,7 @@ void gradient(const Structure& s, int64_t region, const float* x, const float* d
 
 #if SPDF_BYTES == 64
 
-// One token is a tile as it is.
+// A single token needs no transposition: it already is a tile.
 void copy_token(const float* x, int64_t columns, int64_t, int64_t, float* tile) {
   std::memcpy(tile, x, columns * sizeof(float));
 }
@@ -323,10 +333,10 @@ void add_bias(const float* tile, int64_t columns, int64_t, int64_t, const float*
   for (int64_t c = 0; c < columns; ++c) y[c] = tile[c] + (bias ? bias[c] : 0.0f);
 }
 
-// The inputs at sixteen places of a block of 128 columns that lies in registers.
+// Returns the inputs at sixteen places of a block of 128 columns held in registers.
 inline __m512 pick(const __m512 (&block)[8], __m128i places) {
   const __m512i index = _mm512_cvtepu8_epi32(places);
-  __m512 parts[4];  // the lower five bits choose from two registers
+  __m512 parts[4];  // the lower five bits select from two registers
   for (int i = 0; i < 4; ++i)
     parts[i] = _mm512_permutex2var_ps(block[2 * i], index, block[2 * i + 1]);
   const __mmask16 bit5 = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32)),
@@ -335,8 +345,8 @@ inline __m512 pick(const __m512 (&block)[8], __m128i places) {
                               _mm512_mask_blend_ps(bit5, parts[2], parts[3]));
 }
 
-// Adds the products of `steps` steps, four at a time; `spread_places` makes of the
-// bytes at a step's places those of its four values.
+// Adds the products of `steps` steps, four steps at a time. `spread_places` expands the
+// places of the steps to one place per value.
 template <class SpreadPlaces>
 inline __m512 add_steps(int steps, int places_per_step, SpreadPlaces spread_places,
                         const __m512 (&block)[8], const uint8_t*& place,
@@ -354,7 +364,7 @@ inline __m512 add_steps(int steps, int places_per_step, SpreadPlaces spread_plac
   return sum;
 }
 
-// One token: values, not tokens, are computed together.
+// For one token, a vector holds several values of the weight instead of several tokens.
 void product_of_token(const Structure& s, int64_t window, const float* values,
                       const float* x, float* y) {
   std::memset(y, 0, (s.window_rows(window) + 3) * sizeof(float));
@@ -373,7 +383,7 @@ void product_of_token(const Structure& s, int64_t window, const float* values,
       __m512 sum = add_steps(g->pairs, 2, twice, block, place, value, __m512{});
       const auto once = [](__m128i places) { return places; };
       sum = add_steps(g->singles, 4, once, block, place, value, sum);
-      // Every fourth lane belongs to the same row.
+      // Every fourth lane belongs to the same row: lanes are added down to four sums.
       const __m256 half = _mm256_add_ps(
           _mm512_castps512_ps256(sum),
           _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(sum), 1)));
@@ -389,8 +399,8 @@ void product_of_token(const Structure& s, int64_t window, const float* values,
 
 template <int kVectors>
 constexpr spdf::Loops loops_of() {
-  return {SPDF_LABEL,       kVectors * kLanes, spdf::kMaxBlock,   pack<kVectors>,
-          unpack<kVectors>, product<kVectors>, gradient<kVectors>};
+  return {SPDF_LABEL,          kVectors * kLanes, spdf::kMaxBlock,   to_tile<kVectors>,
+          from_tile<kVectors>, product<kVectors>, gradient<kVectors>};
 }
 
 }  // namespace

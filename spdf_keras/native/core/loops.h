@@ -1,4 +1,4 @@
-// What the loops of all instruction sets share: the structure of a mask.
+// The structure of a mask, and the interface of the loops of all instruction sets.
 
 #ifndef SPDF_LOOPS_H_
 #define SPDF_LOOPS_H_
@@ -7,42 +7,42 @@
 
 namespace spdf {
 
-// The most rows of a region. Their sums stay near while its columns are added.
+// Largest number of rows of a region: their sums stay in the cache.
 constexpr int64_t kWindow = 128;
-// The most columns of a region: a place in it fits a byte.
+// Largest number of columns of a region: the index of a column fits into a byte.
 constexpr int64_t kMaxBlock = 256;
-// Values of a region start at a multiple of this: a vector of any instruction set.
+// The values of a region start at a multiple of this, the widest vector in floats.
 constexpr int64_t kAlign = 16;
 
-// Four rows of a region that are computed together.
+// Four rows of a region, which are computed together.
 struct Group {
-  // In the window. One past its last row and further: there is no such row.
+  // Row index within the window; an index at or above its row count is padding.
   uint16_t rows[4];
-  // Steps with a column that the first two rows share and one that the others share.
+  // Number of steps with two columns: rows 0 and 1 share one, rows 2 and 3 the other.
   uint16_t pairs;
-  // Steps with a column for each row.
+  // Number of steps with four columns, one for each row.
   uint16_t singles;
 };
 
-// The places of a mask `(rows, columns)`, by region: a window of rows and a block of
-// columns.
+// The kept entries of a mask `(rows, columns)`, by region. A region is the intersection
+// of a window of rows and a block of columns.
 //
-// Rows of a region are sorted by how many values they have, and taken in fours: all
-// four need the same number of steps then, and loops end where the processor expects.
-// Each step has a value of every row. A row with one value less gets a filler, whose
-// place is 0 and whose value is 0.
+// The rows of a region are sorted by their number of values and grouped by four, so that
+// the rows of a group need about the same number of steps and branch prediction works.
+// Each step has one value of every row. A row with fewer values gets fillers, whose place
+// and value are 0.
 struct Structure {
   int64_t rows, columns, windows, block, blocks;
-  // How the dense weight is stored; one of the two is 1.
+  // Strides of the dense weight; one of the two is 1.
   int64_t row_stride, column_stride;
-  // Where each region starts, `(windows * blocks + 1,)`.
+  // Start of each region in the arrays below, `(windows * blocks + 1,)`.
   const uint32_t* value_starts;
   const uint32_t* place_starts;
   const uint32_t* group_starts;
   const Group* groups;
-  // Columns of the steps, in the block: two of a pairs step, four of the other.
+  // Columns of the steps within the block: two for a step of a pair, four for others.
   const uint8_t* places;
-  // Where each value lies in a copy of its region; see `copy_place`.
+  // Index of each value in a copy of its region; see `copy_place`.
   const uint16_t* offsets;
 
   int64_t regions() const { return windows * blocks; }
@@ -57,42 +57,43 @@ struct Structure {
   }
 };
 
-// Where a copy of a region has a row and a column: lines of the weight stay lines.
+// Index of an entry in a copy of its region, which keeps the lines of the weight.
 inline int64_t copy_place(const Structure& s, int64_t row, int64_t column) {
   return s.row_stride == 1 ? column * kWindow + row : row * kMaxBlock + column;
 }
 
-// Behind the copy, where fillers lie.
+// Index of all fillers, behind the copy.
 constexpr int64_t kCopy = kWindow * kMaxBlock;
 
-// The loops for one instruction set and a number of tokens, the tile. A window's tile
-// `(rows + 3, tile)` has room for the rows that its last group lacks.
+// The loops for one instruction set and one number of tokens, the tile. The tile of a
+// window, `(rows + 3, tile)`, includes the padding rows of its last group.
 struct Loops {
   const char* name;
   int64_t tile;
-  // The most columns that a block may have.
+  // Largest number of columns of a block.
   int64_t most_columns;
-  // Tokens `(count, columns)`, a row every `stride`, to a tile `(columns, tile)`.
-  void (*pack)(const float* x, int64_t columns, int64_t stride, int64_t count,
-               float* tile);
-  // A tile to tokens `(count, columns)`, plus a bias per column where it is given.
-  void (*unpack)(const float* tile, int64_t columns, int64_t stride, int64_t count,
-                 const float* bias, float* y);
-  // `y`, a window's tile, becomes the product of its rows and `x` `(columns, tile)`.
+  // Transposes tokens `(count, columns)`, whose rows are `stride` apart, into a tile
+  // `(columns, tile)`.
+  void (*to_tile)(const float* x, int64_t columns, int64_t stride, int64_t count,
+                  float* tile);
+  // Transposes a tile into tokens `(count, columns)`, and adds `bias` unless it is NULL.
+  void (*from_tile)(const float* tile, int64_t columns, int64_t stride, int64_t count,
+                    const float* bias, float* y);
+  // Writes the product of a window's rows and `x`, `(columns, tile)`, to its tile `y`.
   void (*product)(const Structure& s, int64_t window, const float* values,
                   const float* x, float* y);
-  // Adds to each value of a region the products of its row of `dy`, a window's tile,
-  // and its column of `x` `(columns, tile)`, summed over the tokens.
+  // Adds to each value of a region the dot product of its row of `dy`, the tile of a
+  // window, and its column of `x`, `(columns, tile)`.
   void (*gradient)(const Structure& s, int64_t region, const float* x, const float* dy,
                    float* values);
 };
 
-// Loops of an instruction set, by tile, the widest first; the last has no name.
+// Return the loops of an instruction set, widest tile first; the last entry has no name.
 const Loops* portable_loops();
 const Loops* avx2_loops();
 const Loops* avx512_loops();
 
-// Tokens of the widest tile of the instruction set in use.
+// Returns the number of tokens of the widest tile of the instruction set in use.
 int64_t widest_tile();
 
 }  // namespace spdf

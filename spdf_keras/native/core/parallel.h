@@ -1,4 +1,4 @@
-// Loops over threads.
+// Loops whose iterations run on several threads.
 
 #ifndef SPDF_PARALLEL_H_
 #define SPDF_PARALLEL_H_

@@ -1,4 +1,4 @@
-// The products, tile by tile, over threads.
+// The products: threads compute one tile of tokens after another.
 
 #include "sparse.h"
 
@@ -19,14 +19,14 @@ using spdf::Loops;
 using spdf::run;
 using spdf::Structure;
 
-// Tiles that are packed at a time for the gradients.
+// Number of tiles that are transposed at a time for the gradients.
 constexpr int64_t kBatch = 32;
 
-// Lines of a weight that are fetched before they are copied: the processor foresees
-// none, as each lies in a page of its own.
+// Number of lines of a weight that are prefetched ahead of the copy: hardware prefetching
+// fails because every line lies on another page.
 constexpr int64_t kAhead = 8;
 
-// Activations that stay in the second-level cache.
+// Bytes of activations that stay in the second-level cache.
 constexpr int64_t kNearBytes = 768 << 10;
 
 const Loops* best_loops() {
@@ -41,21 +41,21 @@ const Loops* best_loops() {
 
 const Loops* set_in_use = best_loops();
 
-// Those whose tile is not much wider than the tokens.
+// Returns the loops with the narrowest tile that holds the tokens, or else the widest.
 const Loops& loops_for(const Structure& s, int64_t tokens) {
-  const Loops* found = set_in_use;
+  const Loops* loops = set_in_use;
 #if defined(__x86_64__)
-  // So few fit half a register, and loading a whole one takes twice as long.
-  if (found == spdf::avx512_loops() && 1 < tokens && tokens <= 8)
-    found = spdf::avx2_loops();
+  // So few tokens fit half a register; loading a whole one takes twice as long.
+  if (loops == spdf::avx512_loops() && 1 < tokens && tokens <= 8)
+    loops = spdf::avx2_loops();
 #endif
-  while (found[1].name && tokens <= found[1].tile && s.block <= found[1].most_columns)
-    ++found;
-  return *found;
+  while (loops[1].name && tokens <= loops[1].tile && s.block <= loops[1].most_columns)
+    ++loops;
+  return *loops;
 }
 
-// Memory of one thread that is kept between calls: a fresh one would be zeroed by the
-// system each time.
+// Memory of one thread, kept between calls: the system would zero newly allocated memory
+// each time.
 class Scratch {
  public:
   ~Scratch() { std::free(data_); }
@@ -74,10 +74,10 @@ class Scratch {
 };
 
 thread_local Scratch scratch;
-// That of the caller, which all threads of a call use.
+// Memory of the calling thread, which all threads of a call use.
 thread_local Scratch shared;
 
-// A region of the dense weight: where its lines lie, there and in a copy.
+// The lines of a region of the dense weight, in the weight and in a copy of the region.
 struct Panel {
   int64_t lines, length, start, stride, copy_stride;
 
@@ -93,7 +93,7 @@ struct Panel {
   }
 };
 
-// Writes a region's values to its place in the weight, zeros between them.
+// Writes a region's values to its part of the dense weight, with zeros between them.
 void scatter_region(const Structure& s, int64_t region, const float* values,
                     float* weight) {
   const Panel p(s, region);
@@ -106,18 +106,19 @@ void scatter_region(const Structure& s, int64_t region, const float* values,
                 p.length * sizeof(float));
 }
 
-// A window's tile, with room for the rows that its last group lacks.
+// Floats of a window's tile, including the padding rows of its last group.
 int64_t window_floats(int64_t tile) { return (kWindow + 3) * tile; }
 
-// Windows [first, last) of one tile's product, as tokens. `scratch` holds a window's tile.
+// Computes windows [first, last) of the product of one tile, and writes them as tokens.
+// `scratch` has room for a window's tile.
 void multiply(const Structure& s, const Loops& loops, int64_t first, int64_t last,
               const float* values, const float* tile, int64_t count, const float* bias,
               float* scratch, float* y) {
   for (int64_t w = first; w < last; ++w) {
     const int64_t row = w * kWindow;
     loops.product(s, w, values, tile, scratch);
-    loops.unpack(scratch, s.window_rows(w), s.rows, count, bias ? bias + row : nullptr,
-                 y + row);
+    loops.from_tile(scratch, s.window_rows(w), s.rows, count,
+                    bias ? bias + row : nullptr, y + row);
   }
 }
 
@@ -142,7 +143,7 @@ void spdf_gather(const spdf_structure* structure, const float* weight, float* va
   const Structure& s = structure->view;
   run(parallel, pool, s.regions(), [&](int64_t i) {
     const Panel p(s, i);
-    // Read in place, the lines of a region fall into one set of the cache.
+    // Without the copy, all lines of a region would map to the same sets of the cache.
     float* copy = scratch.get(kCopy + 1);
     for (int64_t line = 0; line < p.lines; ++line) {
       const float* from = weight + p.start + line * p.stride;
@@ -163,14 +164,14 @@ void spdf_product(const spdf_structure* structure, const float* values, const fl
   const Structure& s = structure->view;
   const Loops& loops = loops_for(s, tokens);
   const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
-  // Few tokens: several threads share a tile, each with rows of its own.
+  // If there are few tokens, several threads share a tile; each computes other rows.
   const int64_t parts =
       std::min(s.windows, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
   run(parallel, pool, tiles * parts, [&](int64_t i) {
     const int64_t t = i / parts, part = i % parts;
     const int64_t count = std::min(tile, tokens - t * tile);
     float* in = scratch.get(s.columns * tile + window_floats(tile));
-    loops.pack(x + t * tile * s.columns, s.columns, s.columns, count, in);
+    loops.to_tile(x + t * tile * s.columns, s.columns, s.columns, count, in);
     multiply(s, loops, s.windows * part / parts, s.windows * (part + 1) / parts, values,
              in, count, bias, in + s.columns * tile, y + t * tile * s.rows);
   });
@@ -186,15 +187,15 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
     std::fill_n(gradient, f.rows * f.columns, 0.0f);
     return;
   }
-  // Not those for one token, which know no gradient.
+  // The loops for a single token have no gradient.
   const Loops& loops = loops_for(f, std::max<int64_t>(tokens, 2));
   const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
   const int64_t batch = std::min(kBatch, tiles);
-  // With the rows that the last group lacks: their sums go to fillers.
+  // This includes the padding rows of the last group, whose sums go to fillers.
   const int64_t rows = f.rows + 3;
   const int64_t parts = std::max<int64_t>(1, std::min(threads, f.regions()));
-  // The smaller of both sides is read again and again, for tiles that the second-level
-  // cache holds.
+  // The smaller of both sides is read repeatedly, for as many tiles as fit the
+  // second-level cache.
   const bool by_window = f.columns <= f.rows;
   const int64_t side = std::min(f.columns, f.rows) * tile * 4;
   const int64_t near = std::max<int64_t>(1, kNearBytes / side);
@@ -206,8 +207,8 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
       const int64_t t = start + i, count = std::min(tile, tokens - t * tile);
       float* x_tile = in + i * f.columns * tile;
       float* dy_tile = slope + i * rows * tile;
-      loops.pack(x + t * tile * f.columns, f.columns, f.columns, count, x_tile);
-      loops.pack(dy + t * tile * f.rows, f.rows, f.rows, count, dy_tile);
+      loops.to_tile(x + t * tile * f.columns, f.columns, f.columns, count, x_tile);
+      loops.to_tile(dy + t * tile * f.rows, f.rows, f.rows, count, dy_tile);
       std::memset(dy_tile + f.rows * tile, 0, 3 * tile * sizeof(float));
       multiply(b, loops, 0, b.windows, transposed_values, dy_tile, count, nullptr,
                scratch.get(window_floats(tile)), dx + t * tile * b.rows);

@@ -1,8 +1,8 @@
 // Products with an unstructured sparse weight, in plain C.
 //
-// All arrays are float32, rows contiguous. `x` is (tokens, columns), `y` is
-// (tokens, rows): `y = x @ weight.T`, the weight being (rows, columns), zero outside
-// its mask. Strides let a weight be stored either way.
+// All arrays are float32 with contiguous rows. `x` is (tokens, columns), the weight is
+// (rows, columns) and zero outside its mask, and `y = x @ weight.T` is (tokens, rows).
+// Strides say whether the weight is stored by row or by column.
 
 #ifndef SPDF_SPARSE_H_
 #define SPDF_SPARSE_H_
@@ -15,40 +15,43 @@ extern "C" {
 
 typedef struct spdf_structure spdf_structure;
 
-// Runs `body(argument, i)` for every i in [0, count), on threads of its own.
+// Runs `body(argument, i)` for every i in [0, count) on threads of the caller's; NULL runs
+// it on the calling thread.
 typedef void (*spdf_parallel)(void* pool, int64_t count,
                               void (*body)(void* argument, int64_t i), void* argument);
 
-// Sorts the places of a mask (rows, columns), whose entry (i, j) is
-// mask[i * row_stride + j * column_stride]; one stride must be 1. NULL if none is, a
-// size is not positive, or there are 2^31 entries or more.
+// Returns the structure of a mask (rows, columns), whose entry (i, j) is
+// mask[i * row_stride + j * column_stride]; one stride must be 1. Returns NULL if no
+// stride is 1, a size is not positive, or the mask has 2^31 entries or more.
 spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
                                       int64_t columns, int64_t row_stride,
                                       int64_t column_stride, spdf_parallel parallel,
                                       void* pool);
 void spdf_structure_free(spdf_structure* structure);
-// How many values it has: the entries that the mask keeps, and fillers.
+// Returns the number of its values: the kept entries of the mask, and fillers.
 int64_t spdf_structure_size(const spdf_structure* structure);
 
-// The values of a dense weight, stored as the mask was, in their order; fillers are zero.
+// Gathers the values of a dense weight, which is stored like the mask, in the order of
+// the structure; fillers are zero.
 void spdf_gather(const spdf_structure* structure, const float* weight, float* values,
                  spdf_parallel parallel, void* pool);
 
-// y = x @ weight.T + bias; `bias` may be NULL.
+// Computes y = x @ weight.T + bias; `bias` may be NULL.
 void spdf_product(const spdf_structure* structure, const float* values, const float* x,
                   const float* bias, int64_t tokens, float* y, spdf_parallel parallel,
                   void* pool, int64_t threads);
 
-// Both gradients of spdf_product. `forward` is its structure, `transposed` that of the
-// weight's transpose, with values of its own order. `dx` is (tokens, columns);
-// `gradient` is stored as the weight, and zero outside the mask. `sums` is room for the
-// values of `forward`.
+// Computes both gradients of spdf_product. `forward` is its structure, `transposed` the
+// structure of the weight's transpose, and `transposed_values` are in the order of the
+// latter. `dx` is (tokens, columns); `gradient` is stored like the weight, and zero
+// outside the mask. `sums` is scratch memory for the values of `forward`.
 void spdf_gradients(const spdf_structure* forward, const spdf_structure* transposed,
                     const float* transposed_values, const float* x, const float* dy,
                     int64_t tokens, float* dx, float* gradient, float* sums,
                     spdf_parallel parallel, void* pool, int64_t threads);
 
-// The instruction set in use: avx512, avx2 or portable; `limit` forbids better ones.
+// Returns the instruction set in use: avx512, avx2 or portable. Unless `limit` is NULL,
+// no better set than `limit` is used from now on.
 const char* spdf_instruction_set(const char* limit);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-// Sorts the places of a mask for the loops.
+// Builds the structure of a mask.
 
 #include "structure.h"
 
@@ -21,8 +21,8 @@ using spdf::kWindow;
 using spdf::run;
 using spdf::Structure;
 
-// Columns of a block. Few, and a tile of them stays in the first-level cache with what
-// passes through; many, and the sums of a row are loaded and stored less often. Measured.
+// Returns the measured best number of columns of a block. A tile of few columns stays in
+// the first-level cache; with many columns, sums are loaded and stored less often.
 int64_t best_block(double density, int64_t tile) {
   if (tile < 64) return kMaxBlock;
   return density > 0.35 ? 96 : density > 0.15 ? 112 : 128;
@@ -44,7 +44,7 @@ struct Columns {
       both.words[i] = words[i] & other.words[i];
     return both;
   }
-  // Takes the first column out, or returns -1.
+  // Removes and returns the first column, or returns -1 if there is none.
   int take() {
     for (size_t i = 0; i < std::size(words); ++i)
       if (words[i]) {
@@ -57,31 +57,34 @@ struct Columns {
   void remove(int64_t k) { words[k / 64] &= ~(uint64_t{1} << k % 64); }
 };
 
-// One region of a structure while it is made.
+// One region of a structure under construction.
 struct Region {
   std::vector<Group> groups;
   std::vector<uint8_t> places;
   std::vector<uint16_t> offsets;
 };
 
+// Forms the groups of a region, and assigns the columns of their steps.
 class RegionMaker {
  public:
-  RegionMaker(const Structure& s, int64_t columns, Region* made)
-      : s_(s), columns_(columns), made_(*made) {}
+  RegionMaker(const Structure& s, int64_t columns, Region* region)
+      : s_(s), columns_(columns), region_(*region) {}
 
+  // Adds the group of rows `sorted[first]` to `sorted[first + 3]`; `sets` holds the kept
+  // columns of each row.
   void add_group(const Columns* sets, const int* sorted, int64_t first, int64_t rows) {
     Columns own[4];
     int ids[4];
     for (int r = 0; r < 4; ++r) {
       const bool is_there = first + r < rows;
-      // A row that is not there lies behind the last: `first + r` is at least `rows`.
+      // A padding row has an index at or above the row count of the window.
       ids[r] = static_cast<int>(is_there ? sorted[first + r] : first + r);
       if (is_there) own[r] = sets[ids[r]];
     }
     choose_pairs(own, ids);
     Columns shared[2] = {own[0].shared(own[1]), own[2].shared(own[3])};
-    // Not more than rows of this length share on average: else the number of steps, and
-    // with it the end of the loop, would differ from group to group.
+    // At most as many as random rows of this length share on average: otherwise the number
+    // of steps would differ from group to group, and branch prediction would fail.
     const int longest = own[0].count();
     const int usual = static_cast<int>(longest * longest / columns_);
     Group group{};
@@ -90,7 +93,7 @@ class RegionMaker {
     for (int step = 0; step < group.pairs; ++step)
       for (int pair = 0; pair < 2; ++pair) {
         const int k = shared[pair].take();
-        made_.places.push_back(static_cast<uint8_t>(k));
+        region_.places.push_back(static_cast<uint8_t>(k));
         for (int r = 2 * pair; r < 2 * pair + 2; ++r) {
           own[r].remove(k);
           add_value(ids[r], k);
@@ -102,47 +105,50 @@ class RegionMaker {
     for (int step = 0; step < singles; ++step)
       for (int r = 0; r < 4; ++r) {
         const int k = own[r].take();
-        made_.places.push_back(static_cast<uint8_t>(std::max(k, 0)));
+        region_.places.push_back(static_cast<uint8_t>(std::max(k, 0)));
         add_value(ids[r], k);
       }
     for (int r = 0; r < 4; ++r) group.rows[r] = static_cast<uint16_t>(ids[r]);
-    made_.groups.push_back(group);
+    region_.groups.push_back(group);
   }
 
+  // Fills the region up to a multiple of `kAlign` values.
   void finish() {
-    while (made_.offsets.size() % kAlign) add_value(0, -1);
+    while (region_.offsets.size() % kAlign) add_value(0, -1);
   }
 
  private:
-  // Of the three ways to pair four rows, the one that shares most columns.
+  // Chooses the one of three ways to pair four rows that shares the most columns.
   static void choose_pairs(Columns (&own)[4], int (&ids)[4]) {
     int best = 1, most = -1;
     for (int partner = 1; partner < 4; ++partner) {
       const int others[2] = {partner == 1 ? 2 : 1, partner == 3 ? 2 : 3};
-      const int found = std::min(own[0].shared(own[partner]).count(),
-                                 own[others[0]].shared(own[others[1]]).count());
-      if (found > most) most = found, best = partner;
+      const int common = std::min(own[0].shared(own[partner]).count(),
+                                  own[others[0]].shared(own[others[1]]).count());
+      if (common > most) most = common, best = partner;
     }
     std::swap(own[1], own[best]);
     std::swap(ids[1], ids[best]);
   }
 
+  // Adds the value in column `k` of a row, or a filler if `k` is -1.
   void add_value(int64_t row, int64_t k) {
-    made_.offsets.push_back(static_cast<uint16_t>(k < 0 ? kCopy : copy_place(s_, row, k)));
+    region_.offsets.push_back(static_cast<uint16_t>(k < 0 ? kCopy : copy_place(s_, row, k)));
   }
 
   const Structure& s_;
   const int64_t columns_;
-  Region& made_;
+  Region& region_;
 };
 
+// Builds the region of a mask with the given index.
 Region make_region(const Structure& s, const uint8_t* mask, int64_t index) {
   const int64_t window = index / s.blocks, b = index % s.blocks;
   const int64_t rows = s.window_rows(window), columns = s.block_columns(b);
   const uint8_t* corner =
       mask + window * kWindow * s.row_stride + b * s.block * s.column_stride;
   Columns sets[kWindow];
-  if (s.row_stride == 1) {  // read as it lies in memory
+  if (s.row_stride == 1) {  // the mask is read in the order of memory
     for (int64_t k = 0; k < columns; ++k)
       for (int64_t i = 0; i < rows; ++i)
         if (corner[i + k * s.column_stride]) sets[i].insert(k);
@@ -156,15 +162,15 @@ Region make_region(const Structure& s, const uint8_t* mask, int64_t index) {
   std::iota(sorted, sorted + rows, 0);
   std::stable_sort(sorted, sorted + rows,
                    [&](int i, int j) { return counts[i] > counts[j]; });
-  Region made;
-  RegionMaker maker(s, columns, &made);
+  Region region;
+  RegionMaker maker(s, columns, &region);
   for (int64_t first = 0; first < rows; first += 4)
     maker.add_group(sets, sorted, first, rows);
   maker.finish();
-  return made;
+  return region;
 }
 
-// All regions' arrays in one; returns where each starts, and the end.
+// Concatenates an array of all regions; returns the start of each region, and the end.
 template <class Item>
 std::vector<uint32_t> join(std::vector<Region>& regions,
                            std::vector<Item> Region::* member, std::vector<Item>* all) {
@@ -196,8 +202,8 @@ spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
     const uint8_t* start = mask + line * stride;
     kept += rows * columns / lines - std::count(start, start + rows * columns / lines, 0);
   });
-  auto* made = new spdf_structure{};
-  Structure& s = made->view;
+  auto* structure = new spdf_structure{};
+  Structure& s = structure->view;
   s.rows = rows;
   s.columns = columns;
   s.windows = (rows + kWindow - 1) / kWindow;
@@ -209,17 +215,18 @@ spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
   std::vector<Region> regions(s.regions());
   run(parallel, pool, s.regions(),
       [&](int64_t i) { regions[i] = make_region(s, mask, i); });
-  made->value_starts = join(regions, &Region::offsets, &made->offsets);
-  made->place_starts = join(regions, &Region::places, &made->places);
-  made->group_starts = join(regions, &Region::groups, &made->groups);
-  made->places.resize(made->places.size() + 16);  // places are read by the vector
-  s.value_starts = made->value_starts.data();
-  s.place_starts = made->place_starts.data();
-  s.group_starts = made->group_starts.data();
-  s.groups = made->groups.data();
-  s.places = made->places.data();
-  s.offsets = made->offsets.data();
-  return made;
+  structure->value_starts = join(regions, &Region::offsets, &structure->offsets);
+  structure->place_starts = join(regions, &Region::places, &structure->places);
+  structure->group_starts = join(regions, &Region::groups, &structure->groups);
+  // The loops read whole vectors of places.
+  structure->places.resize(structure->places.size() + 16);
+  s.value_starts = structure->value_starts.data();
+  s.place_starts = structure->place_starts.data();
+  s.group_starts = structure->group_starts.data();
+  s.groups = structure->groups.data();
+  s.places = structure->places.data();
+  s.offsets = structure->offsets.data();
+  return structure;
 }
 
 void spdf_structure_free(spdf_structure* s) { delete s; }

@@ -1,4 +1,4 @@
-// A structure and the memory of its arrays.
+// A structure together with the arrays that it points to.
 
 #ifndef SPDF_STRUCTURE_H_
 #define SPDF_STRUCTURE_H_

@@ -1,4 +1,4 @@
-// The products as TensorFlow operations, on the CPU, float32.
+// The products as TensorFlow operations on the CPU, in float32.
 
 #include <algorithm>
 #include <cstdint>
@@ -41,7 +41,7 @@ void parallel(void* pool, int64_t count, void (*body)(void*, int64_t), void* arg
       });
 }
 
-// A fingerprint of a mask, at the speed of memory: one pass, over threads.
+// Returns a fingerprint of a mask, in one pass over threads at the speed of memory.
 uint64_t fingerprint(const uint8_t* bytes, int64_t count, ThreadPool* pool) {
   constexpr int64_t kPart = 1 << 20;
   constexpr uint64_t kFactor = 0x9E3779B97F4A7C15ull;
@@ -69,11 +69,11 @@ uint64_t fingerprint(const uint8_t* bytes, int64_t count, ThreadPool* pool) {
   return all;
 }
 
-// The structure of a mask, shared by all operations that meet the same one.
+// The structures of masks, shared by all operations with the same mask.
 class Structures {
  public:
-  // Of a kernel `(columns, rows)`; `transposed` is that of its transpose.
-  // `content` is the mask's fingerprint.
+  // Returns the structure of a kernel `(columns, rows)`, or of its transpose. `content` is
+  // the fingerprint of the mask.
   Structure get(const uint8_t* mask, uint64_t content, int64_t columns, int64_t rows,
                 bool transposed, ThreadPool* pool) {
     const Key key{content, columns, rows, transposed};
@@ -107,7 +107,7 @@ ThreadPool* workers(OpKernelContext* context) {
 const float* data(const Tensor& tensor) { return tensor.flat<float>().data(); }
 float* data(Tensor* tensor) { return tensor->flat<float>().data(); }
 
-// Memory that goes from call to call: a fresh one would be zeroed by the system each time.
+// Memory that later calls reuse: the system would zero newly allocated memory each time.
 class Buffer {
  public:
   explicit Buffer(int64_t floats) {
@@ -177,11 +177,11 @@ class SparseOp : public tensorflow::OpKernel {
 
   Structure structure(const Tensor& mask, uint64_t content, bool transposed,
                       ThreadPool* pool) {
-    Structure found = structures().get(bytes(mask), content, mask.dim_size(0),
-                                       mask.dim_size(1), transposed, pool);
+    Structure current = structures().get(bytes(mask), content, mask.dim_size(0),
+                                         mask.dim_size(1), transposed, pool);
     std::lock_guard<std::mutex> lock(mutex_);
-    kept_[transposed] = found;  // or it would go with the last call that used it
-    return found;
+    kept_[transposed] = current;  // keeps it alive between calls
+    return current;
   }
 
  private:
@@ -244,7 +244,7 @@ class SparseLinearGradientOp : public SparseOp {
   }
 };
 
-// A kernel that is packed once for many products: its structure and its values.
+// A kernel that is packed once for many products: its structure and its kept values.
 struct PackedKernel {
   Structure structure;
   std::shared_ptr<const std::vector<float>> values;
@@ -254,7 +254,7 @@ struct PackedKernel {
   std::string DebugString() const {
     return tensorflow::strings::StrCat("packed kernel (", columns, ", ", rows, ")");
   }
-  // It lives in memory alone.
+  // A packed kernel cannot be stored, because it exists in memory only.
   void Encode(tensorflow::VariantTensorData*) const {}
   bool Decode(const tensorflow::VariantTensorData&) { return false; }
 };
@@ -342,7 +342,7 @@ REGISTER_OP("SpdfPackKernel")
     .Input("kernel: float")
     .Input("mask: bool")
     .Output("packed: variant")
-    .SetIsStateful()  // or it might be folded to a constant that cannot be stored
+    .SetIsStateful()  // prevents folding to a constant, which could not be stored
     .SetShapeFn(tensorflow::shape_inference::ScalarShape);
 
 REGISTER_OP("SpdfPackedLinear")

@@ -1,1 +1,1 @@
-"""What a report says of the runs."""
+"""The text, tables and figures of a report."""

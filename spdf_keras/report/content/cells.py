@@ -1,28 +1,25 @@
 """The cells and rows that the tables of a report share."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from spdf_keras.config import GPTConfig
-from spdf_keras.flops import MODELS
+from spdf_keras.data.tasks.registry import TASKS
+from spdf_keras.data.tasks.score_table import Score, ScoreTable
 from spdf_keras.report.page.document import Row
 from spdf_keras.report.runs.groups import Group
-from spdf_keras.report.runs.printed import SCORE_TABLES, Score, ScoreTable, paper_model
-from spdf_keras.report.runs.quantities import Summary, summarise
-from spdf_keras.report.runs.records import RunRecord
+from spdf_keras.report.runs.means import Summary
+from spdf_keras.report.runs.printed import paper_model
 
-Labels = Mapping[GPTConfig, str]
 ABSENT = "-"
 MEANS = "Mean ± standard deviation (seeds)"
-TUNING = {"none": "none", "dense": "dense", "sparse": "sparse (masks kept)"}
 
 
 def score_table(task: str, groups: Sequence[Group]) -> ScoreTable:
-    """The layout of a task's table; for a task that the paper lacks, its scores."""
-    if task in SCORE_TABLES:
-        return SCORE_TABLES[task]
+    """The layout of a task's table: the paper's, or a column for each score."""
+    if task in TASKS:
+        return TASKS[task].table
     names = dict.fromkeys(name for group in groups for name in group.score_names)
-    return ScoreTable("", task, tuple(Score(name, name) for name in names), {})
+    return ScoreTable("", task, tuple(Score(name, name) for name in names))
 
 
 def place_order(group: Group) -> tuple[float, float, str, str]:
@@ -37,10 +34,10 @@ PrintedKey = tuple[str, float]
 def beside(
     groups: Sequence[Group], keys: Iterable[PrintedKey], always: Sequence[str]
 ) -> list[Group | PrintedKey]:
-    """Our groups in order, each of a paper's model followed by the printed row.
+    """Our groups in order; the paper's row follows the groups of the same model.
 
-    The paper's other rows come last: those of the models that we have, and those
-    that are shown in any case, as a reference.
+    The paper's other rows come last: rows of models that we have, and rows of the
+    models in `always`, as a reference.
     """
     keys = list(keys)
     places: list[Group | PrintedKey] = []
@@ -58,39 +55,19 @@ def _printed_key(group: Group) -> PrintedKey:
     return paper_model(group.model) or "", sparsity
 
 
-def group_label(group: Group, labels: Labels) -> str:
-    """What a row calls a group: its model, and what sets it apart."""
-    name = labels[group.model]
-    return f"{name}; {group.variant}" if group.variant else name
-
-
-def printed_label(name: str, groups: Sequence[Group]) -> str:
-    """What a row calls a printed row; `groups` are those that it stands beside."""
-    ours = any(paper_model(group.model) == name for group in groups)
-    return f"{MODELS[name]}, printed" + ("" if ours else " (another model)")
-
-
-def dataset_name(task: str) -> str:
-    """What the paper calls a task."""
-    return SCORE_TABLES[task].task if task in SCORE_TABLES else task or "not recorded"
-
-
-def group_mean(group: Group, value: Callable[[RunRecord], float]) -> float:
-    """Mean of something that every run has, over seeds."""
-    summary = group.summary(value)
-    assert summary is not None  # a group has a run
-    return summary.mean
-
-
-def pretraining_flops(groups: Iterable[Group]) -> float | None:
-    """Mean FLOPs of the pre-trainings behind some groups, where recorded."""
-    summary = summarise((r.seed, r.origin.flops) for g in groups for r in g.runs)
-    return summary.mean if summary else None
-
-
 def cell(summary: Summary | None, decimals: int) -> str:
-    """A mean as text, or a dash."""
-    return summary.text(decimals) if summary else ABSENT
+    """A mean with its deviation and the number of seeds, or a dash.
+
+    Example:
+        >>> cell(Summary(67.493, 0.6, 3), 2), cell(Summary(0.44, None, 1), 3)
+        ('67.49 ± 0.60 (3)', '0.440 ± - (1)')
+        >>> cell(None, 2)
+        '-'
+    """
+    if summary is None:
+        return ABSENT
+    deviation = ABSENT if summary.std is None else f"{summary.std:.{decimals}f}"
+    return f"{summary.mean:.{decimals}f} ± {deviation} ({summary.count})"
 
 
 def score_cell(summary: Summary | None, score: Score) -> str:

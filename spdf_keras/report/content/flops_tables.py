@@ -1,4 +1,4 @@
-"""Tables 2 and 3: the operations of our runs, and the paper's rows beside them."""
+"""Tables 2 and 3: FLOPs of our runs, beside the paper's rows."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,19 @@ from spdf_keras.flops import (
     TRAINING_FACTOR,
     training_flops,
 )
-from spdf_keras.report.content.cells import (
-    ABSENT,
+from spdf_keras.report.content.cells import ABSENT, beside, cell, place_order, row
+from spdf_keras.report.content.labels import (
     TUNING,
     Labels,
-    beside,
-    cell,
     dataset_name,
     group_label,
-    group_mean,
-    place_order,
     printed_label,
-    row,
+    run_numbers,
 )
+from spdf_keras.report.content.quantities import exaflops, percent, scientific
 from spdf_keras.report.page.document import Row, Table
 from spdf_keras.report.runs.groups import Group
-from spdf_keras.report.runs.quantities import exaflops, percent, scientific, summarise
+from spdf_keras.report.runs.means import summarise
 
 
 def pretraining_table(groups: Sequence[Group], labels: Labels) -> Table:
@@ -34,18 +31,18 @@ def pretraining_table(groups: Sequence[Group], labels: Labels) -> Table:
     def ours(group: Group) -> Row:
         run = group.runs[0]
         dense = training_flops(run.config.model, run.length)
-        total = group_mean(group, lambda run: run.total_flops)
+        total = group.mean(lambda run: run.total_flops)
         loss = group.summary(lambda run: run.validation.last)
         return row(
             group_label(group, labels),
             percent(group.sparsity),
-            scientific(group_mean(group, lambda run: run.sequences)),
+            scientific(group.mean(lambda run: run.sequences)),
             scientific(run.training_flops),
             scientific(total),
             exaflops(total),
             f"{run.training_flops / dense:.3f}x",
             cell(loss, 3),
-            group.numbers,
+            run_numbers(group.runs),
         )
 
     def printed(name: str, sparsity: float) -> Row:
@@ -85,7 +82,7 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
         here = [group for group in groups if dataset_name(group.task) == dataset]
         for group in sorted(here, key=place_order):
             run = group.runs[0]
-            total = group_mean(group, lambda run: run.total_flops)
+            total = group.mean(lambda run: run.total_flops)
             before = summarise((run.seed, run.origin.flops) for run in group.runs)
             rows.append(
                 row(
@@ -94,13 +91,13 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
                     percent(group.sparsity),
                     TUNING[group.tuning],
                     str(run.length),
-                    scientific(group_mean(group, lambda run: run.sequences)),
+                    scientific(group.mean(lambda run: run.sequences)),
                     scientific(run.forward_flops),
                     scientific(run.training_flops),
                     scientific(total),
                     exaflops(total),
                     f"{total / before.mean:.2%}" if before else ABSENT,
-                    group.numbers,
+                    run_numbers(group.runs),
                 )
             )
         for (name, model), cells in PRINTED_TABLE_3.items():

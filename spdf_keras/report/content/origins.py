@@ -1,9 +1,11 @@
-"""Where each number of a report is from: commands, versions, hardware, decoding."""
+"""The origin of each number of a report: commands, versions, hardware, decoding."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from spdf_keras.config import StepConfig
-from spdf_keras.report.content.cells import ABSENT, Labels, score_table
+from spdf_keras.report.content.cells import ABSENT, score_table
+from spdf_keras.report.content.labels import Labels
+from spdf_keras.report.content.quantities import number_ranges, percent
 from spdf_keras.report.page.document import (
     Block,
     Bullets,
@@ -14,14 +16,13 @@ from spdf_keras.report.page.document import (
     plain,
 )
 from spdf_keras.report.runs.groups import tuning_of
-from spdf_keras.report.runs.quantities import number_ranges, percent
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 NOT_RECORDED = "not recorded"
 
 
 def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Block]:
-    """A table of the runs by number, then what made them; equal texts once."""
+    """A table of the runs, and lists of their commands, versions and hardware."""
     yield Table(
         (
             *("Run", "Folder", "Model", "Kind", "Started from", "Sparsity", "Seed"),
@@ -92,12 +93,12 @@ def _kind(run: RunRecord) -> str:
 
 
 def _merged(facts: Iterable[tuple[int, str]], as_code: bool = False) -> Bullets:
-    """One item per distinct text, with the numbers of its runs."""
-    found: dict[str, list[int]] = {}
+    """A list of the distinct texts, each with the numbers of its runs."""
+    runs_of: dict[str, list[int]] = {}
     for number, text in facts:
-        found.setdefault(text, []).append(number)
+        runs_of.setdefault(text, []).append(number)
     items = []
-    for text, numbers in found.items():
+    for text, numbers in runs_of.items():
         shown = (code(text) if as_code else plain(text)) if text else NOT_RECORDED
         runs = "Run" if len(set(numbers)) == 1 else "Runs"
         items.append(f"{runs} {number_ranges(numbers)}: {shown}")
@@ -105,5 +106,5 @@ def _merged(facts: Iterable[tuple[int, str]], as_code: bool = False) -> Bullets:
 
 
 def describe_decoding(evaluation: Evaluation) -> str:
-    """Its `[decode]` settings."""
+    """The `[decode]` settings of an evaluation."""
     return ", ".join(f"{name}={value}" for name, value in evaluation.decode.items())

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from spdf_keras.report.content.cells import Labels, score_table
+from spdf_keras.report.content.cells import score_table
+from spdf_keras.report.content.labels import Labels
+from spdf_keras.report.content.quantities import percent
 from spdf_keras.report.page.document import Block, Row, Table
 from spdf_keras.report.runs.groups import Group, by_task_and_split
-from spdf_keras.report.runs.quantities import percent
 
 _SAMPLES = 3
 _NAMES = {"none": "not fine-tuned", "dense": "dense fine-tuning"}
@@ -24,7 +25,7 @@ def sample_tables(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
                 row = Row((name, sample.hypothesis or "(empty)"))
                 outputs.setdefault(sample.context, []).append(row)
                 references.setdefault(sample.context, sample.references)
-        # Inputs that all groups have come first: they can be compared.
+        # Inputs that most groups have come first, because they can be compared.
         order = sorted(outputs, key=lambda context: -len(outputs[context]))
         layout = score_table(members[0].task, members)
         for context in order[:_SAMPLES]:

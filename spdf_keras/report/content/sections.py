@@ -1,18 +1,16 @@
-"""What the report says: its sections, in order, each from the runs that it has."""
+"""The sections of a report, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from spdf_keras.report.content.cells import Labels, score_table
-from spdf_keras.report.content.figures import (
-    density_figure,
-    loss_figures,
-    score_figures,
-    sparsity_colors,
-)
+from spdf_keras.report.content.cells import score_table
+from spdf_keras.report.content.density import density_figure, density_table
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
+from spdf_keras.report.content.labels import Labels, model_labels, run_numbers
+from spdf_keras.report.content.loss_figures import loss_figures, sparsity_colors
 from spdf_keras.report.content.origins import describe_decoding, provenance_blocks
 from spdf_keras.report.content.samples import sample_tables
-from spdf_keras.report.content.tables import density_table, results_table, summary_table
+from spdf_keras.report.content.score_figures import score_figures
+from spdf_keras.report.content.score_tables import results_table, summary_table
 from spdf_keras.report.page.document import (
     Block,
     Bullets,
@@ -28,19 +26,17 @@ from spdf_keras.report.runs.groups import (
     evaluation_groups,
     finetuning_groups,
     main_groups,
-    model_labels,
     pretraining_groups,
     unlike_recipes,
     without_losers,
 )
-from spdf_keras.report.runs.quantities import number_ranges
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 
 def build_sections(
     runs: Sequence[RunRecord], densities: Sequence[Density]
 ) -> tuple[Section, ...]:
-    """Every section that these runs have something for."""
+    """Builds the sections for which these runs have content."""
     labels, colors = model_labels(runs), sparsity_colors(runs)
     chosen = without_losers(runs)
     pretraining, finetuning = pretraining_groups(runs), finetuning_groups(chosen)
@@ -82,7 +78,7 @@ def build_sections(
 
 
 _TABLE_2 = Paragraph(
-    "Of a pre-training that is not finished, a sequence is taken to be as long as the "
+    "The sequences of an unfinished pre-training are taken to be as long as the "
     "model's context. Zeros count as skipped, which no ordinary processor achieves. In "
     "the paper's row of GPT-2 Small at 75%, the total and the ratio are quotients of "
     "rounded figures; unrounded they are 1.47e18 and 0.606x."
@@ -101,13 +97,13 @@ _LOSSES = Paragraph(
     "smoothing; those that a search tried and did not choose are left out."
 )
 _DENSITY = Paragraph(
-    "Counted in the checkpoint: `Exact count` is how many matrices have the number of "
-    "zeros that was asked for to the weight, and a violation is a weight that is not "
-    "zero where its mask is, of which there must be none."
+    "Masks and weights are counted in the checkpoint. `Exact count` is the number of "
+    "matrices that have exactly as many zeros as was asked for. A violation is a "
+    "weight that is not zero although its mask prunes it; there must be none."
 )
 _OUTPUTS = Paragraph(
-    "The first inputs that were kept with the scores; of each group the run with the "
-    "lowest number that kept them."
+    "The tables show the first inputs that were kept with the scores. Each group is "
+    "represented by its run with the lowest number that kept them."
 )
 
 
@@ -117,8 +113,8 @@ def _summary(
     text = (
         "Cells are mean ± sample standard deviation over pre-training seeds, with the "
         "number of seeds in brackets; several runs of one seed count once, as their "
-        "mean. Loss is in nats per token of the validation split. FLOPs count the "
-        "zeros as skipped. Rows in italics are the paper's, as printed."
+        "mean. The loss is that of the validation split, in nats per token. FLOPs "
+        "count zeros as skipped. Rows in italics are printed in the paper."
     )
     if not pretraining and not evaluations:
         return (Paragraph("There is no pre-training and no evaluation to sum up."),)
@@ -134,16 +130,16 @@ def _missing(
         kinds.setdefault(text, []).append(run)
 
     for run in runs:
-        for what in ("command", "versions", "hardware"):
-            if not getattr(run.conditions, what):
-                note(f"{what} not recorded", run)
+        for condition in ("command", "versions", "hardware"):
+            if not getattr(run.conditions, condition):
+                note(f"{condition} not recorded", run)
         if not run.steps:
             note("it has not done a step", run)
         elif not run.training.steps:
             note("there is no training loss: metrics.jsonl is missing or empty", run)
         if run.steps and not run.validation.steps:
             note("the validation loss was not measured", run)
-        # Of a search's losers the weights are removed.
+        # A study removes the weights of trials that its search did not choose.
         if run.checkpoint is None and not run.evaluations:
             note("there is no checkpoint", run)
         total = run.steps_in_all
@@ -167,15 +163,14 @@ def _missing(
                 where = f"{evaluation.task}, {evaluation.split}"
                 note(f"no {plain(score)} on {where}: {plain(reason)}", run)
     items = [
-        f"{'Run' if len(found) == 1 else 'Runs'} "
-        f"{number_ranges(run.number for run in found)}: {text}"
-        for text, found in kinds.items()
+        f"{'Run' if len(members) == 1 else 'Runs'} {run_numbers(members)}: {text}"
+        for text, members in kinds.items()
     ]
     singles = [run for group in pretraining for run in group.runs]
     if pretraining and all(
         len({run.seed for run in group.runs}) == 1 for group in pretraining
     ):
-        numbers = number_ranges(run.number for run in singles)
+        numbers = run_numbers(singles)
         items.append(f"Runs {numbers}: one seed each, so there is no deviation")
     for model, label in labels.items():
         unlike = unlike_recipes([run for run in runs if run.config.model == model])
@@ -217,11 +212,11 @@ def _how(evaluation: Evaluation) -> str:
 
 
 def _one_each(densities: Iterable[Density]) -> list[Density]:
-    """The first of each model, sparsity and way of training: seeds look alike."""
-    found: dict[object, Density] = {}
+    """The first run of each model, sparsity and stage, because seeds look alike."""
+    shown: dict[object, Density] = {}
     for density in densities:
         run = density.run
         kind = (run.config.model, run.config.sparsity.sparsity, run.kind)
-        # One that leaks is shown in any case.
-        found.setdefault((kind, density.violations and run.number), density)
-    return list(found.values())
+        # A run with violations is always shown.
+        shown.setdefault((kind, density.violations and run.number), density)
+    return list(shown.values())

@@ -1,1 +1,1 @@
-"""How a report is shown: HTML, Markdown, figures."""
+"""Writes the content of a report as HTML, Markdown and pictures."""

@@ -1,7 +1,7 @@
-"""What a report consists of, before it is Markdown or HTML.
+"""A report as sections, tables, pictures and texts.
 
-Both pages are written from the same `Document`, so nothing is stated twice.
-Texts are plain, but for code between backticks in `Paragraph` and `Bullets`.
+The HTML page and the Markdown page are both written from one `Document`. Texts are
+plain, except for code between backticks in `Paragraph` and `Bullets`.
 """
 
 import re
@@ -14,7 +14,7 @@ class Row:
 
     Attributes:
         cells: One text per column.
-        quoted: Whether it is not ours: the paper's row, or what a person wrote.
+        quoted: Whether others wrote it: the paper, or the author of a reference.
     """
 
     cells: tuple[str, ...]
@@ -26,10 +26,10 @@ class Table:
     """A table.
 
     Attributes:
-        columns: Titles.
+        columns: Titles of the columns.
         rows: The rows, each as long as `columns`.
-        caption: What stands above it.
-        text_columns: How many columns from the left are text; the others are
+        caption: Text above the table.
+        text_columns: Number of columns from the left that are text; the others are
             numbers, aligned to the right.
     """
 
@@ -44,10 +44,10 @@ class Picture:
     """A figure, in the form that each page needs.
 
     Attributes:
-        name: Of its PNG file, without the ending.
-        title: What it shows, in words.
-        svg: For the HTML page; ink and grid follow the page's colours.
-        png: For the Markdown page.
+        name: Name of its PNG file, without the ending.
+        title: Description of what it shows.
+        svg: The figure of the HTML page; ink and grid take the page's colours.
+        png: The figure of the Markdown page.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A text; what stands between backticks is code."""
+    """A text, in which code stands between backticks."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of texts, as in `Paragraph`."""
+    """A list of texts, each like that of a `Paragraph`."""
 
     items: tuple[str, ...]
 
@@ -75,14 +75,14 @@ Block = Table | Picture | Paragraph | Bullets
 
 @dataclass(frozen=True)
 class Section:
-    """A part with a title of its own."""
+    """A part of a report, with a title."""
 
     title: str
     blocks: tuple[Block, ...]
 
     @property
     def anchor(self) -> str:
-        """Its name in links; the one that Markdown viewers make from the title.
+        """Its name in links, which Markdown viewers derive from the title.
 
         Example:
             >>> Section("Table 4: E2E, test set", ()).anchor
@@ -98,8 +98,8 @@ class Document:
 
     Attributes:
         title: Its heading.
-        made: When and by what it was made, the only text that depends on that.
-        sections: The parts, in order.
+        made: Time and program that made it; no other text depends on them.
+        sections: Its parts, in order.
     """
 
     title: str
@@ -114,7 +114,7 @@ class Document:
 
 
 def code(text: str) -> str:
-    """Marks a text of any content as code, on one line.
+    """Marks any text as code, on one line.
 
     Example:
         >>> code("a `b`")
@@ -124,7 +124,7 @@ def code(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text of any content in which nothing is code."""
+    """Any text, as one without code."""
     return text.replace("`", "'")
 
 

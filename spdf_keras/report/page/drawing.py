@@ -1,7 +1,7 @@
-"""Draws a figure once and saves it twice.
+"""Draws a figure and saves it as PNG and as SVG.
 
-As PNG on white, and as SVG whose ink and grid lines take the colours of the page
-that it stands in.
+The PNG has a white background. In the SVG, ink and grid lines take the colours of the
+page that contains it.
 """
 
 import html
@@ -16,12 +16,12 @@ from spdf_keras.report.page.document import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of equal weight on white and on black.
+# These colours are equally visible on white and on black.
 COLORS = ("#3778c2", "#d9822b", "#2f9e6e", "#b5539c", "#8c6d31", "#7566c9")
 UNKNOWN = "#8a8a8a"
-# Lines that are no sparsity begin with those that are rarely one.
+# Lines that stand for no sparsity begin with colours that sparsities rarely reach.
 LINE_COLORS = (*COLORS[3:], *COLORS[:3])
-# Stand for the page's colours in SVG; nothing else is drawn in them.
+# Placeholders for the page's colours in SVG; nothing else is drawn in them.
 INK, GRID = "#1c1c21", "#d4d4da"
 _STYLE = {
     "font.size": 9.0,
@@ -43,7 +43,7 @@ _STYLE = {
 }
 SIZE = (4.9, 3.3)
 
-# What pictures say of their origin.
+# Value of the PNG field by which a later report recognises its own pictures.
 SOFTWARE = "spdf-keras"
 
 Draw = Callable[["Axes"], None]
@@ -69,10 +69,10 @@ def draw_picture(
 
 @contextmanager
 def figure_style(name: str) -> Iterator[None]:
-    """The style of all figures; `name` keeps the SVG's names from others'."""
+    """Sets the style of all figures; `name` makes the ids of an SVG its own."""
     import matplotlib
 
-    # Names in the SVG follow from its content and this, not from chance.
+    # Ids in the SVG follow from its content and this salt, not from chance.
     settings: Any = {**_STYLE, "svg.hashsalt": name}
     with matplotlib.rc_context(settings):
         yield
@@ -81,8 +81,8 @@ def figure_style(name: str) -> Iterator[None]:
 def inline_svg(svg: str, name: str, title: str) -> str:
     """Makes an SVG document of matplotlib part of a page.
 
-    Its names get `name` before them, as a page has each only once; its size and
-    colours become those of the page; declarations that point to other hosts go.
+    Its ids get `name` as a prefix, because an id is unique in a page. Its size and
+    colours follow the page. Declarations that point to other hosts are removed.
     """
     body = svg[svg.index("<svg") :]
     view = re.search(r'viewBox="[^"]*"', body)

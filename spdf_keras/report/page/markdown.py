@@ -1,4 +1,4 @@
-"""A report as Markdown, with its figures as PNG files beside it."""
+"""Writes a report as Markdown, with its figures as PNG files beside it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from spdf_keras.report.page.document import (
     spans,
 )
 
-# What has a meaning in GitHub's Markdown, inside a line.
+# Characters that have a meaning inside a line of GitHub's Markdown.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 
 
@@ -45,7 +45,7 @@ def to_markdown(document: Document) -> str:
 
 
 def escape(text: str) -> str:
-    r"""A text of any content as it is, on one line.
+    r"""Escapes any text, on one line.
 
     Example:
         >>> print(escape("a | b <i> *c*"))

@@ -1,1 +1,1 @@
-"""What was run: records of run folders, and groups of them."""
+"""Records of run folders, and groups of runs."""

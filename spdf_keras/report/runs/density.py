@@ -1,49 +1,26 @@
-"""What the masks in a checkpoint are, and whether anything leaks through them."""
+"""Reads the masks of a checkpoint, and what leaks through them."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from spdf_keras.errors import InputError
+from spdf_keras.model.paths import KERNELS, parse_kernel_path
 from spdf_keras.report.runs.records import RunRecord
-from spdf_keras.sparsity.masks import num_zeros, unpack_mask
-
-# As the paper names the six matrices of a block.
-MATRICES = {
-    "query": "W_Q",
-    "key": "W_K",
-    "value": "W_V",
-    "attention_output": "W_D",
-    "intermediate": "W_I",
-    "output": "W_O",
-}
-_PATH = re.compile(r"block_(\d+)/(\w+)/kernel")
+from spdf_keras.sparsity.audit import MaskReport, report_mask
+from spdf_keras.sparsity.masks import unpack_mask
 
 
 @dataclass(frozen=True)
-class MaskedMatrix:
-    """A masked matrix.
+class MaskedMatrix(MaskReport):
+    """A masked matrix of a block.
 
     Attributes:
         layer: Its block, from 0.
-        name: Which of the six it is, such as `query`.
-        size: Its weights.
-        kept: How many the mask keeps.
-        violations: Weights that are not zero where the mask is.
+        name: One of `KERNELS`.
     """
 
     layer: int
     name: str
-    size: int
-    kept: int
-    violations: int
-
-    @property
-    def density(self) -> float:
-        """Kept weights over all weights."""
-        return self.kept / self.size
 
 
 @dataclass(frozen=True)
@@ -55,15 +32,13 @@ class Density:
 
     @property
     def exact(self) -> int:
-        """How many have the number of zeros that was asked for, to the weight."""
+        """Number of matrices that have as many zeros as the run asked for."""
         sparsity = self.run.config.sparsity.sparsity
-        return sum(
-            m.size - m.kept == num_zeros(m.size, sparsity) for m in self.matrices
-        )
+        return sum(matrix.has_exact_count(sparsity) for matrix in self.matrices)
 
     @property
     def violations(self) -> int:
-        """Of all matrices; must be 0."""
+        """Violations of all matrices; there must be none."""
         return sum(matrix.violations for matrix in self.matrices)
 
 
@@ -95,26 +70,17 @@ def _read(masks: Path, weights: Path) -> list[MaskedMatrix]:
     from safetensors import safe_open
 
     matrices = []
-    with safe_open(masks, "numpy") as bits, safe_open(weights, "numpy") as values:
+    with safe_open(masks, "numpy") as bits, safe_open(weights, "numpy") as file:
         for path in bits.keys():
-            found = _PATH.fullmatch(path)
-            if not found:
+            place = parse_kernel_path(path)
+            if place is None:
                 raise ValueError(f"'{path}' is no matrix of a block")
-            weight = values.get_tensor(path)
+            weight = file.get_tensor(path)
             mask = unpack_mask(bits.get_tensor(path), weight.shape)
-            matrices.append(
-                MaskedMatrix(
-                    layer=int(found[1]),
-                    name=found[2],
-                    size=mask.size,
-                    kept=int(mask.sum()),
-                    violations=int(np.count_nonzero(weight[~mask])),
-                )
-            )
+            counts = vars(report_mask(path, mask, [weight]))
+            matrices.append(MaskedMatrix(**counts, layer=place[0], name=place[1]))
     return matrices
 
 
 def _order(matrix: MaskedMatrix) -> tuple[int, int]:
-    names = list(MATRICES)
-    known = matrix.name in MATRICES
-    return matrix.layer, names.index(matrix.name) if known else len(names)
+    return matrix.layer, KERNELS.index(matrix.name)

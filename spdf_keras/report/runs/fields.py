@@ -1,4 +1,4 @@
-"""Reads JSON files that others wrote, and says which file and field is wrong."""
+"""Reads JSON files of other programs; an error names the file and the field."""
 
 import math
 import os
@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json
 
-_Made = TypeVar("_Made")
+_Conditions = TypeVar("_Conditions")
 
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object, with the file that it is from.
+    """A JSON object, with the file that it comes from.
 
-    A field that is missing or null reads as empty, or None; one of another type
-    is an `InputError`, as is a missing one that is `needed`.
+    A field that is missing or null reads as empty, or as None. A field of another
+    type raises an `InputError`, and so does a missing field that is `needed`.
 
     Attributes:
         values: The object.
@@ -35,7 +35,7 @@ class Fields:
         return str(self._get(key, str, "a text", "", needed))
 
     def number(self, key: str) -> float | None:
-        """A number; None also where it is no finite one."""
+        """A number; None if it is missing or not finite."""
         value = self._get(key, (int, float), "a number", None)
         if isinstance(value, bool):
             raise self._wrong(key, "a number")
@@ -60,7 +60,7 @@ class Fields:
         return tuple(items)
 
     def numbers(self) -> dict[str, float | None]:
-        """All its fields that are numbers or null; conditions beside them are not."""
+        """All fields that are numbers or null; other fields are left out."""
         kept = (int, float, type(None))
         return {
             key: self.number(key)
@@ -69,11 +69,11 @@ class Fields:
         }
 
     def texts(self) -> dict[str, str]:
-        """All its fields, which must be texts."""
+        """All fields, which must be texts."""
         return {key: self.text(key) for key in self.values}
 
-    def conditions(self, make: Callable[[str, str, str], _Made]) -> _Made:
-        """Its command, versions and hardware, each as one text."""
+    def conditions(self, make: Callable[[str, str, str], _Conditions]) -> _Conditions:
+        """The command, versions and hardware that it records, each as one text."""
         versions = self.fields("versions").values
         return make(
             hide_paths(self.text("command")),
@@ -142,9 +142,9 @@ def describe_hardware(hardware: dict[str, Any]) -> str:
 
 
 def hide_paths(command: str) -> str:
-    """Shortens the absolute paths in a command: they tell of a machine, not of a run.
+    """Shortens the absolute paths in a command, which describe a machine, not a run.
 
-    Those below the current folder become relative, of others the last part stays.
+    A path below the current folder becomes relative; another one keeps its last part.
 
     Example:
         >>> hide_paths("spdf-keras pretrain a.toml --data /home/me/shards --out run")
@@ -155,7 +155,7 @@ def hide_paths(command: str) -> str:
     except ValueError:  # an open quote
         return re.sub(r"(?<![^\s='\"])/[^\s'\"]+", lambda m: _hide(m[0]), command)
     hidden = ["=".join(_hide(piece) for piece in word.split("=", 1)) for word in words]
-    # Left alone where nothing is hidden: the shell's quotes are then as written.
+    # A command without absolute paths keeps its quotes as they were written.
     return command if hidden == words else shlex.join(hidden)
 
 

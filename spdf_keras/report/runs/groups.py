@@ -1,10 +1,9 @@
 """Puts runs together that differ in their seeds alone, and takes their mean.
 
-A group never mixes unlike things: another model, sparsity, task, split, recipe of
-pre-training, protocol or way of decoding is another group. Fine-tuning settings
-may differ inside a group where each seed has one run, because the paper selects
-them by a grid; where a seed has several, as in the grid itself, they tell groups
-apart.
+The runs of a group have the same model, sparsity, task, split, recipe of
+pre-training, protocol and way of decoding. Fine-tuning settings may differ inside a
+group in which each seed has one run, because the paper selects them by a grid. Where a
+seed has several runs, as in the grid itself, groups differ in these settings.
 """
 
 import dataclasses
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from spdf_keras.config import GPTConfig
-from spdf_keras.report.runs.printed import model_label, task_order
-from spdf_keras.report.runs.quantities import Summary, number_ranges, summarise
+from spdf_keras.report.runs.means import Summary, summarise
+from spdf_keras.report.runs.printed import task_order
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
-# They change where or how fast something is computed, not what. Seeds are apart.
-# Masks are kept or not by `Group.tuning`.
+# These settings do not make runs unlike: they change how a result is computed, but not
+# the result, or they are seeds, or, as `keep_masks`, part of `Group.tuning`.
 _NO_CONDITION = frozenset(
     ("seed", "micro_batches", "recompute", "jit_compile", "keep_checkpoints")
     + ("checkpoint_every", "validate_every", "keep_masks")
@@ -32,14 +31,14 @@ class Group:
 
     Attributes:
         model: Sizes of the model.
-        sparsity: Of the pre-training; None where it is not recorded.
+        sparsity: Sparsity of the pre-training; None if not recorded.
         tuning: `none` (pre-trained alone), `dense` (all weights learn) or
             `sparse` (masks kept in fine-tuning).
-        task: Empty for pre-training.
-        split: Empty but for evaluations.
-        variant: The settings that tell it from groups of equal other fields.
+        task: The task; empty for pre-trainings.
+        split: The split of evaluations; empty for trainings.
+        variant: The settings in which it differs from groups that are otherwise equal.
         runs: Its runs.
-        evaluations: One per run, or none.
+        evaluations: One evaluation per run for evaluations; empty for trainings.
     """
 
     model: GPTConfig
@@ -53,31 +52,32 @@ class Group:
 
     @property
     def place(self) -> tuple[GPTConfig, float | None, str, str]:
-        """What a row of the tables is about, over all tasks."""
+        """The row of a table that has a column per task."""
         return self.model, self.sparsity, self.tuning, self.variant
 
     @property
-    def numbers(self) -> str:
-        """Its runs by their numbers, such as `1-3, 5`."""
-        return number_ranges(run.number for run in self.runs)
-
-    @property
     def parts(self) -> list[str]:
-        """Parts of the inputs that have scores of their own: seen, unseen, others."""
+        """Parts of the inputs that have scores of their own; `seen`, `unseen` first."""
         names = {part for evaluation in self.evaluations for part in evaluation.parts}
         return sorted(names, key=lambda name: (name not in ("seen", "unseen"), name))
 
     @property
     def score_names(self) -> list[str]:
-        """The scores that it has."""
+        """Names of its scores."""
         return list(dict.fromkeys(n for e in self.evaluations for n in e.scores))
 
     def summary(self, value: Callable[[RunRecord], float | None]) -> Summary | None:
-        """Mean of something that each run has."""
+        """Summary over seeds of a number; None if no run has recorded it."""
         return summarise((run.seed, value(run)) for run in self.runs)
 
+    def mean(self, value: Callable[[RunRecord], float]) -> float:
+        """Mean over seeds of a number that every run has."""
+        summary = self.summary(value)
+        assert summary is not None  # a group has a run
+        return summary.mean
+
     def score(self, name: str, part: str = "") -> Summary | None:
-        """Mean of a score, of all inputs or of a part of them."""
+        """Summary of a score over seeds, for all inputs or for a part of them."""
         values = []
         for run, evaluation in zip(self.runs, self.evaluations, strict=True):
             scores = evaluation.parts.get(part, {}) if part else evaluation.scores
@@ -101,7 +101,7 @@ def pretraining_groups(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def _place(run: RunRecord) -> dict[str, Any]:
-    """The step that an unfinished pre-training is at: no mean with finished ones."""
+    """The step of an unfinished pre-training; finished ones are in other groups."""
     total = run.steps_in_all
     return {"step": run.steps} if total and run.steps < total else {}
 
@@ -120,7 +120,7 @@ def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
         decode = {
             f"decode.{name}": value
             for name, value in evaluation.decode.items()
-            if name != "batch_size"  # how many at a time
+            if name != "batch_size"  # it does not change the outputs
         }
         fixed = {"protocol": evaluation.protocol, "inputs": evaluation.inputs}
         early = {} if evaluation.finished else {"step": evaluation.step}
@@ -135,8 +135,14 @@ def _task_order(group: Group) -> tuple[Any, ...]:
     return *task_order(group.task), group.split != "test", group.split
 
 
+def pretraining_flops(groups: Iterable[Group]) -> float | None:
+    """Mean FLOPs of the pre-trainings behind some groups, where recorded."""
+    summary = summarise((r.seed, r.origin.flops) for g in groups for r in g.runs)
+    return summary.mean if summary else None
+
+
 def main_groups(groups: Sequence[Group]) -> list[Group]:
-    """Of each task the groups of one split: the test split where there is one."""
+    """The groups of one split per task: the test split where there is one."""
     splits: dict[str, str] = {}
     for group in groups:
         splits.setdefault(group.task, group.split)
@@ -144,10 +150,10 @@ def main_groups(groups: Sequence[Group]) -> list[Group]:
 
 
 def without_losers(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs but for fine-tunings that a search tried and did not choose.
+    """Leaves out the fine-tunings that a search tried and did not choose.
 
-    Where a fine-tuning has been tested, others of its pre-training, task and masks
-    that have not are such.
+    A fine-tuning was not chosen if it has not been tested, and another one of the same
+    pre-training, task and masks has.
     """
 
     def kind(run: RunRecord) -> tuple[Any, ...]:
@@ -165,21 +171,21 @@ def without_losers(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def unlike_recipes(runs: Sequence[RunRecord]) -> list[str]:
-    """The settings in which pre-trainings differ, but for sparsity and seeds."""
+    """Names of settings, besides sparsity and seeds, in which pre-trainings differ."""
     values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         if run.kind == "pretrain":
             for name, value in _recipe(run).items():
                 values[name].add(repr(value))
-    return [name for name, found in values.items() if len(found) > 1]
+    return [name for name, distinct in values.items() if len(distinct) > 1]
 
 
 def by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
-    """Groups of one task and split together."""
-    found: dict[tuple[str, str], list[Group]] = {}
+    """Puts the groups of each task and split together."""
+    together: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        found.setdefault((group.task, group.split), []).append(group)
-    return list(found.values())
+        together.setdefault((group.task, group.split), []).append(group)
+    return list(together.values())
 
 
 Member = tuple[RunRecord, Evaluation | None]
@@ -208,7 +214,7 @@ def _variants(
     bucket: Sequence[Member],
     conditions: Callable[[RunRecord, Evaluation | None], dict[str, Any]],
 ) -> list[tuple[str, list[Member]]]:
-    """Splits members that are not comparable; each part with what sets it apart."""
+    """Splits members that are not comparable; names the settings of each part."""
     parts: list[_Part] = []
     for settings, part in _partition([(conditions(*m), m) for m in bucket]):
         tuned = _partition([({**settings, **_tuned(m[0])}, m) for m in part])
@@ -250,20 +256,3 @@ def _settings(section: str, settings: Any) -> dict[str, Any]:
         for name, value in dataclasses.asdict(settings).items()
         if name not in _NO_CONDITION
     }
-
-
-def model_labels(runs: Iterable[RunRecord]) -> dict[GPTConfig, str]:
-    """A name for each model size, which tells it from the others."""
-    models = list(dict.fromkeys(run.config.model for run in runs))
-    plain = [model_label(model) for model in models]
-    return {
-        model: label if plain.count(label) == 1 else f"{label} ({_sizes(model)})"
-        for model, label in zip(models, plain, strict=True)
-    }
-
-
-def _sizes(model: GPTConfig) -> str:
-    return (
-        f"{model.num_layers} x {model.hidden_dim}, {model.num_heads} heads, "
-        f"{model.vocabulary_size} tokens, context {model.max_sequence_length}"
-    )

@@ -1,7 +1,7 @@
-"""What a report knows of a run; `collect` reads it.
+"""The record of a run, which `reader` reads.
 
-What a run has not recorded is `None` or empty here, and named as missing in the
-report.
+A fact that the run has not recorded is `None` or empty here, and the report names it
+as missing.
 """
 
 import math
@@ -33,7 +33,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What made something: a command, on what, with which versions."""
+    """The command, versions and hardware that made a run or an evaluation."""
 
     command: str = ""
     versions: str = ""
@@ -56,16 +56,16 @@ class Evaluation:
     Attributes:
         task: The task.
         split: `validation` or `test`.
-        protocol: How it was scored.
-        inputs: How many inputs were decoded.
+        protocol: Name of the scoring protocol.
+        inputs: Number of inputs that were decoded.
         decode: The `[decode]` settings.
-        scores: In the official program's units; None where that fails.
-        errors: Why, by score.
-        parts: The same of a part of the inputs, such as `seen`.
+        scores: Scores in the official program's units; None where that fails.
+        errors: Reason of each score that is None.
+        parts: Scores of each part of the inputs, such as `seen`.
         samples: A few inputs with outputs.
-        conditions: What made it.
-        step: The step of the checkpoint that was scored; None is not recorded.
-        finished: Whether the run was finished then.
+        conditions: Command, versions and hardware.
+        step: Step of the checkpoint that was scored; None if not recorded.
+        finished: Whether the run was finished at that step.
     """
 
     task: str
@@ -84,7 +84,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Origin:
-    """The pre-training that a run is, or started from; None is not recorded."""
+    """The pre-training that a run is or started from; None means not recorded."""
 
     sparsity: float | None = None
     seed: int | None = None
@@ -99,28 +99,29 @@ class RunRecord:
     """A run.
 
     Attributes:
-        folder: Where it is.
-        name: How the report calls it: as given, or relative to what was given.
+        folder: Its folder.
+        name: Its name in the report: the argument, or a path below the argument.
         kind: `pretrain` or `finetune`.
         config: Its settings.
         finished: Whether it recorded a result; runs of earlier versions did not.
         origin: Its pre-training.
-        task: Of a fine-tuning; empty where it is not recorded.
-        masks: Of a fine-tuning: `stripped`, `kept`, or empty.
+        task: Task of a fine-tuning; empty if not recorded.
+        masks: `stripped` or `kept` for a fine-tuning; empty if not recorded.
         base: The run that a fine-tuning started from.
-        steps: Steps that were done.
-        sequences: Training sequences seen. Of a fine-tuning that has not recorded it,
-            steps times the batch size: the last batch of an epoch may be smaller.
+        steps: Number of steps that were done.
+        sequences: Number of training sequences seen. For a fine-tuning that has not
+            recorded it, steps times the batch size, although the last batch of an
+            epoch may be smaller.
         training: Loss of every step.
-        validation: Validation loss where it was measured.
-        checkpoint: The checkpoint that stands for it: the newest, of a fine-tuning
-            that of the best epoch.
+        validation: Validation losses.
+        checkpoint: The checkpoint that stands for it: that of the best epoch of a
+            fine-tuning, the newest of a pre-training.
         evaluations: Its evaluations.
-        conditions: What made it.
-        started: When.
-        length: Tokens in a sequence; in fine-tuning, in the longest that it allows.
+        conditions: Command, versions and hardware.
+        started: The time at which it started.
+        length: Tokens in a sequence; the most that a fine-tuning allows.
         number: Its number in the report, from 1.
-        planned_steps: Steps that it is to do, where it has recorded them.
+        planned_steps: Number of steps of the whole run; None if not recorded.
     """
 
     folder: Path
@@ -146,31 +147,31 @@ class RunRecord:
 
     @property
     def seed(self) -> tuple[int | None, int | None]:
-        """What tells pre-trainings of equal settings apart: data and mask seed."""
+        """Data seed and mask seed, in which pre-trainings of equal settings differ."""
         return self.origin.seed, self.origin.mask_seed
 
     @property
     def steps_in_all(self) -> int | None:
-        """Steps from its beginning to its end; None where that is not known."""
+        """Number of steps of the whole run; None if not known."""
         if self.kind == "pretrain":
             return self.config.train.total_steps(self.config.model, self.length)
         return self.planned_steps
 
     @property
     def forward_flops(self) -> float:
-        """Of one sequence of this training at its longest, zeros skipped."""
+        """FLOPs of a forward pass of the longest sequence; zeros count as skipped."""
         return forward_flops(
             self.config.model, self.length, self.config.sparsity.sparsity
         )
 
     @property
     def training_flops(self) -> float:
-        """The same of forward and backward pass."""
+        """FLOPs of a forward and a backward pass of the longest sequence."""
         return training_flops(
             self.config.model, self.length, self.config.sparsity.sparsity
         )
 
     @property
     def total_flops(self) -> float:
-        """Of this training so far."""
+        """FLOPs of this training so far."""
         return self.sequences * self.training_flops

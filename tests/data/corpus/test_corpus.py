@@ -1,8 +1,6 @@
-import bz2
 import gzip
 import json
-import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,15 @@ from hypothesis import strategies as st
 
 from spdf_keras.data.corpus import documents as module
 from spdf_keras.data.corpus import pieces
-from spdf_keras.data.corpus.documents import CorpusReader, find_inputs, read_documents
+from spdf_keras.data.corpus.documents import CorpusReader, read_documents
+from spdf_keras.data.corpus.inputs import find_inputs
 from spdf_keras.errors import InputError
+
+from .conftest import COMPRESS
 
 # Without the time: a test has the same name whenever it is collected.
 gz = partial(gzip.compress, mtime=0)
 
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstd.compress,
-}
 DOCUMENT = st.text(min_size=1).filter(lambda text: not text.isspace())
 
 
@@ -43,7 +37,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONG_LINE_BYTES", 40)
 
 
-@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("suffix", COMPRESS)
 @given(
     documents=st.lists(DOCUMENT),
     end=st.sampled_from(["\n", "\r\n", "\r\r\n", "\r", "\n\n"]),
@@ -55,11 +49,11 @@ def test_json_lines_come_back(
     end: str,
 ) -> None:
     file = tmp_path_factory.mktemp("corpus") / f"a.jsonl{suffix}"
-    file.write_bytes(PACK[suffix](json_lines(documents, end)))
+    file.write_bytes(COMPRESS[suffix](json_lines(documents, end)))
     assert list(read_documents([file])) == documents
 
 
-@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("suffix", COMPRESS)
 @given(
     documents=st.lists(
         st.lists(
@@ -77,7 +71,7 @@ def test_plain_text_comes_back(
 ) -> None:
     file = tmp_path_factory.mktemp("corpus") / f"a.txt{suffix}"
     text = (end + end).join(end.join(f" {line}\t" for line in d) for d in documents)
-    file.write_bytes(PACK[suffix](text.encode()))
+    file.write_bytes(COMPRESS[suffix](text.encode()))
     assert list(read_documents([file])) == ["\n".join(d) for d in documents]
 
 
@@ -266,7 +260,7 @@ def test_damage_is_refused_with_its_line_or_skipped_and_counted(
 def test_a_line_beyond_the_limit_is_refused_or_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spdf_keras.data.corpus.streams.MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr("spdf_keras.data.corpus.lines.MAX_LINE_BYTES", 2**20)
     file = tmp_path / "a.jsonl"
     file.write_bytes(ONE + json_lines(["long " * 900_000]) + TWO)
     with pytest.raises(InputError, match="line 2: it has more than"):

@@ -1,6 +1,5 @@
 """What a file is, by its name and by its content, and what a corpus makes of it."""
 
-import bz2
 import gzip
 import io
 import json
@@ -8,32 +7,23 @@ import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from backports import zstd
 
-from spdf_keras.data.corpus.documents import (
-    CorpusReader,
-    find_inputs,
-    open_text,
-    read_documents,
-)
-from spdf_keras.data.corpus.forms import ending, form_of, why_not_text
+from spdf_keras.data.corpus.documents import CorpusReader, read_documents
+from spdf_keras.data.corpus.forms import ending, form_of, open_text, why_not_text
+from spdf_keras.data.corpus.inputs import find_inputs
 from spdf_keras.errors import InputError
+
+from .conftest import COMPRESS
 
 # Without the time: a test has the same name whenever it is collected.
 gz = partial(gzip.compress, mtime=0)
 
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstd.compress,
-}
 DOCUMENTS = ["one document", "another\n\nof three lines"]
 LINES = "".join(json.dumps({"text": d, "id": 1}) + "\n" for d in DOCUMENTS).encode()
 
@@ -54,7 +44,7 @@ def tar_of(content: bytes) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize(
     "name",
     [
@@ -69,11 +59,11 @@ def tar_of(content: bytes) -> bytes:
     ],
 )
 def test_json_lines_are_known_by_any_ending(
-    tmp_path: Path, name: str, packing: str
+    tmp_path: Path, name: str, suffix: str
 ) -> None:
-    for ending_of in (packing, packing.upper(), ""):
+    for ending_of in (suffix, suffix.upper(), ""):
         file = tmp_path / (name + ending_of)
-        file.write_bytes(PACK[packing](LINES))
+        file.write_bytes(COMPRESS[suffix](LINES))
         assert list(read_documents(find_inputs([file]))) == DOCUMENTS
         assert list(read_documents(find_inputs([tmp_path]))) == DOCUMENTS
         file.unlink()
@@ -120,11 +110,15 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("a.txt", "text".encode("utf-32"), "it is UTF-32 text"),
     ("a.txt", ("text " * 9).encode("utf-16-le"), "it is UTF-16 text without a byte"),
     ("a.txt", zip_of(LINES), "it is a zip archive"),
-    ("a.tar", tar_of(LINES), "it is a tar archive; unpack it"),
-    ("a.tgz", gz(tar_of(LINES)), "it is a tar archive; unpack it"),
-    ("a.jsonl.gz", gz(gz(LINES)), "packed twice, .* with gzip"),
-    ("a.jsonl.gz", gz(zstd.compress(LINES)), "packed twice, .* with zstd"),
-    ("a.txt.lz4", b"\x04\x22\x4d\x18\x64\x40\xa7", "packed in a way not known"),
+    ("a.tar", tar_of(LINES), "it is a tar archive; extract it"),
+    ("a.tgz", gz(tar_of(LINES)), "it is a tar archive; extract it"),
+    ("a.jsonl.gz", gz(gz(LINES)), "compressed twice, with gzip inside"),
+    ("a.jsonl.gz", gz(zstd.compress(LINES)), "compressed twice, with zstd inside"),
+    (
+        "a.txt.lz4",
+        b"\x04\x22\x4d\x18\x64\x40\xa7",
+        "compressed in a way that is not known",
+    ),
     ("a.txt", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "binary data"),
     ("a.txt", b"PAR1\x15\x04\x15", "it is a binary table"),
     ("a.txt", bytes(range(256)) * 9, "it is binary data"),
@@ -155,8 +149,8 @@ def test_another_form_is_refused_or_left_out_as_a_file(
 
 @pytest.mark.parametrize("name", ["a.csv", "a.TSV.gz", "a.xml", "a.html", "a.json"])
 def test_a_name_that_says_another_form_is_refused(tmp_path: Path, name: str) -> None:
-    packed = gzip.compress(b"a,b\nc,d\n") if name.endswith("gz") else b"a,b\nc,d\n"
-    (tmp_path / name).write_bytes(packed)
+    compressed = gzip.compress(b"a,b\nc,d\n") if name.endswith("gz") else b"a,b\nc,d\n"
+    (tmp_path / name).write_bytes(compressed)
     with pytest.raises(InputError, match=r"a corpus is JSON lines \(.jsonl\) or text"):
         find_inputs([tmp_path / name])
     with pytest.raises(InputError, match=r"a corpus is JSON lines \(.jsonl\) or text"):
@@ -193,8 +187,8 @@ def test_a_long_first_line_is_no_other_form(tmp_path: Path) -> None:
     long = ["word " * 40_000, "short"]
     lines = "".join(json.dumps({"id": 1, "text": d}) + "\n" for d in long)
     for name in ("a", "a.json", "a.jsonl.gz"):
-        packed = gzip.compress(lines.encode()) if "gz" in name else lines.encode()
-        (tmp_path / name).write_bytes(packed)
+        compressed = gzip.compress(lines.encode()) if "gz" in name else lines.encode()
+        (tmp_path / name).write_bytes(compressed)
         assert list(read_documents(find_inputs([tmp_path / name]))) == long
 
 

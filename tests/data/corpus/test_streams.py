@@ -1,7 +1,6 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,13 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spdf_keras.data.corpus import streams as module
-from spdf_keras.data.corpus.documents import open_text
-from spdf_keras.data.corpus.streams import DamageError, Stream, read_lines, split_lines
+from spdf_keras.data.corpus import lines as module
+from spdf_keras.data.corpus.forms import open_text
+from spdf_keras.data.corpus.lines import read_lines, split_lines
+from spdf_keras.data.corpus.streams import DamageError, Stream
 from spdf_keras.errors import InputError
 
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstd.compress,
-}
+from .conftest import COMPRESS
 
 
 class Blocks:
@@ -109,11 +103,11 @@ def test_a_line_that_is_too_long_is_told_and_the_others_come(
         assert part is not None or len(line) > 6 - 4
 
 
-@pytest.mark.parametrize("suffix", PACK)
-def test_packed_files_are_read_from_any_place(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_files_are_read_from_any_place(tmp_path: Path, suffix: str) -> None:
     first, second = b"\xef\xbb\xbfone\r\ntwo\r" * 1000, b"three\n\nfour" * 1000
     file = tmp_path / f"a{suffix}"
-    file.write_bytes(PACK[suffix](first) + PACK[suffix](second))  # two frames
+    file.write_bytes(COMPRESS[suffix](first) + COMPRESS[suffix](second))  # two frames
     with Stream(file) as stream:
         lines = list(read_lines(stream))
         assert stream.file_bytes() == file.stat().st_size
@@ -128,12 +122,12 @@ def test_packed_files_are_read_from_any_place(tmp_path: Path, suffix: str) -> No
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
 def test_whole_lines_before_the_damage_are_kept(tmp_path: Path, suffix: str) -> None:
     text = b"".join(b"line %d\n" % i for i in range(100_000))
-    packed = PACK[suffix](text)
-    middle = len(packed) // 2
+    compressed = COMPRESS[suffix](text)
+    middle = len(compressed) // 2
     file = tmp_path / f"a{suffix}"
     for content, sentence in (
-        (packed[:middle], "is cut short: its (gzip|xz|zstd) stream has no end"),
-        (packed + b"garbage", "has a broken (gzip|xz|zstd) stream"),
+        (compressed[:middle], "is cut short: its (gzip|xz|zstd) stream has no end"),
+        (compressed + b"garbage", "has a broken (gzip|xz|zstd) stream"),
     ):
         file.write_bytes(content)
         numbers = []
@@ -144,7 +138,7 @@ def test_whole_lines_before_the_damage_are_kept(tmp_path: Path, suffix: str) -> 
         assert numbers == list(range(1, len(numbers) + 1))
         assert len(numbers) > 20_000
     # gzip notices a changed byte at its end only, by a checksum.
-    file.write_bytes(packed[:middle] + bytes(50) + packed[middle + 50 :])
+    file.write_bytes(compressed[:middle] + bytes(50) + compressed[middle + 50 :])
     with Stream(file) as stream, pytest.raises(DamageError, match="has a broken"):
         list(read_lines(stream))
 
@@ -177,12 +171,12 @@ BIG = b"".join(b"line %d\n" % i for i in range(100_000))
 
 
 def test_a_bzip2_file_that_is_cut_or_followed_by_junk_is_broken(tmp_path: Path) -> None:
-    file, packed = tmp_path / "a.bz2", bz2.compress(BIG)
+    file, compressed = tmp_path / "a.bz2", bz2.compress(BIG)
     for content, least in (
-        (packed[: len(packed) * 9 // 10], 70_000),
-        (packed, 100_000),
+        (compressed[: len(compressed) * 9 // 10], 70_000),
+        (compressed, 100_000),
     ):
-        junk = b"" if len(content) < len(packed) else b"junk after its end"
+        junk = b"" if len(content) < len(compressed) else b"junk after its end"
         file.write_bytes(content + junk)
         found = []
         sentence = "broken bzip2 stream" if junk else "cut short: its bzip2 stream has"
@@ -192,12 +186,14 @@ def test_a_bzip2_file_that_is_cut_or_followed_by_junk_is_broken(tmp_path: Path) 
         assert found == BIG.splitlines()[: len(found)] and len(found) >= least
 
 
-@pytest.mark.parametrize("suffix", list(PACK)[1:])
+@pytest.mark.parametrize("suffix", list(COMPRESS)[1:])
 @pytest.mark.parametrize("name", ["a", "a.txt", "a.GZ", "a.Bz2", "a.zstd", "b.XZ"])
-def test_packed_data_is_unpacked_under_any_name(
+def test_compressed_data_is_decompressed_under_any_name(
     tmp_path: Path, suffix: str, name: str
 ) -> None:
-    (tmp_path / name).write_bytes(PACK[suffix](b"one\n") + PACK[suffix](b"two\n"))
+    (tmp_path / name).write_bytes(
+        COMPRESS[suffix](b"one\n") + COMPRESS[suffix](b"two\n")
+    )
     assert open_text(tmp_path / name) == "one\ntwo\n"
 
 
@@ -215,8 +211,8 @@ def test_zstd_with_a_window_of_two_gigabytes_is_read(tmp_path: Path) -> None:
         parameters.window_log: 31,
         parameters.enable_long_distance_matching: 1,
     }
-    pack = zstd.ZstdCompressor(options=long)
-    content = pack.compress(BIG) + pack.flush()
+    compressor = zstd.ZstdCompressor(options=long)
+    content = compressor.compress(BIG) + compressor.flush()
     with pytest.raises(zstd.ZstdError, match="too much memory"):
         zstd.decompress(content)
     # The frame that pzstd puts first holds no data.
@@ -226,10 +222,10 @@ def test_zstd_with_a_window_of_two_gigabytes_is_read(tmp_path: Path) -> None:
         assert open_text(tmp_path / name) == BIG.decode()
 
 
-@pytest.mark.parametrize("suffix", list(PACK)[1:])
-def test_an_empty_file_is_no_packed_one(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", list(COMPRESS)[1:])
+def test_an_empty_file_is_no_compressed_one(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a{suffix}").touch()
     with pytest.raises(InputError, match="is cut short"):
         open_text(tmp_path / f"a{suffix}")
-    (tmp_path / f"b{suffix}").write_bytes(PACK[suffix](b""))
+    (tmp_path / f"b{suffix}").write_bytes(COMPRESS[suffix](b""))
     assert open_text(tmp_path / f"b{suffix}") == ""

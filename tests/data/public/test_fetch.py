@@ -15,25 +15,32 @@ from typing import Any
 import pytest
 
 from spdf_keras.cli import main
-from spdf_keras.data.public import fetch as fetch_module
-from spdf_keras.data.public.fetch import (
-    COLLECTIONS,
-    Collection,
-    PublicFile,
-    fetch,
-    fetch_file,
-)
+from spdf_keras.data.public.collections import COLLECTIONS
+from spdf_keras.data.public.download import Source
+from spdf_keras.data.public.fetch import fetch, fetch_files
+from spdf_keras.data.public.published import Collection, PublicFile
 from spdf_keras.data.tasks.e2e import read_e2e
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
+from spdf_keras.folders import LOCK
+from spdf_keras.locks import lock
 
 CONTENT = bytes(range(256)) * 1000
 NAME = "task/file.bin"
+# The hidden file of a download; 16 digits of the git blob id are in its name.
+UNFINISHED = "task/.file.bin.ed99543dba99b885.unfinished"
 
 
 def public_file(content: bytes = CONTENT, name: str = NAME) -> PublicFile:
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     return PublicFile(name, f"https://nowhere.invalid/{name}", len(content), blob)
+
+
+def fetch_file(file: PublicFile, folder: Path, url: str, **options: Any) -> bool:
+    """Fetches one file from a mirror; whether it was not there before."""
+    progress = options.pop("progress", lambda *now: None)
+    fetched = fetch_files([file], folder, Source(url, **options), progress)
+    return fetched[folder / file.name]
 
 
 class Mirror:
@@ -145,7 +152,7 @@ def test_a_file_is_fetched_once(mirror: Mirror, tmp_path: Path) -> None:
 
     def get() -> bool:
         progress = lambda *now: shown.append(now)  # noqa: E731
-        return fetch_file(public_file(), tmp_path, mirror.url + "/", progress)
+        return fetch_file(public_file(), tmp_path, mirror.url + "/", progress=progress)
 
     assert get() and files_in(tmp_path) == {NAME: len(CONTENT)}
     assert (tmp_path / NAME).read_bytes() == CONTENT
@@ -182,7 +189,7 @@ def test_a_failure_is_one_sentence_and_nothing_looks_finished(
     message = str(caught.value)
     assert message.startswith(f"Cannot fetch '{mirror.url}/{NAME}': {sentence}")
     assert "\n" not in message and message.endswith(".")
-    assert files_in(tmp_path) == ({} if left is None else {f"{NAME}.unfinished": left})
+    assert files_in(tmp_path) == ({} if left is None else {UNFINISHED: left})
     mirror.mode = ""  # and then it goes on from there
     assert fetch_file(public_file(), tmp_path, mirror.url)
     assert files_in(tmp_path) == {NAME: len(CONTENT)}
@@ -240,7 +247,7 @@ def test_whatever_a_stopped_download_left_it_ends_right(
     ranges: list[str | None],
 ) -> None:
     mirror.mode = mode
-    unfinished = tmp_path / f"{NAME}.unfinished"
+    unfinished = tmp_path / UNFINISHED
     unfinished.parent.mkdir()
     unfinished.write_bytes(start)
     assert fetch_file(public_file(), tmp_path, mirror.url)
@@ -252,7 +259,7 @@ def test_whatever_a_stopped_download_left_it_ends_right(
 def test_a_part_that_was_not_asked_for_is_refused(
     mirror: Mirror, tmp_path: Path
 ) -> None:
-    unfinished = tmp_path / f"{NAME}.unfinished"
+    unfinished = tmp_path / UNFINISHED
     unfinished.parent.mkdir()
     unfinished.write_bytes(CONTENT[:9])
     mirror.mode = "other part"
@@ -295,7 +302,8 @@ def test_a_full_disk_is_told_before_and_while_writing(
     assert files_in(tmp_path) == {}
     full = Path("/dev/full")
     if full.exists():
-        (tmp_path / f"{NAME}.unfinished").symlink_to(full)
+        (tmp_path / "task").mkdir()
+        (tmp_path / UNFINISHED).symlink_to(full)
         with pytest.raises(InputError, match="The disk is too full for"):
             fetch_file(public_file(), tmp_path, mirror.url)
     assert files_in(tmp_path) == {}
@@ -303,7 +311,7 @@ def test_a_full_disk_is_told_before_and_while_writing(
 
 def test_a_folder_that_cannot_be_is_told(mirror: Mirror, tmp_path: Path) -> None:
     (tmp_path / "task").write_text("a file")
-    with pytest.raises(InputError, match=r"Cannot write '.*unfinished': "):
+    with pytest.raises(InputError, match=r"Cannot write '.*/task': "):
         fetch_file(public_file(), tmp_path, mirror.url)
 
 
@@ -315,6 +323,22 @@ def test_a_file_of_the_users_is_not_written_over(
     with pytest.raises(InputError, match="is not the public file. Move it away"):
         fetch_file(public_file(), tmp_path, mirror.url)
     assert (tmp_path / NAME).read_text() == "mine" and not mirror.requests
+
+
+def test_a_second_fetch_into_one_folder_is_refused(
+    mirror: Mirror, tmp_path: Path
+) -> None:
+    mine = tmp_path / f"{NAME}.unfinished"  # a file of the user's with such a name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with lock(mine.parent / LOCK, "The folder"):
+        with pytest.raises(InputError, match="task' is being written by .*process"):
+            fetch_file(public_file(), tmp_path, mirror.url)
+    assert not mirror.requests
+    assert fetch_file(public_file(), tmp_path, mirror.url)
+    assert files_in(tmp_path) == {NAME: len(CONTENT), f"{NAME}.unfinished": 4}
+    with lock(mine.parent / LOCK, "The folder"):  # nothing is left to write
+        assert not fetch_file(public_file(), tmp_path, mirror.url)
 
 
 def test_the_addresses_are_https_and_the_names_are_the_layout() -> None:
@@ -335,11 +359,11 @@ def public(real_data: Path) -> dict[str, bytes]:
     found = {}
     for collection in COLLECTIONS.values():
         for file in collection.files:
-            packed = real_data / f"{file.name}.gz"
+            compressed = real_data / f"{file.name}.gz"
             plain = real_data / file.name
             found[f"/{file.name}"] = (
-                gzip.decompress(packed.read_bytes())
-                if packed.is_file()
+                gzip.decompress(compressed.read_bytes())
+                if compressed.is_file()
                 else plain.read_bytes()
             )
     return found
@@ -377,7 +401,7 @@ def test_the_command_says_what_cannot_be_fetched(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = Collection("a test", "CC0", "https://nowhere.invalid", (public_file(),))
-    monkeypatch.setitem(fetch_module.COLLECTIONS, "e2e", small)
+    monkeypatch.setitem(COLLECTIONS, "e2e", small)
     rest = ["--out", str(tmp_path / "data"), "--base-url", mirror.url]
     assert main(["fetch", "e2e", "curation", *rest]) == 2
     error = capsys.readouterr().err

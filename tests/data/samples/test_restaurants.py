@@ -10,11 +10,9 @@ from random import Random
 
 import pytest
 
-from spdf_keras.data.samples import restaurants as grammar
+from spdf_keras.data.samples import grammar, restaurants
+from spdf_keras.data.samples.grammar import FAMILY_PHRASES, NUM_MRS, VALUES
 from spdf_keras.data.samples.restaurants import (
-    FAMILY_PHRASES,
-    NUM_MRS,
-    VALUES,
     Restaurant,
     generate_restaurants,
     pretraining_text,
@@ -89,7 +87,7 @@ def test_a_meaning_representation_drawn_twice_is_kept_once(
 ) -> None:
     draws = iter("AABAC")
     monkeypatch.setattr(
-        grammar, "_draw_values", lambda rng: {"name": next(draws), "food": "Greek"}
+        restaurants, "_draw_values", lambda rng: {"name": next(draws), "food": "Greek"}
     )
     names = [parse(r.mr)["name"] for r in generate_restaurants(3, seed=0)]
     assert names == ["A", "B", "C"]
@@ -147,9 +145,9 @@ def test_a_reference_says_in_one_phrase_whether_families_may_come() -> None:
 
 def test_no_value_hides_in_another_value_or_in_a_template() -> None:
     values = {v for name in VALUES for v in VALUES[name]} - {"yes", "no"}
-    phrases = {phrase for options in grammar._PHRASES.values() for phrase in options}
+    phrases = {phrase for options in grammar.PHRASES.values() for phrase in options}
     phrases |= {phrase for options in FAMILY_PHRASES.values() for phrase in options}
-    templates = {*grammar._LEADS, *grammar._DETAILS}
+    templates = {*grammar.LEADS, *grammar.DETAILS}
     for value in values:
         for text in (values - {value}) | phrases | templates:
             assert value not in text
@@ -157,7 +155,7 @@ def test_no_value_hides_in_another_value_or_in_a_template() -> None:
 
 def test_food_of_no_known_kind_is_that_of_a_place() -> None:
     values = {"name": "Quill Table", "food": "Greek", "area": "west end"}
-    references = {grammar._reference(values, Random(seed)) for seed in range(40)}
+    references = {restaurants._reference(values, Random(seed)) for seed in range(40)}
     assert "Quill Table is a Greek place in the west end." in references
 
 
@@ -165,7 +163,7 @@ def test_food_of_no_known_kind_is_that_of_a_place() -> None:
 def test_every_set_of_attributes_can_be_said(size: int) -> None:
     for names in combinations(E2E_ORDER[1:], size):
         values = {n: VALUES[n][0] for n in E2E_ORDER if n in ("name", *names)}
-        assert all(grammar._reference(values, Random(seed)) for seed in range(20))
+        assert all(restaurants._reference(values, Random(seed)) for seed in range(20))
 
 
 def test_references_of_one_restaurant_are_distinct_and_up_to_the_number_asked() -> None:
@@ -178,16 +176,16 @@ def test_references_of_one_restaurant_are_distinct_and_up_to_the_number_asked() 
 
 def test_a_restaurant_with_few_wordings_gets_fewer_references() -> None:
     values = {"name": "Quill Table", "eatType": "diner", "familyFriendly": "no"}
-    references = grammar._references(values, Random(0), 60)
+    references = restaurants._references(values, Random(0), 60)
     assert "Quill Table is a diner that is for adults only." in references
     assert len(references) == 9
 
 
 def test_the_grammar_has_many_sentence_plans() -> None:
-    assert len({*grammar._LEADS, *grammar._DETAILS}) >= 25
+    assert len({*grammar.LEADS, *grammar.DETAILS}) >= 25
     slots = str.maketrans({"{": "<", "}": ">"})
     corpus = "\n".join(reference for _, reference in REFERENCES)
-    for template in (*grammar._LEADS, *grammar._DETAILS):
+    for template in (*grammar.LEADS, *grammar.DETAILS):
         pattern = re.sub(r"<\w+>", ".+", re.escape(template.translate(slots)))
         assert re.search(pattern, corpus, re.IGNORECASE), template
 
@@ -237,7 +235,7 @@ def test_documents_have_60_to_200_words_and_no_meaning_representation() -> None:
 
 def test_documents_are_of_every_kind_and_use_every_template() -> None:
     corpus = "\n".join(DOCUMENTS)
-    for templates in grammar._DOCUMENTS.values():
+    for templates in grammar.DOCUMENTS.values():
         for template in templates.strip().split("\n"):
             longest = max(re.split(r"{\w+}|\|| a ", template), key=len).strip()
             assert longest in corpus, template

@@ -17,7 +17,7 @@ import pytest
 from backports import zstd
 
 from spdf_keras.data.corpus import pieces
-from spdf_keras.data.shards import prepare as module
+from spdf_keras.data.shards import pipeline
 from spdf_keras.data.shards.prepare import prepare, training_sample
 from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tokenizers.bpe import Tokenizer
@@ -32,13 +32,14 @@ TOKENIZER = Tokenizer.train(TEXTS, 300)
 # and ends itself with SIGKILL after argv's number of calls in this package's code.
 SMALL_STEPS = """
 import os, signal, sys
-from spdf_keras.data import journal, pieces, prepare, writer
+from spdf_keras.data.shards import journal, layout, pipeline, prepare, writer
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 
 inputs, tokenizer, out, calls = *sys.argv[1:4], int(sys.argv[4])
-prepare._CHUNK_CHARACTERS, prepare._JOURNAL_SECONDS = 300, 0
+pipeline._CHUNK_CHARACTERS, pipeline._JOURNAL_SECONDS = 300, 0
 writer._SEQUENCES_PER_SHARD, writer._BUFFER_TOKENS = 150, 256
-files = {module.__file__ for module in (journal, prepare, writer)}
+modules = (journal, layout, pipeline, prepare, writer)
+files = {module.__file__ for module in modules}
 
 def count(frame, event, argument):
     global calls
@@ -71,7 +72,7 @@ def corpus(tmp_path: Path) -> Path:
     text = "\n\n".join(parts[2]).encode() + b"\n\nlost " * 300
     (folder / "z.txt.gz").write_bytes(gzip.compress(text)[:-3])
     (folder / "d.txt").write_text("\n\n".join(parts[3]))
-    # Endings in capitals, packed data under another name, and no ending.
+    # Endings in capitals, compressed data under another name, and no ending.
     lines = [json.dumps({"text": text}) for text in parts[4]]
     (folder / "e.JL.BZ2").write_bytes(bz2.compress("\r\r\n".join(lines).encode()))
     (folder / "f.txt").write_bytes(lzma.compress("\n\n".join(parts[5]).encode()))
@@ -102,9 +103,11 @@ def check_kills(corpus: Path, tokenizer: str, folder: Path, kills: int) -> None:
     undisturbed, out = folder / "undisturbed", folder / "out"
     (corpus / "h.jsonl").write_text('[\n{"text": "an array is no JSON lines"}\n]')
     long: dict[int, int] = {zstd.CompressionParameter.window_log: 31}
-    pack = zstd.ZstdCompressor(options=long)
+    compressor = zstd.ZstdCompressor(options=long)
     content = "\n\n".join(TEXTS[:50]).encode()
-    (corpus / "i.txt.zst").write_bytes(pack.compress(content) + pack.flush())
+    (corpus / "i.txt.zst").write_bytes(
+        compressor.compress(content) + compressor.flush()
+    )
     calls = run(corpus, tokenizer, undisturbed, 0)
     expected = content_of(undisturbed)
     assert len([name for name in expected if name.startswith("train-")]) > 3
@@ -146,7 +149,7 @@ def test_ten_kills_at_random_moments_lead_to_the_same_bytes(tmp_path: Path) -> N
             words = [TEXTS[rng.randrange(600)] for _ in range(rng.randrange(1, 9))]
             file.write(json.dumps({"text": f"{i}: {' '.join(words)}"}) + "\n")
     TOKENIZER.save(tmp_path / "tokenizer")
-    code = "from spdf_keras.data import prepare as p, writer as w; import sys;"
+    code = "from spdf_keras.data.shards import pipeline as p, writer as w; import sys;"
     code += "p._JOURNAL_SECONDS = 0.2; w._SEQUENCES_PER_SHARD = 2000;"
     code += "from spdf_keras.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["prepare", str(corpus), "--tokenizer", str(tmp_path / "tokenizer")]
@@ -282,7 +285,7 @@ def test_a_long_document_has_the_ids_of_the_whole(
     monkeypatch.setattr(pieces, "PIECE_CHARACTERS", 100)
     monkeypatch.setattr("spdf_keras.data.corpus.documents.PIECE_CHARACTERS", 100)
     monkeypatch.setattr("spdf_keras.data.corpus.documents._LONG_LINE_BYTES", 200)
-    monkeypatch.setattr(module, "_CHUNK_CHARACTERS", 300)
+    monkeypatch.setattr(pipeline, "_CHUNK_CHARACTERS", 300)
     long = "\n".join(TEXTS)
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": long}))
     (tmp_path / "a.txt").write_text(long)
@@ -321,7 +324,7 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
     [("a.txt", "one"), ("a.jsonl", "one"), ("a.jsonl", "emoji"), ("a.txt.zst", "many")],
 )
 def test_memory_stays_below_a_gigabyte(tmp_path: Path, name: str, kind: str) -> None:
-    """One document of 100 MB; or many, of 200 MB, packed to almost nothing."""
+    """One document of 100 MB; or many, of 200 MB, compressed to almost nothing."""
     end = "\n\n" if kind == "many" else "\n"
     text = ("\n".join(TEXTS) + end) * (2 * 4000 if kind == "many" else 4000)
     text += "\U0001f600" if kind == "emoji" else ""
@@ -329,21 +332,24 @@ def test_memory_stays_below_a_gigabyte(tmp_path: Path, name: str, kind: str) -> 
     if name.endswith("jsonl"):
         text = json.dumps({"text": text}, ensure_ascii=False)
     content = text.encode()
-    packed = zstd.compress(content) if name.endswith("zst") else content
-    (tmp_path / name).write_bytes(packed)
+    compressed = zstd.compress(content) if name.endswith("zst") else content
+    (tmp_path / name).write_bytes(compressed)
     TOKENIZER.save(tmp_path / "tokenizer")
     arguments = [tmp_path / name, tmp_path / "tokenizer", tmp_path / "out"]
-    del text, content, packed
+    del text, content, compressed
     command = [sys.executable, "-c", MEASURED, *map(os.fspath, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     print(name, kind, done.stdout)
     assert int(done.stdout) < 10**9 / 1024
 
 
-def test_the_text_may_have_another_key(tmp_path: Path) -> None:
+def test_the_text_may_have_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spdf_keras.data.corpus.documents._LONG_LINE_BYTES", 2**15)
     lines = [json.dumps({"text": 7, "inhált": text}) for text in TEXTS[:99]]
     # One is beyond what is parsed at once, and one is no document.
-    lines[5:5] = [json.dumps({"inhált": "word " * 900_000}), '{"text": "a"}']
+    lines[5:5] = [json.dumps({"inhált": "word " * 20_000}), '{"text": "a"}']
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a").write_text(
         "\n".join(json.dumps(json.loads(x), ensure_ascii=False) for x in lines)

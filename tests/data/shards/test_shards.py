@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from spdf_keras.data.shards import writer as module
+from spdf_keras.data.shards.order import shuffled
 from spdf_keras.data.shards.prepare import write_shards
-from spdf_keras.data.shards.reader import Shards, shuffled
+from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 

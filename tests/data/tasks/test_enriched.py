@@ -136,7 +136,7 @@ def test_texts_without_words_are_counted_and_no_reference(tmp_path: Path) -> Non
     assert examples.left_out == {"empty texts": 1}
 
 
-def test_xml_is_found_in_any_case_and_packed_and_hidden_files_are_not_read(
+def test_xml_is_found_in_any_case_and_compressed_and_hidden_files_are_not_read(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "train"
@@ -145,8 +145,8 @@ def test_xml_is_found_in_any_case_and_packed_and_hidden_files_are_not_read(
     (hidden / "a-checkpoint.xml").write_text(enriched())
     (folder / "._a.xml").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
     (folder / "a.XML").write_text(benchmark(PLAIN.format(text=TEXTS[0])))
-    packed = benchmark(PLAIN.format(text=TEXTS[1])).encode()
-    (folder / "b.xml.bz2").write_bytes(bz2.compress(packed))
+    content = benchmark(PLAIN.format(text=TEXTS[1])).encode()
+    (folder / "b.xml.bz2").write_bytes(bz2.compress(content))
     examples = read_webnlg(tmp_path, "train")
     assert examples == EXPECTED
     assert examples.left_out == {"files or folders (hidden)": 2}

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from spdf_keras.data.tasks.dart import read_dart_file
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
 from spdf_keras.data.tasks.registry import TASKS
-from spdf_keras.data.tasks.task import Counts, counts
+from spdf_keras.data.tasks.task import Counts, Examples, counts
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.flops import FINETUNE_SEQUENCES
 
@@ -21,6 +23,15 @@ FOLDERS = {"e2e": "e2e/lora_txt", "webnlg": "webnlg", "dart": "dart"}
 def recipe_lines(real_data: Path, name: str) -> list[dict[str, Any]]:
     with gzip.open(real_data / f"lora_format/{name}_valid.jsonl.gz", "rt") as file:
         return [json.loads(line) for line in file]
+
+
+Read = Callable[[str, str], Examples]
+
+
+@pytest.fixture(scope="module")
+def read(real_data: Path) -> Read:
+    """Reads a split of a task, each once."""
+    return cache(lambda name, split: TASKS[name].read(real_data, split))
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -71,21 +82,21 @@ def test_texts_and_tokens_are_those_of_the_lora_recipe(
     ],
 )
 def test_inputs_and_pairs_are_as_many_as_published(
-    real_data: Path, name: str, split: str, expected: Counts
+    read: Read, name: str, split: str, expected: Counts
 ) -> None:
-    assert counts(TASKS[name].read(real_data, split)) == expected
+    assert counts(read(name, split)) == expected
 
 
 @pytest.mark.parametrize(("name", "key"), [("e2e", "E2E"), ("webnlg", "WebNLG")])
 def test_the_flops_table_counts_whole_passes_over_the_pairs(
-    real_data: Path, name: str, key: str
+    read: Read, name: str, key: str
 ) -> None:
-    pairs = counts(TASKS[name].read(real_data, "train")).pairs
+    pairs = counts(read(name, "train")).pairs
     assert FINETUNE_SEQUENCES[key] == 3 * pairs
 
 
-def test_the_webnlg_test_set_has_a_seen_and_an_unseen_part(real_data: Path) -> None:
-    examples = TASKS["webnlg"].read(real_data, "test")
+def test_the_webnlg_test_set_has_a_seen_and_an_unseen_part(read: Read) -> None:
+    examples = read("webnlg", "test")
     assert sum(example.seen is True for example in examples) == 971
     unseen = {example.category for example in examples if example.seen is False}
     assert unseen == {
@@ -95,12 +106,12 @@ def test_the_webnlg_test_set_has_a_seen_and_an_unseen_part(real_data: Path) -> N
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_official_archive_and_the_json_of_webnlg_give_equal_examples(
-    real_data: Path, tmp_path: Path, split: str
+    real_data: Path, read: Read, tmp_path: Path, split: str
 ) -> None:
     name = "webnlg_challenge_2017_xml.tar.gz"
     (tmp_path / name).symlink_to(real_data / "webnlg" / name)
     from_xml = TASKS["webnlg"].read(tmp_path, split)
-    from_json = TASKS["webnlg"].read(real_data, split)
+    from_json = read("webnlg", split)
     assert from_xml == from_json and from_xml.left_out == from_json.left_out
 
 

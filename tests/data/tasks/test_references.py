@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from spdf_keras.cli import main
+from spdf_keras.data.tasks.parts import read_parts
 from spdf_keras.data.tasks.references import (
     read_hypotheses,
     read_lines,
-    read_parts,
     read_prompts,
     read_references,
 )
@@ -42,7 +42,7 @@ def test_a_line_ends_as_it_does_in_a_corpus(
     assert read_lines(path) == lines
 
 
-def test_packed_files_are_read(tmp_path: Path) -> None:
+def test_compressed_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "hypotheses.txt.gz"
     path.write_bytes(gzip.compress(b"a\n\nb\n"))
     assert read_hypotheses(path) == ["a", "", "b"]

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from spdf_keras.config import Config, DecodeConfig, FinetuneConfig
-from spdf_keras.data.tasks.curation import is_error, read_curation, split_of
+from spdf_keras.data.tasks.curation import read_curation, split_of
 from spdf_keras.data.tasks.examples import EncodedPairs, encode_context
+from spdf_keras.data.tasks.notices import is_error
 from spdf_keras.data.tasks.registry import TASKS, get_task
-from spdf_keras.data.tasks.task import Counts, Example, counts
+from spdf_keras.data.tasks.task import PERPLEXITY, Counts, Example, counts
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import context_room
+from spdf_keras.evaluation.checks import context_room
+from spdf_keras.metrics.protocols import PROTOCOLS
 
 TOKENIZER = Tokenizer.train(["the mayor opened the bridge"], 270)
 
@@ -25,6 +27,10 @@ TOKENIZER = Tokenizer.train(["the mayor opened the bridge"], 270)
 def test_tasks_are_looked_up_by_name() -> None:
     assert list(TASKS) == ["e2e", "webnlg", "dart", "curation"]
     assert all(get_task(name).name == name for name in TASKS)
+    file_protocols = {task.file_protocol for task in TASKS.values()} - {None}
+    assert file_protocols <= set(PROTOCOLS)
+    protocols = {task.protocol for task in TASKS.values()}
+    assert protocols <= {*PROTOCOLS, PERPLEXITY}
     with pytest.raises(InputError, match="Unknown task 'xsum'. Known here: e2e, web"):
         get_task("xsum")
 
@@ -325,7 +331,7 @@ def test_a_csv_of_another_form_is_refused(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "pack"),
+    ("name", "compress"),
     [
         ("DevSet.CSV", bytes),
         ("devset.csv.bz2", bz2.compress),
@@ -333,9 +339,9 @@ def test_a_csv_of_another_form_is_refused(tmp_path: Path, content: bytes) -> Non
         ("devset.csv", gzip.compress),
     ],
 )
-def test_task_files_are_found_packed_and_in_any_case(
-    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+def test_task_files_are_found_compressed_and_in_any_case(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
 ) -> None:
-    (tmp_path / name).write_bytes(pack(b"mr,ref\nname[A],It is A.\n"))
+    (tmp_path / name).write_bytes(compress(b"mr,ref\nname[A],It is A.\n"))
     (example,) = TASKS["e2e"].read(tmp_path, "validation")
     assert example == Example("name : A", ("It is A.",))

@@ -14,7 +14,7 @@ from spdf_keras import GPT, GPTConfig, build_gpt
 from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.evaluation import generate_texts
+from spdf_keras.evaluation.texts import generate_texts
 from spdf_keras.export import ExportCard, ExportError, to_saved_model, to_text_model
 from spdf_keras.export.runners import run_saved_model
 from spdf_keras.export.saved_model import signatures as saved_model_signatures

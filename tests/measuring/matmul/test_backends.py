@@ -35,7 +35,7 @@ def test_every_backend_equals_float64(backend: Any, tokens: int) -> None:
         assert str(error) == "for inference only"
         return
     assert relative_error(to_inputs, dy @ kernel.T) < 1e-6
-    # Of the kept values alone, one after the other, or of the whole kernel.
+    # A backend returns the gradients of the kept values in order, or of the kernel.
     whole, received = x.astype(np.float64).T @ dy, np.asarray(to_kernel)
     kept = received[problem.mask] if received.ndim == 2 else received
     assert relative_error(kept, whole[problem.mask]) < 1e-6

@@ -10,17 +10,13 @@ from hypothesis import strategies as st
 
 from spdf_keras.cli import main
 from spdf_keras.commands import benchmark_matmul
+from spdf_keras.measuring import turns
 from spdf_keras.measuring.matmul import measure as measuring
 from spdf_keras.measuring.matmul.backends import BACKENDS, DenseTensorFlow
 from spdf_keras.measuring.matmul.figure import draw, points
-from spdf_keras.measuring.matmul.measure import (
-    FORWARD,
-    TRAINING,
-    Row,
-    break_even,
-    measure,
-)
+from spdf_keras.measuring.matmul.measure import measure
 from spdf_keras.measuring.matmul.problem import Shape
+from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
 from spdf_keras.measuring.matmul.tables import notes, tables
 
 SHAPE = Shape(64, 32)
@@ -36,15 +32,15 @@ class Wrong(DenseTensorFlow):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Seconds that calls take, by the name of their backend: the clock counts calls."""
-    taken: dict[str, float] = {}
+    """Seconds that a call takes by the name of its backend; no call is timed."""
+    durations: dict[str, float] = {}
 
-    def seconds(call: Any, repeats: int) -> float:
+    def seconds(call: Any, repeats: int = 1) -> float:
         names = {kind.__qualname__: kind.name for kind in BACKENDS.values()}
-        return taken[names[call.__qualname__.split(".")[0]]]
+        return durations[names[call.__qualname__.split(".")[0]]]
 
-    monkeypatch.setattr(measuring, "_seconds", seconds)
-    return taken
+    monkeypatch.setattr(turns, "seconds", seconds)
+    return durations
 
 
 def test_a_speedup_is_over_the_fastest_dense_backend(clock: dict[str, float]) -> None:
@@ -52,21 +48,21 @@ def test_a_speedup_is_over_the_fastest_dense_backend(clock: dict[str, float]) ->
     names = ["tensorflow", "xla", "tf.sparse"]
     (cell, rows), *rest = measure([SHAPE], [0.75], [4], names, rounds=3)
     assert cell == ("64x32", 0.75, 4) and not rest
-    found = {(row.backend, row.operation): row for row in rows}
-    assert len(found) == len(rows) == 9
+    by_key = {(row.backend, row.operation): row for row in rows}
+    assert len(by_key) == len(rows) == 9
     for operation, parts in ((FORWARD, 1), ("gradients", 1), (TRAINING, 2)):
-        speedups = [found[BACKENDS[n].name, operation].speedup for n in names]
+        speedups = [by_key[BACKENDS[n].name, operation].speedup for n in names]
         assert speedups == pytest.approx([2 / 3, 1, 2])
-        row = found["tf.sparse", operation]
+        row = by_key["tf.sparse", operation]
         assert row.seconds == row.seconds_low == row.seconds_high == 0.1 * parts
         assert (row.theoretical, row.rounds) == (4, 3)
-    assert (found["tf.sparse", FORWARD].relative_error or 1) < 1e-6
+    assert (by_key["tf.sparse", FORWARD].relative_error or 1) < 1e-6
 
 
 def test_what_would_take_too_long_is_left_out(clock: dict[str, float]) -> None:
     clock.update({"TensorFlow, dense": 0.1, "tf.sparse": 5.0})
     names = ["tensorflow", "tf.sparse"]
-    cells = dict(measure([SHAPE], [0.5], [2, 4, 1], names, 1, most_seconds=8))
+    cells = dict(measure([SHAPE], [0.5], [2, 4, 1], names, rounds=1, most_seconds=8))
     left_out = {
         (tokens, row.operation): row.note
         for (_, _, tokens), rows in cells.items()
@@ -84,7 +80,7 @@ def test_what_would_take_too_long_is_left_out(clock: dict[str, float]) -> None:
 
 def test_a_wrong_result_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "wrong", Wrong)
-    ((_, rows),) = measure([SHAPE], [0.5], [2], ["tensorflow", "wrong"], 1)
+    ((_, rows),) = measure([SHAPE], [0.5], [2], ["tensorflow", "wrong"], rounds=1)
     bad = [row for row in rows if row.note]
     assert [(row.operation, row.speedup) for row in bad] == [(FORWARD, None)]
     assert "relative error 1.0e-03" in bad[0].note
@@ -97,15 +93,16 @@ def test_what_does_not_fit_the_memory_is_left_out(
     assert 0 < (measuring.free_bytes() or 1) < 2**50
     # tf.sparse may take 50 bytes for each of 2,048 kept weights.
     monkeypatch.setattr(measuring, "free_bytes", lambda: 20000)
-    ((_, rows),) = measure([SHAPE], [0.0], [1], ["tensorflow", "tf.sparse"], 1)
-    told = {row.note for row in rows if row.backend == "tf.sparse"}
-    assert told == {"needs 9.5e-05 GiB of memory, 1.9e-05 are free"}
+    ((_, rows),) = measure([SHAPE], [0.0], [1], ["tensorflow", "tf.sparse"], rounds=1)
+    sparse_notes = {row.note for row in rows if row.backend == "tf.sparse"}
+    assert sparse_notes == {"needs 9.5e-05 GiB of memory, 1.9e-05 are free"}
     assert all(row.speedup for row in rows if row.backend == "TensorFlow, dense")
 
 
 def test_known_cells_are_left_out() -> None:
     known = {("64x32", 0.5, 1), ("64x32", 0.75, 1), ("64x32", 0.75, 2)}
-    cells = measure([SHAPE], [0.5, 0.75], [1, 2], ["tensorflow"], 1, 9.0, known)
+    grid = [SHAPE], [0.5, 0.75], [1, 2]
+    cells = measure(*grid, ["tensorflow"], rounds=1, most_seconds=9.0, known=known)
     assert [cell for cell, _ in cells] == [("64x32", 0.5, 2)]
 
 
@@ -118,14 +115,14 @@ def test_break_even_is_where_a_line_passes_one(
     sparsities: list[float], start: float, slope: float
 ) -> None:
     curve = [(s, start + slope * s) for s in sorted(sparsities)]
-    found = break_even(curve)
+    crossing = break_even(curve)
     if curve[-1][1] < 1:
-        assert found is None
+        assert crossing is None
     elif curve[0][1] >= 1:
-        assert found == curve[0][0]
+        assert crossing == curve[0][0]
     else:
-        assert found is not None
-        assert np.isclose(start + slope * found, 1)
+        assert crossing is not None
+        assert np.isclose(start + slope * crossing, 1)
 
 
 def test_the_last_crossing_counts() -> None:
@@ -205,7 +202,7 @@ def interrupt_at(number: int, rows: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentence"),
     [
         (("--shapes", "768"), "A shape must be IN x OUT"),
         (("--tokens", "0"), "--tokens must be positive. Received: 0."),
@@ -217,12 +214,12 @@ def interrupt_at(number: int, rows: Any) -> Any:
 )
 def test_bad_arguments_get_one_sentence(
     arguments: tuple[str, ...],
-    told: str,
+    sentence: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["benchmark", "matmul", *arguments]) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert sentence in error and error.count("\n") == 1
 
 
 def test_the_command_knows_all_backends() -> None:

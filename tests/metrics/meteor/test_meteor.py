@@ -2,6 +2,7 @@ import gzip
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
+from spdf_keras.metrics.archives import official_file
 from spdf_keras.metrics.meteor import corpus_meteor
-from spdf_keras.metrics.official import official_file
 
 CASES = {
     "dart_official_bart": "",
@@ -49,6 +50,7 @@ def read_lines(file: Path) -> list[str]:
         return stream.read().split("\n")
 
 
+@cache
 def read_case(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Reads what the jar was given: tokenised, and filled up with ""."""
     kind = CASES[folder.name]
@@ -168,8 +170,8 @@ def test_a_phrase_has_the_length_it_has_on_each_side() -> None:
 
 
 def test_a_lone_match_that_is_not_exact_and_not_the_only_one_is_left_out() -> None:
-    # In the official search half a word is none, and a chunk costs: by stem, synonym
-    # and phrase these words match, and still score 0.
+    # These words match by stem, synonym and phrase, but score 0: the official search
+    # rounds half words down, and a chunk has a cost.
     assert corpus_meteor(["restaurants"], [["restaurant"]]).score == 0
 
 

@@ -24,7 +24,7 @@ from spdf_keras.metrics.meteor.stemmer import stem
 from spdf_keras.metrics.meteor.synonyms import synonym_sets
 
 
-# What the jar's own normaliser gives.
+# The jar's own normaliser gives these words.
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -50,7 +50,7 @@ def test_a_text_has_these_words(text: str, words: list[str]) -> None:
     assert words_of(text) == words
 
 
-# From the vocabulary that comes with the stemmer.
+# These words are from the vocabulary that comes with the stemmer.
 @pytest.mark.parametrize(
     ("word", "expected"),
     [

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.errors import InputError
-from spdf_keras.metrics import official
-from spdf_keras.metrics.official import official_file, read_member
+from spdf_keras.metrics import archives
+from spdf_keras.metrics.archives import official_file, read_member
 from spdf_keras.metrics.tokenizers.jflex import read_scanner
 from spdf_keras.metrics.tokenizers.ptb import (
     ARCHIVE,
@@ -52,7 +52,7 @@ def test_texts_are_tokenised_as_by_the_official_program(
     assert ptb_tokenize_lines(texts) == read_lines(folder / f"{name}.ptb.txt.gz")
 
 
-# What the Java program gives for these lines, each followed by an empty one.
+# The Java program gives these tokens for each line in front of an empty one.
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
@@ -106,7 +106,7 @@ def test_there_is_a_line_per_text_in_lower_case_without_punctuation(
 def test_without_its_tables_the_way_out_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(official, "find_spec", lambda name: None)
+    monkeypatch.setattr(archives, "find_spec", lambda name: None)
     official_file.cache_clear()
     with pytest.raises(InputError, match=r"pip install pycocoevalcap==1\.2$"):
         official_file("meteor/meteor-1.5.jar")
@@ -118,12 +118,12 @@ def test_a_damaged_archive_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jar").write_bytes(b"not a jar")
-    monkeypatch.setattr(official, "official_file", lambda path: tmp_path / path)
+    monkeypatch.setattr(archives, "official_file", lambda path: tmp_path / path)
     with pytest.raises(InputError, match="must have a whole member 'x'"):
         read_member("a.jar", "x")
 
 
-# The Java program begins a new line at each of these.
+# The Java program begins a new line at each of these characters.
 BREAKS = "[\r\n\x0b\x0c\x85\u2028\u2029]"
 
 HARD = [

@@ -1,0 +1,1 @@
+"""Exported artefacts side by side: size, load time, memory, speed and error."""
