@@ -5,6 +5,7 @@ the names of the Python reference exist.
 """
 
 import ast
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from spdf_keras.cli import COMMANDS, build_parser
+from spdf_keras.config import Config, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "spdf_keras"
@@ -199,8 +201,15 @@ def test_every_option_of_every_command_is_described() -> None:
 
 def test_every_setting_is_described() -> None:
     page = reference.settings()
-    assert "Parts that a batch is computed in" in page  # inherited by [train]
-    assert page.count("`micro_batches`\n:   *int*, default `1`. Parts") == 2
+    for section in dataclasses.fields(Config):
+        table: Any = section.type
+        described = reference.attributes(table)
+        for setting in dataclasses.fields(table):
+            assert len(described[setting.name]) > 10
+            assert f". {described[setting.name]}" in page
+    inherited = reference.attributes(TrainConfig)["micro_batches"]
+    # [train] and [finetune] inherit it.
+    assert page.count(f"`micro_batches`\n:   *int*, default `1`. {inherited}") == 2
     assert '*str*, default `"float32"`.' in page
     assert "default `[0.0, 0.5, 0.75]`" in page
 
