@@ -39,6 +39,11 @@ def test_every_program_has_a_row_and_every_row_a_program() -> None:
     assert all(len(commands) == 1 for commands in COMMANDS)
 
 
+def test_the_page_of_every_row_exists() -> None:
+    pages = [re.search(r"\]\(([^)]*\.md)\)$", row[-1]) for row in ROWS]
+    assert all(page and (FOLDER / page[1]).is_file() for page in pages)
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_a_program_asks_the_question_of_its_row(program: Path) -> None:
     question, blank, command = docstring(program).splitlines()[:3]
