@@ -1,4 +1,4 @@
-"""Writes runs as the trainer leaves them, without training anything."""
+"""Writes run folders as trainings leave them, without training."""
 
 import dataclasses
 import json
