@@ -59,7 +59,7 @@ def test_the_whole_path_command_by_command(
     pretrain = ["pretrain", str(config), "--data", shards, "--out", run, *SMALL]
     result = call(*pretrain)
     assert result["steps"] == 12 and call(*pretrain) == result  # nothing left to do
-    # A file with one table leaves the run's other settings: one epoch, and not five.
+    # A file with one table leaves the run's other settings: one epoch, not five.
     decode = tmp_path / "decode.toml"
     decode.write_text("[decode]\nmax_new_tokens = 4\n")
     tune = ["finetune", run, *task, "--out", tuned, "--config", str(decode)]
@@ -108,13 +108,13 @@ def test_quickstart_on_real_files_resumes_and_reports(
     report = (out / "report.md").read_text()
     assert "nrefs:1|case:lc" in report and "](loss.png)" in report
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
-    # Stopped after pre-training: the rest is done again, to the same result.
+    # A quickstart that stopped after pre-training repeats the rest, to the same end.
     for stage in ("finetune", "evaluate", "export"):
         (out / "s75" / f"{stage}.json").unlink()
     assert main(command) == 0
     again = json_of(capsys)
     for first, second in zip(results, again, strict=True):
-        # The names of its functions are numbered through the process.
+        # The process numbers the names of its functions.
         sizes = [result.pop("saved_model_bytes") for result in (first, second)]
         assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
         assert first.pop("seconds") and second.pop("seconds")

@@ -14,7 +14,7 @@ def test_a_corpus_is_shown_in_plain_lines_where_there_is_no_terminal(
     monkeypatch.setattr("spdf_keras.console.monotonic", lambda: now)
     with corpus_progress("prepare") as report:
         for part, now in enumerate((10.0, 12.0, 50.0)):  # noqa: B007
-            # What the first report tells was done by an earlier run.
+            # The first record counts the work of an earlier run.
             report(
                 {
                     "bytes": (7 + part) * 10**8,
@@ -49,7 +49,7 @@ def test_the_last_step_is_one_line_with_all_that_it_has(
     assert line == "pre-train: 100.0%, step 2 of 2  loss 2.000  validation 2.500"
 
 
-# The import of TensorFlow loses exceptions: here it is one that loses them all.
+# This stands for the import of TensorFlow, and swallows all exceptions.
 IMPORT = """
 import signal, sys, time
 from spdf_keras import cli, console

@@ -1,4 +1,4 @@
-"""Which settings a command reads, and what becomes of the others."""
+"""Each command reads some settings, and refuses or names the others."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -200,7 +200,7 @@ def read_config(
             f"{_named(reads)}. Received: {', '.join(unused)} alone."
         )
     if unused:
-        say(f"not used of '{file}': {', '.join(unused)}")
+        say(f"this command does not use {', '.join(unused)} of '{file}'")
     return config
 
 

@@ -43,7 +43,7 @@ class MaskReport:
 def report_mask(
     path: str, mask: NDArray[np.bool_], values: Iterable[NDArray[Any]]
 ) -> MaskReport:
-    """Counts what a mask keeps, and the positions that leak.
+    """Counts the weights that a mask keeps, and the positions that leak.
 
     Args:
         path: Path of the kernel.

@@ -68,7 +68,6 @@ class Study:
     ) -> None:
         self._folder, self._config, self._data = Path(folder), config, Path(data)
         self._say, self._progress, self._given_shards = say, progress, shards
-        self._stages = Stages(say, progress, num_stages(config.study))
         self._settings = config.study
         self._task = get_task(config.study.task)
         train, validation, test = (
@@ -216,7 +215,7 @@ class Study:
         return trials[best]
 
     def _try(self, cell: Cell, masks: str, trial: Trial) -> float:
-        """Scores one point of the grid on the validation split, fine-tuned there."""
+        """Fine-tunes one point of the grid, and scores it on the validation split."""
         folder = self._folder / cell.place
         run = Run(folder / masks / trial.name)
         record = run.evaluation_file(self._task.name, "validation")

@@ -1,4 +1,4 @@
-"""Writes runs as the trainer leaves them, without training anything."""
+"""Writes run folders as trainings leave them, without training."""
 
 import dataclasses
 import json
@@ -232,3 +232,14 @@ def runs(tmp_path: Path) -> FakeRuns:
 def study(tmp_path_factory: Any) -> Path:
     """A folder with a whole study, not to be changed."""
     return FakeRuns(tmp_path_factory.mktemp("study")).study(["e2e", "webnlg"])
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws figures but saves blank ones: rendering is most of a report's time."""
+    blank = {"png": b"\x89PNG", "svg": '<svg viewBox="0 0 1 1"></svg>'}
+
+    def savefig(figure: Any, target: Any, format: str, **options: Any) -> None:
+        target.write(blank[format])
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)

@@ -115,7 +115,7 @@ def test_the_density_is_counted_in_the_checkpoint(runs: FakeRuns) -> None:
     picture = density_figure(density)
     assert f"{77 / 256:.4f}" in picture.svg and "W_Q" in picture.svg
     assert "leak" not in picture.svg
-    # Without a colour of its own it would be of the page's ink: light on light.
+    # A text without a colour takes the page's ink, which is light on light.
     values = re.findall(r"<text ([^>]*)>0\.3008<", picture.svg)
     assert len(values) == 8 and all("fill" in attributes for attributes in values)
 

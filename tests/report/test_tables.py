@@ -90,7 +90,7 @@ def test_without_runs_only_rows_that_are_always_shown_are_left() -> None:
 
 def test_gpt2_small_of_our_own_is_named_and_interleaved(runs: FakeRuns) -> None:
     for sparsity in (0.0, 0.75):
-        # Its checkpoint would be large: masks are not what is looked at here.
+        # It has no checkpoint, which would be large, because masks do not matter here.
         folder = runs.settings(f"s{sparsity}", SMALL)
         runs.provenance(
             folder, kind="finetune", task="e2e", base={"sparsity": sparsity, "seed": 0}

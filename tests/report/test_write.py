@@ -167,6 +167,7 @@ def test_equal_runs_give_equal_files_but_for_the_time(
         assert old == (tmp_path / "2" / file.name).read_bytes(), file.name
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_nothing_unfinished_is_left_and_other_files_stay(
     runs: FakeRuns, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_nothing_unfinished_is_left_and_other_files_stay(
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_refused_report_leaves_the_one_before(runs: FakeRuns, tmp_path: Path) -> None:
     folder = runs.finetuned("a")
     evaluation = runs.evaluated(folder)
@@ -191,6 +193,7 @@ def test_a_refused_report_leaves_the_one_before(runs: FakeRuns, tmp_path: Path) 
         write_report([folder], folder / "config.toml")
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_pieces_that_are_missing_are_named(runs: FakeRuns, tmp_path: Path) -> None:
     runs.pretrained("a", steps=10, validation=False, provenance=False)
     shutil.rmtree(runs.finetuned("b", 0.5) / "checkpoints")
@@ -216,6 +219,7 @@ def test_pieces_that_are_missing_are_named(runs: FakeRuns, tmp_path: Path) -> No
     Page((tmp_path / "report.html").read_text("utf-8"))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_pretrainings_of_unlike_recipes_are_named(
     runs: FakeRuns, tmp_path: Path
 ) -> None:
@@ -226,6 +230,7 @@ def test_pretrainings_of_unlike_recipes_are_named(
     assert "GPT, 8.1k: pre-trainings differ in `train.learning_rate` too" in text
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_names_of_tasks_are_no_paths(runs: FakeRuns, tmp_path: Path) -> None:
     folder = runs.finetuned("a", task="../own")
     file = runs.evaluated(folder, "e2e", "x")
@@ -240,6 +245,7 @@ def test_names_of_tasks_are_no_paths(runs: FakeRuns, tmp_path: Path) -> None:
     assert all(path.is_file() for path in report.pictures)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_an_evaluation_without_scores_has_a_report(
     runs: FakeRuns, tmp_path: Path
 ) -> None:
@@ -276,6 +282,7 @@ def run_command(*arguments: str) -> None:
     command.run(parser.parse_args(arguments))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_command_tells_where_the_files_are_and_the_main_table(
     runs: FakeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The order, the choice and the resuming of a study, with trainings that are faked."""
+"""Order, choice and resuming of a study, with fake trainings."""
 
 import gc
 import json
@@ -43,7 +43,7 @@ class FakeTraining:
 
     Args:
         bleu: The validation score of a learning rate.
-        stop_at: The call that is interrupted half-way.
+        stop_at: Number of the call that is interrupted half-way.
     """
 
     def __init__(self, bleu: dict[float, float], stop_at: int = 0) -> None:
@@ -190,7 +190,7 @@ def test_a_stopped_study_goes_on_to_the_same_end(
         make(tmp_path, data, []).run()
     resumed = FakeTraining(bleu).install(monkeypatch)
     make(tmp_path, data, []).run()
-    # What was complete is not repeated, what was cut is.
+    # Only the stage that was cut is repeated.
     assert stopped.calls[-1] == resumed.calls[0]
     calls = stopped.calls[:-1] + resumed.calls
     assert len(calls) == len(set(calls)) == 34
@@ -202,7 +202,7 @@ def test_a_folder_of_other_settings_or_of_something_else_is_refused(
     make(tmp_path, data, [])
     with pytest.raises(InputError, match="holds a study with other settings"):
         make(tmp_path, data, [], seeds=[1])
-    (tmp_path / "study" / ".spdf_keras.json").unlink()  # as if it were a person's
+    (tmp_path / "study" / ".spdf_keras.json").unlink()  # the mark of a study
     with pytest.raises(InputError, match="is in use: choose another. It holds 'confi"):
         make(tmp_path, data, [])
 

@@ -1,4 +1,4 @@
-"""The command `study`, killed inside its trainings, in processes."""
+"""The command `study` in processes that are killed inside its trainings."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from spdf_keras.data.samples.restaurants import (
 
 Start = Callable[[Path], "subprocess.Popen[str]"]
 
-# What tells of time and machine, not of what was computed.
+# Facts of time and machine, which may differ between equal studies.
 CONDITIONS = {"seconds", "started", "command", "versions", "hardware"}
 
 
@@ -65,23 +65,23 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 def result(study: Path) -> dict[str, Any]:
     """Everything that a study has computed, by its place."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for file in sorted(study.rglob("config.toml")):
         run, name = file.parent, str(file.parent.relative_to(study))
         if not (run / "metrics.jsonl").exists():
             continue
-        found[f"{name} checkpoints"] = checkpoints(run)
-        found[f"{name} records"] = records(run)
-        found[f"{name} result"] = (run / "result.json").read_text()
+        results[f"{name} checkpoints"] = checkpoints(run)
+        results[f"{name} records"] = records(run)
+        results[f"{name} result"] = (run / "result.json").read_text()
     for file in sorted(study.rglob("search.json")):
-        found[str(file.relative_to(study))] = file.read_text()
+        results[str(file.relative_to(study))] = file.read_text()
     for file in sorted(study.rglob("evaluation/*")):
         text = file.read_text()
         if file.suffix == ".json":
             record = json.loads(text)
             text = json.dumps({k: v for k, v in record.items() if k not in CONDITIONS})
-        found[str(file.relative_to(study))] = text
-    return found
+        results[str(file.relative_to(study))] = text
+    return results
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(
     cell = folder / "s75" / "seed0"
     runs = ["pretrain", "stripped/b2_lr0.001", "stripped/b2_lr0.0003"]
     runs += ["kept/b2_lr0.001", "kept/b2_lr0.0003"]
-    for run in (cell / name for name in runs):  # one inside each training
+    for run in (cell / name for name in runs):  # one kill inside each training
         process = start(folder)
         lines = 6 + draw.randrange(12)
         wait_for(partial(reaches, run, lines), process)
@@ -104,7 +104,7 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(
         process.send_signal(signal.SIGKILL)
         finish(process, -signal.SIGKILL)
         assert num_lines(run) >= lines and not (run / "result.json").exists()
-        assert checkpoints(run)  # so that there is something to go on from
+        assert checkpoints(run)  # the run continues after it
     told = finish(start(folder))
     assert "[6 of 7]" in told and "[5 of 7]" not in told
     assert result(folder) == expected

@@ -1,4 +1,4 @@
-"""Reads the masks of a checkpoint, and what leaks through them."""
+"""Counts the masks of a checkpoint, and the weights that leak through them."""
 
 from dataclasses import dataclass
 from pathlib import Path
