@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spdf_keras.errors import InputError
+from spdf_keras.files import UNFINISHED
 from spdf_keras.folders import LOCK, is_nothing, make_folder, remove_empty
 from spdf_keras.locks import lock
 
@@ -20,7 +21,7 @@ _WRITTEN = re.compile(
 )
 # A stage is a folder with unfinished files: in a folder that is being written, or
 # beside a file, whose name then stands first.
-_STAGE = re.compile(r"(\..+)?\.spdf_keras-\w+\.unfinished")
+_STAGE = re.compile(rf"(\..+)?\.spdf_keras-\w+{re.escape(UNFINISHED)}")
 
 
 @contextlib.contextmanager
@@ -79,7 +80,7 @@ def staged(
 @contextlib.contextmanager
 def _stage(holder: Path, prefix: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
-        prefix=f"{prefix}.spdf_keras-", suffix=".unfinished", dir=holder
+        prefix=f"{prefix}.spdf_keras-", suffix=UNFINISHED, dir=holder
     ) as folder:
         yield Path(folder)
 

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError, TrainingError
-from spdf_keras.files import remove_files, sync_folder
+from spdf_keras.files import UNFINISHED, remove_files, sync_folder
 from spdf_keras.sparsity.masks import pack_mask, unpack_mask
 
 _NAME = re.compile(r"step-(\d{8})")
-_UNFINISHED = re.compile(r"\.unfinished-\d{8}")
+_UNFINISHED = re.compile(rf"{re.escape(UNFINISHED)}-\d{{8}}")
 _STATE = "state.json"
 _PARTS = ("weights", "masks", "optimizer")
 _FILES = (*(f"{part}.safetensors" for part in _PARTS), _STATE)
@@ -92,7 +92,7 @@ def save_checkpoint(
     from safetensors.numpy import save_file
 
     final = folder / f"step-{step:08d}"
-    unfinished = folder / f".unfinished-{step:08d}"
+    unfinished = folder / f"{UNFINISHED}-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):  # left by a killed process

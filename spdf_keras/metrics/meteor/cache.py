@@ -1,6 +1,5 @@
 """Keeps arrays that take long to build in the user's cache folder."""
 
-import os
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.files import cache_folder
+from spdf_keras.files import cache_folder, replacing
 
 Array = NDArray[np.uint64]
 
@@ -43,17 +42,9 @@ def _read(file: Path) -> Array | None:
 
 def _write(file: Path, array: Array) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may write the same file.
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(array.astype("<u8").data)
-            stream.write(_checksum(array).to_bytes(8, "little"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(file, "wb") as stream:
+        stream.write(array.astype("<u8").data)
+        stream.write(_checksum(array).to_bytes(8, "little"))
 
 
 def _checksum(array: Array) -> int:
