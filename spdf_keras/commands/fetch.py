@@ -5,10 +5,7 @@ DIR/wikitext2/train.txt as a text to `prepare`. Files that are there and right a
 kept; a download that was stopped continues where it was.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json
@@ -36,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import print_json, print_table
+    from spdf_keras.console import file_progress, print_json, print_table
     from spdf_keras.data.public.download import Source
     from spdf_keras.data.public.fetch import fetch
     from spdf_keras.errors import InputError
@@ -46,7 +43,7 @@ def run(args: Namespace) -> None:
             raise InputError(COLLECTIONS[name].elsewhere)
     source = Source(args.base_url)
     files: dict[Path, bool] = {}
-    with _file_progress() as progress:
+    with file_progress() as progress:
         for name in args.names:
             files |= fetch(name, args.out, source, progress)
     print_table(
@@ -64,39 +61,3 @@ def run(args: Namespace) -> None:
             print(f"- {fetched.elsewhere}")
     if args.json:
         print_json({str(path): is_new for path, is_new in files.items()})
-
-
-@contextmanager
-def _file_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a bar for each file, or a line each where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    shown = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    bars = {}
-    with shown:
-
-        def report(name: str, done: int, total: int) -> None:
-            if name not in bars:
-                bars[name] = shown.add_task(name, total=total)
-                if not console.is_terminal:
-                    print(f"{name}: {total:,} bytes", file=sys.stderr, flush=True)
-            shown.update(bars[name], completed=done)
-
-        yield report

@@ -5,10 +5,10 @@ from itertools import groupby
 
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.data.tasks.score_table import Score, ScoreTable
+from spdf_keras.report.content.labels import paper_model
 from spdf_keras.report.page.document import Row
 from spdf_keras.report.runs.groups import Group
 from spdf_keras.report.runs.means import Summary
-from spdf_keras.report.runs.printed import paper_model
 
 ABSENT = "-"
 MEANS = "Mean ± standard deviation (seeds)"

@@ -2,16 +2,45 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from spdf_keras.config import GPTConfig
+from spdf_keras.config import PRESETS, GPTConfig
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.flops import MODELS
 from spdf_keras.report.content.quantities import number_ranges
 from spdf_keras.report.runs.groups import Group
-from spdf_keras.report.runs.printed import model_label, paper_model
 from spdf_keras.report.runs.records import RunRecord
 
 Labels = Mapping[GPTConfig, str]
 TUNING = {"none": "none", "dense": "dense", "sparse": "sparse (masks kept)"}
+
+
+def paper_model(model: GPTConfig) -> str | None:
+    """The name of the paper's model with these sizes, or None.
+
+    Example:
+        >>> paper_model(GPTConfig(12, 12, 768))
+        'gpt2_small'
+    """
+    for name in MODELS:
+        if PRESETS[name].model == model:
+            return name
+    return None
+
+
+def model_label(model: GPTConfig) -> str:
+    """The name of a model in tables: the paper's name, or its size.
+
+    Example:
+        >>> model_label(GPTConfig(4, 4, 128, vocabulary_size=2048))
+        'GPT, 1.3M'
+    """
+    name = paper_model(model)
+    if name:
+        return MODELS[name]
+    count = model.num_parameters
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"GPT, {count / size:.1f}{unit}"
+    return f"GPT, {count}"
 
 
 def model_labels(runs: Iterable[RunRecord]) -> dict[GPTConfig, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.errors import InputError
-from spdf_keras.report.runs.printed import task_order
+from spdf_keras.report.runs.groups import task_order
 from spdf_keras.report.runs.reader import read_run
 from spdf_keras.report.runs.records import RunRecord
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spdf_keras.config import GPTConfig
+from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.report.runs.means import Summary, summarise
-from spdf_keras.report.runs.printed import task_order
 from spdf_keras.report.runs.records import Evaluation, RunRecord
 
 # These settings do not make runs unlike: they change how a result is computed, but not
@@ -90,6 +90,12 @@ def tuning_of(run: RunRecord) -> str:
     if run.kind == "pretrain":
         return "none"
     return "sparse" if run.config.sparsity.sparsity else "dense"
+
+
+def task_order(task: str) -> tuple[int, str]:
+    """Sorts tasks as the paper does; others come last."""
+    tasks = list(TASKS)
+    return tasks.index(task) if task in tasks else len(tasks), task
 
 
 def pretraining_groups(runs: Sequence[RunRecord]) -> list[Group]:
