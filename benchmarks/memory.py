@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from spdf_keras import build_gpt
-    from spdf_keras.sparsity.audit import mask_reports
+    from spdf_keras.sparsity.audit import audit_masks
 
     stages: list[dict[str, Any]] = [stage("TensorFlow loaded", 0.0)]
     start = time.perf_counter()
@@ -63,7 +63,7 @@ def main() -> None:
         "moments": num_bytes(slots),
         "gradients, in a step": num_bytes(model.trainable_weights),
     }
-    violations = sum(report.violations for report in mask_reports(model))
+    violations = sum(report.violations for report in audit_masks(model))
     for name, size in sizes.items():
         print(f"{name:24}{size / GB:8.2f} GB")
     print(f"violations of the masks: {violations}")

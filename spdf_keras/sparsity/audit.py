@@ -14,7 +14,7 @@ from spdf_keras.sparsity.masks import num_zeros
 
 
 @dataclass(frozen=True)
-class MaskReport:
+class MaskAudit:
     """One masked kernel.
 
     Attributes:
@@ -40,9 +40,9 @@ class MaskReport:
         return self.size - self.kept == num_zeros(self.size, sparsity)
 
 
-def report_mask(
+def audit_mask(
     path: str, mask: NDArray[np.bool_], values: Iterable[NDArray[Any]]
-) -> MaskReport:
+) -> MaskAudit:
     """Counts the weights that a mask keeps, and the positions that leak.
 
     Args:
@@ -54,16 +54,16 @@ def report_mask(
     Example:
         >>> mask = np.array([[True, False], [False, True]])
         >>> weights = np.array([[0.5, 0.1], [0.0, 0.0]])
-        >>> report_mask("a/kernel", mask, [weights])
-        MaskReport(path='a/kernel', size=4, kept=2, violations=1)
+        >>> audit_mask("a/kernel", mask, [weights])
+        MaskAudit(path='a/kernel', size=4, kept=2, violations=1)
     """
     leaks = np.zeros(mask.shape, np.bool_)
     for array in values:
         leaks |= (array != 0) & ~mask
-    return MaskReport(path, mask.size, int(mask.sum()), int(leaks.sum()))
+    return MaskAudit(path, mask.size, int(mask.sum()), int(leaks.sum()))
 
 
-def mask_reports(model: Any) -> list[MaskReport]:
+def audit_masks(model: Any) -> list[MaskAudit]:
     """Reports every masked kernel of a GPT; an empty list for a dense model.
 
     Moments are included where the optimizer stores them at pruned positions.
@@ -76,5 +76,5 @@ def mask_reports(model: Any) -> list[MaskReport]:
         if has_slots and optimizer.kept_mask(weights[path]) is None:
             variables += optimizer.slots(weights[path])
         values = (variable.numpy() for variable in variables)
-        reports.append(report_mask(path, mask.numpy(), values))
+        reports.append(audit_mask(path, mask.numpy(), values))
     return reports

@@ -8,7 +8,7 @@ import tensorflow as tf
 from spdf_keras.config import StepConfig
 from spdf_keras.errors import TrainingError
 from spdf_keras.keras2 import keras
-from spdf_keras.sparsity.audit import mask_reports
+from spdf_keras.sparsity.audit import audit_masks
 from spdf_keras.training.callbacks import StepLog, Validate
 from spdf_keras.training.checkpoint import save_checkpoint
 from spdf_keras.training.run import Run
@@ -150,7 +150,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._saved = step
 
     def _log_masks(self, step: int, record: bool) -> None:
-        reports = mask_reports(self.model)
+        reports = audit_masks(self.model)
         leaking = [report.path for report in reports if report.violations]
         if leaking:
             raise TrainingError(

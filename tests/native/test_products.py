@@ -24,7 +24,7 @@ from spdf_keras.native.tensorflow.products import (
     sparse_linear,
 )
 from spdf_keras.sparsity import skipping
-from spdf_keras.sparsity.audit import mask_reports
+from spdf_keras.sparsity.audit import audit_masks
 from spdf_keras.sparsity.skipping import StepTimes
 
 
@@ -184,7 +184,7 @@ def test_training_skips_zeros_and_stays_what_it_was(
     batches = token_batches(steps)
     expected, received = (losses(m, batches, steps) for m in (dense, sparse))
     np.testing.assert_allclose(received, expected, rtol=1e-5)
-    assert all(report.violations == 0 for report in mask_reports(sparse))
+    assert all(report.violations == 0 for report in audit_masks(sparse))
     prompts = [[1, 2, 3], [4]]
     assert sparse.generate(prompts, 8) == dense.generate(prompts, 8)
 

@@ -13,7 +13,7 @@ from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.optimization.adamw import AdamW
-from spdf_keras.sparsity.audit import mask_reports
+from spdf_keras.sparsity.audit import audit_masks
 from spdf_keras.sparsity.masks import random_mask
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
@@ -82,15 +82,15 @@ def test_200_steps_leave_every_pruned_value_zero(
         assert np.mean(mask.numpy()) == 0.25
         moved = model.named_weights()[path].numpy() != before[path]
         np.testing.assert_array_equal(moved, mask.numpy())
-    assert [report.violations for report in mask_reports(model)] == [0] * 12
-    assert {report.density for report in mask_reports(model)} == {0.25}
+    assert [report.violations for report in audit_masks(model)] == [0] * 12
+    assert {report.density for report in audit_masks(model)} == {0.25}
 
 
 def test_a_leak_is_reported(tiny: GPTConfig) -> None:
     model = build_gpt(tiny, 0.75)
     kernel = model.named_weights()["block_1/query/kernel"]
     kernel.assign(tf.ones_like(kernel))
-    found = {r.path: r.violations for r in mask_reports(model) if r.violations}
+    found = {r.path: r.violations for r in audit_masks(model) if r.violations}
     assert found == {"block_1/query/kernel": 64 * 64 * 3 // 4}
 
 
@@ -199,7 +199,7 @@ def test_saving_keeps_masks_and_training_goes_on_equally(
         each.fit(token_batches(3, seed=1), verbose=0)
     for path, weight in model.named_weights().items():
         np.testing.assert_array_equal(loaded.named_weights()[path], weight)
-    assert not any(report.violations for report in mask_reports(loaded))
+    assert not any(report.violations for report in audit_masks(loaded))
 
 
 @pytest.mark.parametrize("kind", ["weights.h5", "checkpoint"])
@@ -233,7 +233,7 @@ def test_tfmots_callback_and_stripping_know_the_wrapper(
     model = build_gpt(tiny, 0.5)
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(token_batches(2), verbose=0, callbacks=[callback])
-    assert not any(report.violations for report in mask_reports(model))
+    assert not any(report.violations for report in audit_masks(model))
     stripped = tfmot.sparsity.keras.strip_pruning(model)
     assert [layer.name for layer in stripped.blocks] == ["block_0", "block_1"]
 

@@ -14,7 +14,7 @@ from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import build_gpt
 from spdf_keras.sparsity import skipping
-from spdf_keras.sparsity.audit import mask_reports
+from spdf_keras.sparsity.audit import audit_masks
 from spdf_keras.sparsity.skipping import StepTimes
 from spdf_keras.training.checkpoint import restore_checkpoint
 from spdf_keras.training.pretrain import pretrain
@@ -44,7 +44,7 @@ def test_a_run_learns_and_keeps_its_masks(pretrained: Path) -> None:
     assert curve[0][1] == pytest.approx(np.log(400), abs=0.1)
     assert curve[-1][1] < curve[0][1] - 0.5
     assert [r["step"] for r in run.metrics() if "validation_loss" in r] == [10, 20]
-    reports = mask_reports(run.load_model())
+    reports = audit_masks(run.load_model())
     assert {r.density for r in reports} == {0.25}
     assert not any(r.violations for r in reports)
     assert list((pretrained / "tensorboard").glob("events.*"))

@@ -6,12 +6,12 @@ from pathlib import Path
 from spdf_keras.errors import InputError
 from spdf_keras.model.paths import KERNELS, parse_kernel_path
 from spdf_keras.report.runs.records import RunRecord
-from spdf_keras.sparsity.audit import MaskReport, report_mask
+from spdf_keras.sparsity.audit import MaskAudit, audit_mask
 from spdf_keras.sparsity.masks import unpack_mask
 
 
 @dataclass(frozen=True)
-class MaskedMatrix(MaskReport):
+class MaskedMatrix(MaskAudit):
     """A masked matrix of a block.
 
     Attributes:
@@ -77,7 +77,7 @@ def _read(masks: Path, weights: Path) -> list[MaskedMatrix]:
                 raise ValueError(f"'{path}' is no matrix of a block")
             weight = file.get_tensor(path)
             mask = unpack_mask(bits.get_tensor(path), weight.shape)
-            counts = vars(report_mask(path, mask, [weight]))
+            counts = vars(audit_mask(path, mask, [weight]))
             matrices.append(MaskedMatrix(**counts, layer=place[0], name=place[1]))
     return matrices
 
