@@ -17,9 +17,27 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "artefacts", metavar="ARTEFACT", nargs="+", help=".tflite file or folder"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
-    parser.add_argument("--prompt-tokens", type=int, default=16, help="default: 16")
-    parser.add_argument("--new-tokens", type=int, default=32, help="default: 32")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="rounds of turns (default: 5)",
+    )
+    parser.add_argument(
+        "--prompt-tokens",
+        type=int,
+        default=16,
+        metavar="N",
+        help="tokens of the prompt (default: 16)",
+    )
+    parser.add_argument(
+        "--new-tokens",
+        type=int,
+        default=32,
+        metavar="N",
+        help="tokens to generate (default: 32)",
+    )
     parser.add_argument(
         "--out", metavar="DIR", help="write benchmark.csv, .json and .png there"
     )

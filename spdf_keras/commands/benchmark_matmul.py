@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         metavar="INxOUT",
         default=shapes,
-        help=f"sizes of kernels; default: {' '.join(shapes)}",
+        help=f"sizes of kernels (default: {' '.join(shapes)})",
     )
     parser.add_argument(
         "--tokens",
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=[1, 16, 256, 2048],
-        help="numbers of tokens; default: 1 16 256 2048",
+        help="numbers of tokens (default: 1 16 256 2048)",
     )
     parser.add_argument(
         "--sparsity",
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         metavar="S",
         default=sparsities,
-        help=f"fractions of zeros; default: {' '.join(map(str, sparsities))}",
+        help=f"fractions of zeros (default: {' '.join(map(str, sparsities))})",
     )
     parser.add_argument(
         "--backends",
@@ -53,15 +53,21 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME",
         choices=_BACKENDS,
         default=list(_BACKENDS),
-        help=f"some of {', '.join(_BACKENDS)}; default: all that are present",
+        help=f"some of {', '.join(_BACKENDS)} (default: all that are present)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="rounds of turns (default: 5)",
+    )
     parser.add_argument(
         "--most-seconds",
         type=float,
         default=30,
         metavar="S",
-        help="leave out calls that would take longer; default: 30",
+        help="leave out calls that would take longer (default: 30)",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="write matmul.csv, .json and figures there"

@@ -19,15 +19,17 @@ HELP = "decode a task with a run and score it"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run_folder", metavar="RUN", help="a fine-tuned run")
+    parser.add_argument("run_folder", metavar="RUN", help="folder of a fine-tuned run")
     add_task(parser)
     parser.add_argument(
         "--split",
         choices=["validation", "test"],
         default="validation",
-        help="the split",
+        help="split to decode (default: validation)",
     )
-    parser.add_argument("--out", metavar="FILE", help="write the outputs, one per line")
+    parser.add_argument(
+        "--out", metavar="FILE", help="file for the outputs, one per line"
+    )
     add_overrides(parser)
     add_json(parser)
 

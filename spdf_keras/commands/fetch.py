@@ -22,7 +22,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=list(COLLECTIONS),
         help=f"one or more of {', '.join(COLLECTIONS)}",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the files"
+    )
     parser.add_argument(
         "--base-url",
         metavar="URL",

@@ -27,12 +27,14 @@ HELP = "continue texts with a run's model"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run_folder", metavar="RUN", help="a run")
+    parser.add_argument("run_folder", metavar="RUN", help="folder of the run")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompt", action="append", help="a text; may be repeated")
-    source.add_argument("--input", metavar="FILE", help="a file with a text per line")
+    source.add_argument(
+        "--prompt", action="append", help="text to continue; may be repeated"
+    )
+    source.add_argument("--input", metavar="FILE", help="file with one text per line")
     parser.add_argument(
-        "--task", choices=list(TASKS), help="texts are inputs of this task"
+        "--task", choices=list(TASKS), help="task whose inputs the texts are"
     )
     add_overrides(parser)
     add_json(parser)

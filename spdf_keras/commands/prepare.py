@@ -24,7 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a file, folder or pattern of .jsonl or .txt, alone or with .gz, .bz2, "
         ".xz or .zst",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the shards"
+    )
     parser.add_argument(
         "--context-length",
         type=int,
@@ -33,7 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="tokens per training sequence (default: 2048, the paper's)",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--tokenizer", metavar="DIR", help="folder of a GPT-2 BPE")
+    source.add_argument(
+        "--tokenizer", metavar="DIR", help="folder with the files of a GPT-2 BPE"
+    )
     source.add_argument(
         "--vocabulary-size",
         type=int,

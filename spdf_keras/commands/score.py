@@ -41,32 +41,44 @@ _MANY = 300
 def add_arguments(parser: ArgumentParser) -> None:
     add_task_name(parser)
     parser.add_argument(
-        "--hypotheses", required=True, metavar="FILE", help="an output per line"
+        "--hypotheses",
+        required=True,
+        metavar="FILE",
+        help="file with one output per line",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--references", nargs="+", metavar="FILE", help="references")
     source.add_argument(
-        "--data", metavar="DIR", help="folder with the task's files: as `evaluate` does"
+        "--references",
+        nargs="+",
+        metavar="FILE",
+        help="file with a block of references per output, or files with a line per output",
+    )
+    source.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with the task's files, in place of --references",
     )
     parser.add_argument(
         "--split",
         choices=["validation", "test"],
-        help="the split of --data (default: validation)",
+        help="split of --data (default: validation)",
     )
     parser.add_argument(
         "--protocol",
         choices=list(PROTOCOLS),
-        help="the official evaluation; generation-eval is that of LoRA and of WebNLG "
-        "2020 (default: the task's own)",
+        help="official evaluation to follow; generation-eval is that of LoRA and of "
+        "WebNLG 2020 (default: the task's own)",
     )
     parser.add_argument(
         "--parts",
         metavar="FILE",
-        help="score parts too: a line per output, such as seen or unseen, or a table "
-        "with tabs and a column `part`",
+        help="file that names the part of each output, such as seen or unseen, in a "
+        "line or in a table's column `part`; each part is scored too",
     )
     parser.add_argument(
-        "--segments", metavar="FILE", help="write each output's scores, with tabs"
+        "--segments",
+        metavar="FILE",
+        help="file for the scores of each output, separated by tabs",
     )
     add_json(parser)
 
