@@ -19,7 +19,7 @@ _TEXT = "generate_text"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="RUN", help="a run, or a preset such as gpt2_small"
+        "source", metavar="RUN", help="folder of a run, or a preset such as gpt2_small"
     )
     parser.add_argument(
         "--format",

@@ -13,7 +13,10 @@ HELP = "write tables and figures of runs, beside the numbers of the paper"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run, or a folder with runs below it"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, or a folder with runs below it",
     )
     parser.add_argument(
         "--out",

@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--references",
         nargs="+",
         metavar="FILE",
-        help="file with a block of references per output, or files with a line per output",
+        help="file with a block per output, or several files with a line per output",
     )
     source.add_argument(
         "--data",
