@@ -182,11 +182,11 @@ class LanguageModel(CheckedModel):
 
     def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
         if not self.recompute:
-            return self(token_ids, training=True)
-        ours = {"token_ids", "embedding", "final_norm", "logits"}
-        ours |= {block.name for block in self.blocks}
-        others = [layer.name for layer in self.layers if layer.name not in ours]
-        if others:
+            call = self.__call__
+            if self._needs_no_autograph():
+                call = tf.autograph.experimental.do_not_convert(call)
+            return call(token_ids, training=True)
+        if others := self._other_layers():
             raise InputError(
                 "`recompute` must be false in a model with other layers than a GPT's, "
                 f"or with `add_loss` of its tensors. Received: {', '.join(others)}."
@@ -196,6 +196,24 @@ class LanguageModel(CheckedModel):
             x = _recomputed(block)(x)
         logits = self.embedding(self.final_norm(x), reverse=True)
         return self.get_layer("logits")(logits)
+
+    def _other_layers(self) -> list[str]:
+        """Names of layers that a GPT does not have."""
+        ours = {"token_ids", "embedding", "final_norm", "logits"}
+        ours |= {block.name for block in self.blocks}
+        return [layer.name for layer in self.layers if layer.name not in ours]
+
+    def _needs_no_autograph(self) -> bool:
+        """Whether all layers are ours, whose `call` has no Python control flow.
+
+        AutoGraph takes longer for a block than TensorFlow does for its operations.
+        """
+        kinds = [*type(self).__mro__, *map(type, self._flatten_layers())]
+        ours = ("spdf_keras.", "tf_keras.", "tensorflow", "builtins")
+        return not self._other_layers() and all(
+            kind.__module__.startswith(ours) or "call" not in vars(kind)
+            for kind in kinds
+        )
 
     def _loss_and_gradients(
         self, loss_of: Callable[[tf.Tensor], tf.Tensor], token_ids: tf.Tensor

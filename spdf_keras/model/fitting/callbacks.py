@@ -44,6 +44,15 @@ class FittedModel(LanguageModel):
         refuse_keras3(callbacks=_as_list(given.arguments.get("callbacks")))
         return super().predict(*args, **kwargs)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Calls `keras.Model.make_train_function`, once the optimizer has its slots.
+
+        Slots that were created in the trace would make TensorFlow trace again.
+        """
+        if force or self.train_function is None:
+            create_slots(self)
+        return super().make_train_function(force)
+
     @contextlib.contextmanager
     def _resuming(self, arguments: dict[str, Any]) -> Iterator[None]:
         """Lets a restored `fit` go on at the right batch; see below."""
