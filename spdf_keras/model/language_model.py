@@ -28,8 +28,8 @@ class LanguageModel(CheckedModel):
 
     The loss is a mean over *tokens* (weighted by `sample_weight`, also across
     micro-batches and replicas; see `TokenMean`). Training logs `loss`, the mean since
-    the epoch's begin, `batch_loss`, that of the step alone, the metrics of `compile`,
-    and, with our `AdamW`, `gradient_norm`, the global norm before clipping.
+    the start of the epoch, `batch_loss`, the loss of the step alone, the metrics of
+    `compile`, and, with our `AdamW`, `gradient_norm`, the global norm before clipping.
 
     A subclass may have a `train_step`, `compute_loss` or `compute_metrics` of its
     own, as in any Keras model.
@@ -67,12 +67,12 @@ class LanguageModel(CheckedModel):
         _check_compilation(kwargs.get("jit_compile"))
         self._check_parts(micro_batches)
         loss = one_loss(loss, kwargs.get("loss_weights"))
-        # Said explicitly, or Keras warns at each dataset with sample weights.
+        # Otherwise Keras warns at each dataset with sample weights.
         kwargs.setdefault("weighted_metrics", [])
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         with self.distribute_strategy.scope():
             self._set_untracked("compiled_loss", TokenMean(loss))
-        # What is logged has been added up over the replicas.
+        # Logged values are already sums over the replicas.
         self.distribute_reduction_method = "first"
         self._prepare_optimizer()
         self.micro_batches, self.recompute = int(micro_batches), recompute
@@ -84,19 +84,20 @@ class LanguageModel(CheckedModel):
                 "`micro_batches` must be an integer of at least 1. Received: "
                 f"{micro_batches!r}."
             )
-        own = [
+        overridden = [
             name
             for name in ("compute_loss", "compute_metrics")
             if getattr(type(self), name) is not getattr(LanguageModel, name)
         ]
-        if micro_batches > 1 and own:
+        if micro_batches > 1 and overridden:
             raise InputError(
-                f"`micro_batches` must be 1 in a subclass with its own `{own[0]}`, "
-                f"which cannot be computed in parts. Received: {micro_batches}."
+                "`micro_batches` must be 1 in a subclass with its own "
+                f"`{overridden[0]}`, which cannot be computed in parts. Received: "
+                f"{micro_batches}."
             )
 
     def _get_optimizer(self, optimizer: Any) -> Any:
-        """The optimizer as it is; Keras' own would wrap it by the *global* policy."""
+        """Returns the optimizer itself; Keras would wrap it by the *global* policy."""
         optimizer = keras.optimizers.get(optimizer)
         inner = getattr(optimizer, "inner_optimizer", None)
         return inner if isinstance(inner, AdamW) else optimizer
@@ -136,7 +137,7 @@ class LanguageModel(CheckedModel):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        # Other integers are cast by the model's input, which `recompute` goes around.
+        # The model's input casts other integers too, but `recompute` bypasses it.
         token_ids = tf.cast(only_tensor(token_ids), tf.int32)
         labels, weights = only_tensor(labels), only_tensor(weights)
         if self.micro_batches == 1:
@@ -232,7 +233,7 @@ class LanguageModel(CheckedModel):
             elif isinstance(optimizer, AdamW) and optimizer.scales_loss:
                 scaled = loss * optimizer.loss_scale
         with warnings.catch_warnings():
-            # The token table's gradient of the lookup joins a dense one in any case.
+            # The sparse gradient of the lookup is added to a dense one in any case.
             warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
             gradients = tape.gradient(scaled, self.trainable_variables)
         # A norm of undeduplicated slices would be wrong.
@@ -288,7 +289,7 @@ class LanguageModel(CheckedModel):
 
 
 def _equal_parts(batch: Any, least: int) -> Any:
-    """The fewest parts, at least `least`, that are of one size; never empty ones."""
+    """Returns the fewest equal parts, at least `least`; none of them is empty."""
     if isinstance(batch, int):
         least = min(least, batch)
         return next(n for n in range(least, batch + 1) if batch % n == 0)
@@ -300,8 +301,8 @@ def _equal_parts(batch: Any, least: int) -> Any:
 
 def _recomputed(block: keras.layers.Layer) -> Any:
     def run(x: tf.Tensor) -> tf.Tensor:
-        # Else the masked kernels of all blocks, which need no `x`, are computed at
-        # the start of the pass, and are in memory together.
+        # Masked kernels need no `x`; without this order those of all blocks would be
+        # computed at the start of the pass, and be in memory together.
         with tf.control_dependencies([x]):
             return block(x, training=True)
 
