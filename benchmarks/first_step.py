@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         from spdf_keras import build_gpt
 
         model = build_gpt(args.model, args.sparsity, jit_compile=args.jit_compile)
-        x = tokens[:, :-1]
+        x: Any = tokens[:, :-1]
     else:
         model = keras_nlp(sizes, args.jit_compile)
         inputs = tokens[:, :-1]
