@@ -11,6 +11,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.fitting.checked import CheckedModel
 from spdf_keras.model.fitting.rows import only_tensor
+from spdf_keras.model.fitting.shared_block import SharedBlock, are_alike
 from spdf_keras.model.fitting.token_mean import (
     TokenMean,
     add_up,
@@ -182,19 +183,21 @@ class LanguageModel(CheckedModel):
         return bool(metrics._user_metrics or metrics._user_weighted_metrics)
 
     def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
-        if not self.recompute:
+        blocks = self.blocks
+        if not self.recompute and not self._shares_blocks():
             call = self.__call__
             if self._needs_no_autograph():
                 call = tf.autograph.experimental.do_not_convert(call)
             return call(token_ids, training=True)
-        if others := self._other_layers():
+        if self.recompute and (others := self._other_layers()):
             raise InputError(
                 "`recompute` must be false in a model with other layers than a GPT's, "
                 f"or with `add_loss` of its tensors. Received: {', '.join(others)}."
             )
+        shared = SharedBlock(blocks[0])
         x = self.embedding(token_ids)
-        for block in self.blocks:
-            x = _recomputed(block)(x)
+        for block in blocks:
+            x = _recomputed(block)(x) if self.recompute else shared(block, x)
         logits = self.embedding(self.final_norm(x), reverse=True)
         return self.get_layer("logits")(logits)
 
@@ -212,8 +215,26 @@ class LanguageModel(CheckedModel):
         kinds = [*type(self).__mro__, *map(type, self._flatten_layers())]
         ours = ("spdf_keras.", "tf_keras.", "tensorflow", "builtins")
         return not self._other_layers() and all(
-            kind.__module__.startswith(ours) or "call" not in vars(kind)
+            kind.__module__.startswith(ours)
+            or not {"call", "__call__"} & vars(kind).keys()
             for kind in kinds
+        )
+
+    def _shares_blocks(self) -> bool:
+        """Whether one trace of a block serves all blocks; see `SharedBlock`."""
+        blocks = self.blocks
+        # Each block is called once; the input, the embedding (twice), the last norm
+        # and the logits are the other calls.
+        calls = sum(map(len, self._nodes_by_depth.values()))
+        return (
+            not tf.executing_eagerly()
+            # In loops and in XLA, functions change the last bit of a result.
+            and self.micro_batches == 1
+            and not self.jit_compile
+            and tf.distribute.get_strategy().num_replicas_in_sync == 1
+            and calls == len(blocks) + 5
+            and self._needs_no_autograph()
+            and are_alike(blocks)
         )
 
     def _loss_and_gradients(
