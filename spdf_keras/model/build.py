@@ -5,6 +5,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from spdf_keras.config import (
     PRECISIONS,
     Config,
@@ -151,6 +153,8 @@ def load_model(path: str | Path) -> GPT:
     return model
 
 
+# AutoGraph would take a second, and no layer needs its control flow.
+@tf.autograph.experimental.do_not_convert
 def functional_gpt(
     sizes: GPTConfig,
     sparsity: SparsityConfig | None = None,

@@ -11,6 +11,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.fitting.checked import CheckedModel
 from spdf_keras.model.fitting.rows import only_tensor
+from spdf_keras.model.fitting.shared_block import SharedBlock, are_alike
 from spdf_keras.model.fitting.token_mean import (
     TokenMean,
     add_up,
@@ -28,8 +29,8 @@ class LanguageModel(CheckedModel):
 
     The loss is a mean over *tokens* (weighted by `sample_weight`, also across
     micro-batches and replicas; see `TokenMean`). Training logs `loss`, the mean since
-    the epoch's begin, `batch_loss`, that of the step alone, the metrics of `compile`,
-    and, with our `AdamW`, `gradient_norm`, the global norm before clipping.
+    the start of the epoch, `batch_loss`, the loss of the step alone, the metrics of
+    `compile`, and, with our `AdamW`, `gradient_norm`, the global norm before clipping.
 
     A subclass may have a `train_step`, `compute_loss` or `compute_metrics` of its
     own, as in any Keras model.
@@ -67,12 +68,12 @@ class LanguageModel(CheckedModel):
         _check_compilation(kwargs.get("jit_compile"))
         self._check_parts(micro_batches)
         loss = one_loss(loss, kwargs.get("loss_weights"))
-        # Said explicitly, or Keras warns at each dataset with sample weights.
+        # Otherwise Keras warns at each dataset with sample weights.
         kwargs.setdefault("weighted_metrics", [])
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         with self.distribute_strategy.scope():
             self._set_untracked("compiled_loss", TokenMean(loss))
-        # What is logged has been added up over the replicas.
+        # Logged values are already sums over the replicas.
         self.distribute_reduction_method = "first"
         self._prepare_optimizer()
         self.micro_batches, self.recompute = int(micro_batches), recompute
@@ -84,19 +85,20 @@ class LanguageModel(CheckedModel):
                 "`micro_batches` must be an integer of at least 1. Received: "
                 f"{micro_batches!r}."
             )
-        own = [
+        overridden = [
             name
             for name in ("compute_loss", "compute_metrics")
             if getattr(type(self), name) is not getattr(LanguageModel, name)
         ]
-        if micro_batches > 1 and own:
+        if micro_batches > 1 and overridden:
             raise InputError(
-                f"`micro_batches` must be 1 in a subclass with its own `{own[0]}`, "
-                f"which cannot be computed in parts. Received: {micro_batches}."
+                "`micro_batches` must be 1 in a subclass with its own "
+                f"`{overridden[0]}`, which cannot be computed in parts. Received: "
+                f"{micro_batches}."
             )
 
     def _get_optimizer(self, optimizer: Any) -> Any:
-        """The optimizer as it is; Keras' own would wrap it by the *global* policy."""
+        """Returns the optimizer itself; Keras would wrap it by the *global* policy."""
         optimizer = keras.optimizers.get(optimizer)
         inner = getattr(optimizer, "inner_optimizer", None)
         return inner if isinstance(inner, AdamW) else optimizer
@@ -136,7 +138,7 @@ class LanguageModel(CheckedModel):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        # Other integers are cast by the model's input, which `recompute` goes around.
+        # The model's input casts other integers too, but `recompute` bypasses it.
         token_ids = tf.cast(only_tensor(token_ids), tf.int32)
         labels, weights = only_tensor(labels), only_tensor(weights)
         if self.micro_batches == 1:
@@ -181,21 +183,59 @@ class LanguageModel(CheckedModel):
         return bool(metrics._user_metrics or metrics._user_weighted_metrics)
 
     def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
-        if not self.recompute:
-            return self(token_ids, training=True)
-        ours = {"token_ids", "embedding", "final_norm", "logits"}
-        ours |= {block.name for block in self.blocks}
-        others = [layer.name for layer in self.layers if layer.name not in ours]
-        if others:
+        blocks = self.blocks
+        if not self.recompute and not self._shares_blocks():
+            call = self.__call__
+            if self._needs_no_autograph():
+                call = tf.autograph.experimental.do_not_convert(call)
+            return call(token_ids, training=True)
+        if self.recompute and (others := self._other_layers()):
             raise InputError(
                 "`recompute` must be false in a model with other layers than a GPT's, "
                 f"or with `add_loss` of its tensors. Received: {', '.join(others)}."
             )
+        shared = SharedBlock(blocks[0])
         x = self.embedding(token_ids)
-        for block in self.blocks:
-            x = _recomputed(block)(x)
+        for block in blocks:
+            x = _recomputed(block)(x) if self.recompute else shared(block, x)
         logits = self.embedding(self.final_norm(x), reverse=True)
         return self.get_layer("logits")(logits)
+
+    def _other_layers(self) -> list[str]:
+        """Names of layers that a GPT does not have."""
+        ours = {"token_ids", "embedding", "final_norm", "logits"}
+        ours |= {block.name for block in self.blocks}
+        return [layer.name for layer in self.layers if layer.name not in ours]
+
+    def _needs_no_autograph(self) -> bool:
+        """Whether all layers are ours, whose `call` has no Python control flow.
+
+        AutoGraph takes longer for a block than TensorFlow does for its operations.
+        """
+        kinds = [*type(self).__mro__, *map(type, self._flatten_layers())]
+        ours = ("spdf_keras.", "tf_keras.", "tensorflow", "builtins")
+        return not self._other_layers() and all(
+            kind.__module__.startswith(ours)
+            or not {"call", "__call__"} & vars(kind).keys()
+            for kind in kinds
+        )
+
+    def _shares_blocks(self) -> bool:
+        """Whether one trace of a block serves all blocks; see `SharedBlock`."""
+        blocks = self.blocks
+        # Each block is called once; the input, the embedding (twice), the last norm
+        # and the logits are the other calls.
+        calls = sum(map(len, self._nodes_by_depth.values()))
+        return (
+            not tf.executing_eagerly()
+            # In loops and in XLA, functions change the last bit of a result.
+            and self.micro_batches == 1
+            and not self.jit_compile
+            and tf.distribute.get_strategy().num_replicas_in_sync == 1
+            and calls == len(blocks) + 5
+            and self._needs_no_autograph()
+            and are_alike(blocks)
+        )
 
     def _loss_and_gradients(
         self, loss_of: Callable[[tf.Tensor], tf.Tensor], token_ids: tf.Tensor
@@ -214,7 +254,7 @@ class LanguageModel(CheckedModel):
             elif isinstance(optimizer, AdamW) and optimizer.scales_loss:
                 scaled = loss * optimizer.loss_scale
         with warnings.catch_warnings():
-            # The token table's gradient of the lookup joins a dense one in any case.
+            # The sparse gradient of the lookup is added to a dense one in any case.
             warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
             gradients = tape.gradient(scaled, self.trainable_variables)
         # A norm of undeduplicated slices would be wrong.
@@ -270,7 +310,7 @@ class LanguageModel(CheckedModel):
 
 
 def _equal_parts(batch: Any, least: int) -> Any:
-    """The fewest parts, at least `least`, that are of one size; never empty ones."""
+    """Returns the fewest equal parts, at least `least`; none of them is empty."""
     if isinstance(batch, int):
         least = min(least, batch)
         return next(n for n in range(least, batch + 1) if batch % n == 0)
@@ -282,8 +322,8 @@ def _equal_parts(batch: Any, least: int) -> Any:
 
 def _recomputed(block: keras.layers.Layer) -> Any:
     def run(x: tf.Tensor) -> tf.Tensor:
-        # Else the masked kernels of all blocks, which need no `x`, are computed at
-        # the start of the pass, and are in memory together.
+        # Masked kernels need no `x`; without this order those of all blocks would be
+        # computed at the start of the pass, and be in memory together.
         with tf.control_dependencies([x]):
             return block(x, training=True)
 

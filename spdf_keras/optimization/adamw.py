@@ -22,7 +22,7 @@ class AdamW(keras.optimizers.AdamW):
     30-fold); decay applies to matrices and embedding tables and never to vectors
     (biases, LayerNorm), a rule by rank that survives saving; the update is one
     kernel per variable; and a step whose gradient is not finite changes no weight
-    and no moment, in every mode alike, since nothing of it is conditional.
+    and no moment, in every mode alike, since no part of the update is conditional.
 
     A weight whose value, gradient and moments are zero stays exactly zero.
 
@@ -136,8 +136,8 @@ class AdamW(keras.optimizers.AdamW):
     def slots(self, variable: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
         """The first and second moment of a variable; see `has_slots`.
 
-        Those of a variable with a `kept_mask` are vectors of its kept weights, in
-        the order of rows.
+        The moments of a variable with a `kept_mask` are vectors of its kept weights,
+        in the order of rows.
         """
         index = self._index_dict[self._var_key(variable)]
         return self._momentums[index], self._velocities[index]
@@ -149,7 +149,7 @@ class AdamW(keras.optimizers.AdamW):
     def compute_gradients(
         self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None
     ) -> list[tuple[tf.Tensor, tf.Variable]]:
-        """The parent's, of the loss times `loss_scale`: `minimize` goes through it."""
+        """Computes gradients of the loss times `loss_scale`; `minimize` calls it."""
         if not self.scales_loss:
             return super().compute_gradients(loss, var_list, tape)
         if callable(loss):
@@ -238,7 +238,7 @@ class AdamW(keras.optimizers.AdamW):
         scale, factor = self._scale, move.factor
         if scale is not None:
             strategy.extended.update(scale.value, scale.update, args=(factor,))
-        # After the gradient: a batch that is refused in the graph is no step.
+        # The count follows the gradient: a batch that the graph refuses is no step.
         with tf.control_dependencies(strategy.experimental_local_results(factor)):
             self.iterations.assign_add(1)
 
@@ -247,7 +247,7 @@ class AdamW(keras.optimizers.AdamW):
     ) -> Any:
         """Moves the kept weights of a variable alone."""
         m, v = self.slots(variable)
-        # A slice, as XLA does not know how many there are.
+        # The slice tells XLA how many kept weights there are.
         kept = tf.slice(tf.where(mask), (0, 0), (m.shape[0], 2))
         before = tf.gather_nd(tf.convert_to_tensor(variable), kept) * move.shrink
         moved, new_m, new_v = move(before, tf.gather_nd(gradient, kept), m, v)

@@ -64,5 +64,5 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-# Under its bare name too, which is all that `.h5` files keep of a class.
+# `.h5` files keep only the bare name of a class.
 keras.saving.get_custom_objects().setdefault("WarmupDecay", WarmupDecay)

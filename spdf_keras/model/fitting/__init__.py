@@ -1,1 +1,1 @@
-"""What Keras' fit is given and does: data, loss, checks, callbacks."""
+"""The parts of `fit`: data, checks, loss, callbacks."""

@@ -18,35 +18,44 @@ class FittedModel(LanguageModel):
     """A language model that trains with every callback of Keras, or says why not."""
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """`keras.Model.fit`, from weights that are zero under the masks."""
-        given = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs)
-        callbacks = _as_list(given.arguments.get("callbacks"))
+        """Calls `keras.Model.fit` with weights that are zero under the masks."""
+        bound = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs)
+        callbacks = _as_list(bound.arguments.get("callbacks"))
         refuse_keras3(x=x, callbacks=callbacks)
         _check_rates(getattr(self, "optimizer", None), callbacks)
         if any(weight.dtype == tf.bool for weight in self.weights):
-            # Now, as a checkpoint's values come when the slots are there.
+            # A checkpoint's deferred values arrive with the slots, and are masked too.
             create_slots(self)
             remask(self)
-        # Keras deletes it after a fit with BackupAndRestore, and misses it in the next.
+        # Keras deletes this after a fit with BackupAndRestore; the next fit needs it.
         self._set_untracked("_training_state", None)
-        with _adapted(callbacks), self._resuming(given.arguments):
+        with _adapted(callbacks), self._resuming(bound.arguments):
             return super().fit(x, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.evaluate`."""
-        given = inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs)
-        refuse_keras3(callbacks=_as_list(given.arguments.get("callbacks")))
+        """Calls `keras.Model.evaluate`."""
+        bound = inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs)
+        refuse_keras3(callbacks=_as_list(bound.arguments.get("callbacks")))
         return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.predict`."""
-        given = inspect.signature(keras.Model.predict).bind(self, *args, **kwargs)
-        refuse_keras3(callbacks=_as_list(given.arguments.get("callbacks")))
+        """Calls `keras.Model.predict`."""
+        bound = inspect.signature(keras.Model.predict).bind(self, *args, **kwargs)
+        refuse_keras3(callbacks=_as_list(bound.arguments.get("callbacks")))
         return super().predict(*args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Calls `keras.Model.make_train_function`, once the optimizer has its slots.
+
+        Slots that were created in the trace would make TensorFlow trace again.
+        """
+        if force or self.train_function is None:
+            create_slots(self)
+        return super().make_train_function(force)
 
     @contextlib.contextmanager
     def _resuming(self, arguments: dict[str, Any]) -> Iterator[None]:
-        """Lets a restored `fit` go on at the right batch; see below."""
+        """Lets a restored `fit` go on at the right batch; see `_skip_and_train`."""
         self._set_untracked("_fit_arguments", arguments)
         self._set_untracked("_unskipping", None)
         try:
@@ -58,9 +67,9 @@ class FittedModel(LanguageModel):
     def _maybe_load_initial_counters_from_ckpt(
         self, steps_per_epoch: int | None, initial_epoch: int
     ) -> tuple[int, int]:
-        """Where a fit goes on that `BackupAndRestore` has restored.
+        """Returns the epoch and step at which a restored fit goes on.
 
-        Keras sets the epoch and the step, but reads the data from their begin.
+        Keras sets the epoch and the step, but reads the data from the start.
         """
         epoch, step = super()._maybe_load_initial_counters_from_ckpt(
             steps_per_epoch, initial_epoch
@@ -86,7 +95,7 @@ class FittedModel(LanguageModel):
 
 
 def _starts_anew(data: Any, steps: int) -> bool:
-    """Whether each epoch of so many steps reads the data from their begin."""
+    """Whether each epoch of so many steps reads the data from the start."""
     return not isinstance(data, tf.data.Dataset) or int(data.cardinality()) == steps
 
 

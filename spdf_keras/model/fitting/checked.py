@@ -12,8 +12,8 @@ from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.fitting.inputs import InputRules
 
-# A sentence of ours that TensorFlow has wrapped, and what it says itself where the
-# data could not be looked at before.
+# The first finds our own sentence in an error of TensorFlow, the second TensorFlow's
+# sentence about data that could not be checked before.
 _OURS = re.compile(r"InputError: (.+?)\]?\s*(?:\n|$)")
 _THEIRS = re.compile(
     r"indices\S* = (?P<id>-?\d+) is not in \[0, (?P<rows>\d+)\)|"
@@ -25,7 +25,7 @@ _THEIRS = re.compile(
 class CheckedModel(keras.Model):
     """A Keras model whose data is checked by `InputRules`.
 
-    Whatever Keras takes, it takes: arrays, lists, dicts of one array, datasets,
+    It takes all data that Keras takes: arrays, lists, dicts of one array, datasets,
     generators and sequences; also rows of several lengths, which it pads with tokens
     that count nothing.
     """
@@ -89,22 +89,22 @@ class CheckedModel(keras.Model):
     def _checked_call(
         self, method: Any, call: inspect.BoundArguments, trains: bool = True
     ) -> Any:
-        given, rules = call.arguments, self._rules(trains)
-        if given.get("class_weight"):
+        arguments, rules = call.arguments, self._rules(trains)
+        if arguments.get("class_weight"):
             raise InputError(
                 "`class_weight` must be None: a GPT weighs tokens by `sample_weight`, "
                 "(batch, length). Received: class_weight="
-                f"{str(given['class_weight'])[:60]}. Give the weight of each label "
+                f"{str(arguments['class_weight'])[:60]}. Give the weight of each label "
                 "there."
             )
-        x = rules.data(given.get("x"))
-        if x is not given.get("x"):
-            given["x"] = x
+        x = rules.data(arguments.get("x"))
+        if x is not arguments.get("x"):
+            arguments["x"] = x
         elif not _is_spread(x):
             names = ("x", "y", "sample_weight")
-            checked = rules.arrays(*(given.get(name) for name in names))
-            found = zip(names, checked, strict=True)
-            given.update({n: v for n, v in found if v is not None})
+            checked = rules.arrays(*(arguments.get(name) for name in names))
+            pairs = zip(names, checked, strict=True)
+            arguments.update({n: v for n, v in pairs if v is not None})
         with _one_sentence():
             return method(*call.args[1:], **call.kwargs)
 

@@ -1,8 +1,8 @@
-"""What `fit`, `evaluate` and `predict` are given: checked, and made (batch, length).
+"""Checks the data of `fit`, `evaluate` and `predict`, and makes it (batch, length).
 
 Arrays are checked before the first step. Batches of a dataset, a generator or a
-sequence are checked one by one on their way to the step: not in the step itself, as
-XLA and GPUs compute on with ids that are out of range.
+sequence are checked one by one on their way to the step. The step itself cannot check
+them: XLA and GPUs go on computing with ids that are out of range.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _UNEQUAL = (
 
 @dataclass(frozen=True)
 class InputRules:
-    """What a model takes.
+    """The data that a model takes.
 
     Attributes:
         context: The longest sequence.
@@ -41,7 +41,7 @@ class InputRules:
     ignored_label: int | None = None
 
     def data(self, x: Any) -> Any:
-        """A dataset, generator or sequence that checks each batch; else `x` itself."""
+        """Returns a dataset, generator or sequence that checks each batch, or `x`."""
         if isinstance(x, tf.data.Dataset):
             return self._dataset(x)
         if isinstance(x, keras.utils.Sequence) or is_sequence(x):
@@ -53,7 +53,7 @@ class InputRules:
 
     def unpacked(self, data: Any) -> tuple[Any, ...]:
         """A checked batch of `x`, `(x, labels)` or `(x, labels, sample_weight)`."""
-        return _packed(*self.arrays(*keras.utils.unpack_x_y_sample_weight(data)))
+        return _as_batch(*self.arrays(*keras.utils.unpack_x_y_sample_weight(data)))
 
     def _dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         spec = dataset.element_spec
@@ -65,9 +65,9 @@ class InputRules:
 
         @tf.autograph.experimental.do_not_convert
         def check(*batch: Any) -> tuple[Any, ...]:
-            return _packed(*self._tensors(*batch))
+            return _as_batch(*self._tensors(*batch))
 
-        # Prefetched, so that no step waits for it.
+        # Prefetching keeps the check out of the step's time.
         return dataset.map(check).prefetch(1)
 
     def _tensors(self, x: Any, labels: Any = None, weights: Any = None) -> Any:
@@ -170,7 +170,7 @@ class InputRules:
     def _weights(self, weights: Any, labels: Any) -> Any:
         is_tensor = isinstance(weights.shape, tf.TensorShape)
         if is_tensor and weights.shape.rank is None:
-            return weights  # the step makes a matrix of them
+            return weights  # the step reshapes them to a matrix
         check_weight_shape(weights.shape, labels.shape)
         if not is_tensor:
             return weights
@@ -202,14 +202,14 @@ class _CheckedSequence(keras.utils.Sequence):
         getattr(self._sequence, "on_epoch_end", lambda: None)()
 
 
-def _packed(x: Any, labels: Any, weights: Any) -> tuple[Any, ...]:
+def _as_batch(x: Any, labels: Any, weights: Any) -> tuple[Any, ...]:
     if labels is None:
         return (x,)
     return (x, labels) if weights is None else (x, labels, weights)
 
 
 def _table(name: str, x: Any) -> Any:
-    """`x` if it is whole numbers `(batch, length)`."""
+    """Returns `x` if it holds whole numbers, `(batch, length)`."""
     dtype = getattr(x, "dtype", None)
     kind = tf.as_dtype(dtype) if dtype is not None else tf.string
     if not (kind.is_integer or kind.is_floating) or isinstance(x, tf.SparseTensor):
@@ -234,7 +234,7 @@ def _table(name: str, x: Any) -> Any:
 
 
 def _counted(labels: Any, weights: Any, ignored: int | None) -> Any:
-    """Which labels count; None if all do."""
+    """Returns which labels count; None if all do."""
     if is_on_disk(weights) or is_on_disk(labels):
         return None
     counts: Any = None
@@ -260,22 +260,22 @@ def _check_range(
         if counts is not None:
             x = tf.where(counts, x, tf.zeros_like(x))
         x = tf.cast(x, tf.int64)
-        # As unsigned numbers negative ones are the largest: one pass over the batch.
+        # Read as unsigned, negative numbers are the largest: one maximum finds all.
         largest = tf.cast(tf.reduce_max(tf.bitcast(x, tf.uint64)), tf.int64)
         inside = (largest >= 0) & (largest < size) | tf.equal(tf.size(x), 0)
         _require(inside, text, lambda: tf.reduce_min(x), lambda: tf.reduce_max(x))
 
 
 def _require(ok: Any, text: str, *values: Any) -> Any:
-    """Raises `InputError(text)`: now, or in a graph, when what comes back runs."""
+    """Raises `InputError(text)` now; in a graph, when the returned operation runs."""
     if not tf.is_tensor(ok):
         if not ok:
             raise InputError(text.format(*values))
         return None
 
     def fail() -> Any:
-        found = [value() if callable(value) else value for value in values]
-        message = tf.strings.format("InputError: " + text, found)
+        shown = [value() if callable(value) else value for value in values]
+        message = tf.strings.format("InputError: " + text, shown)
         return tf.debugging.Assert(False, [message])
 
     return tf.cond(ok, tf.no_op, fail)

@@ -36,7 +36,7 @@ class NextTokenCrossentropy(keras.losses.Loss):
         nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, y_pred)
         if not self.label_smoothing:
             return nll
-        # mean(-log p) - nll, without the log-probabilities in memory.
+        # This is mean(-log p) - nll, and needs no log-probabilities in memory.
         label_logits = tf.gather(y_pred, labels, batch_dims=2)
         excess = label_logits - tf.reduce_mean(y_pred, -1)
         return nll + self.label_smoothing * excess

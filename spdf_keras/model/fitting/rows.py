@@ -10,13 +10,13 @@ from spdf_keras.errors import InputError
 
 
 def rows_of(name: str, value: Any) -> tuple[Any, np.ndarray | None]:
-    """An array of rows, and their lengths where they were of several.
+    """Returns an array of rows, and their lengths if these differ.
 
     TensorFlow computes nothing here, so that generators may be in processes of their
     own. An array on the disk (h5py's, say) stays there.
 
     Args:
-        name: What messages call it.
+        name: The argument's name in messages.
         value: An array or tensor, a list of rows, a ragged tensor, or one of these in
             a dict or list of one; or None.
 
@@ -66,7 +66,7 @@ def _stacked(name: str, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray 
 
 
 def only_tensor(value: Any) -> Any:
-    """The one tensor of a structure such as `{"token_ids": tensor}`; or None.
+    """Returns the one tensor of a structure such as `{"token_ids": tensor}`; or None.
 
     Raises:
         InputError: If there are several.

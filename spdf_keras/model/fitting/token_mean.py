@@ -17,7 +17,7 @@ class TokenMean:
     Keras' own `train_step` in a subclass, computes this loss and logs it.
 
     Tokens count by `sample_weight`, over all replicas. A label that the loss ignores
-    (`ignore_class`) does not count. What `add_loss` and regularizers gave is added.
+    (`ignore_class`) does not count. Losses of `add_loss` and regularizers are added.
 
     Args:
         loss: From `one_loss`.
@@ -35,7 +35,7 @@ class TokenMean:
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The mean of the loss since the epoch's begin, as Keras logs it."""
+        """The mean of the loss since the start of the epoch, as Keras logs it."""
         return [self._tracker]
 
     def build(self, y_pred: Any) -> None:
@@ -158,13 +158,13 @@ def one_loss(loss: Any, loss_weights: Any = None) -> Any:
         InputError: If there are several, or weights of them, or it expects
             probabilities.
     """
-    given = loss
+    argument = loss
     several = isinstance(loss, list | tuple | dict) and "class_name" not in loss
     if several:
         values = list(loss.values() if isinstance(loss, dict) else loss)
         loss = values[0] if len(values) == 1 else None
     if loss_weights or (loss is None and several):
-        what = f"{loss_weights=}" if loss_weights else f"loss={given}"
+        what = f"{loss_weights=}" if loss_weights else f"loss={argument}"
         raise InputError(
             "`loss` must be one loss, without `loss_weights`: a GPT has one output. "
             f"Received: {what}. Add the losses in one function of (labels, logits)."

@@ -1,7 +1,7 @@
 """Trains a model on one device and on two, and prints a JSON line of each.
 
-A program, as virtual devices must be made before TensorFlow's first use. Batches of 4
-and 1 sequences: the second leaves a replica without any.
+It is a program because virtual devices must exist before TensorFlow's first use. The
+batches have 4 and 1 sequences; the second leaves a replica without any.
 """
 
 import json

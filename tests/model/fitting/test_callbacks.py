@@ -41,12 +41,12 @@ def test_tensorboard_draws_weights_and_masks(
     model = compiled(small)
     board = callbacks.TensorBoard(tmp_path, histogram_freq=1, write_images=True)
     model.fit(small_batches(2), verbose=0, callbacks=[board])
-    found = tags(tmp_path / "train")
+    drawn = tags(tmp_path / "train")
     for index in range(2):
         layer = f"prune_fixed_random_block_{index}"
         for name in ("mask/query_0", "query/kernel_0", "query/bias_0"):
             for kind in ("histogram", "image"):
-                assert f"{layer}/{name}/{kind}" in found
+                assert f"{layer}/{name}/{kind}" in drawn
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -62,9 +62,9 @@ def test_pruning_summaries_have_the_sparsity_of_each_mask(
     model.fit(small_batches(2), verbose=0, callbacks=[steps, summaries])
     events = EventAccumulator(str(tmp_path / "logs/metrics"))
     events.Reload()
-    found = [tag for tag in events.Tags()["tensors"] if tag.endswith("/sparsity")]
-    assert len(found) == len(model.named_masks()) == 12
-    for tag in found:
+    sparsities = [tag for tag in events.Tags()["tensors"] if tag.endswith("/sparsity")]
+    assert len(sparsities) == len(model.named_masks()) == 12
+    for tag in sparsities:
         value = tf.make_ndarray(events.Tensors(tag)[0].tensor_proto)
         assert float(value) == 0.75
 

@@ -1,0 +1,138 @@
+"""One trace of a block for all blocks of a training step.
+
+Blocks of one kind differ in their weights alone. Traced one by one, the blocks take
+most of the time before the first step; as a function of the weights, one trace serves
+all. TensorFlow inlines the calls before it optimizes the graph, so a step computes the
+same operations as without the function.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.eager import record
+
+from spdf_keras.keras2 import keras
+from spdf_keras.model.block import GPTBlock
+from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
+
+
+class SharedBlock:
+    """A function of hidden states and a block, traced once for all blocks.
+
+    A tape traces its gradient, as it does for a whole model, so that gradients are
+    added in the same order, and a step has the same result to the bit. The gradient
+    that TensorFlow derives from a function would add in another order.
+
+    Args:
+        template: The block that is traced; `are_alike` must hold for it and the others.
+    """
+
+    def __init__(self, template: keras.layers.Layer) -> None:
+        self._template = template
+        self._forward = tf.function(self._trace, autograph=False)
+        self._backward: Any = None
+
+    def __call__(self, block: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+        """Applies `block` to hidden states as in training."""
+        weights = _tensors(unwrap(block).named_weights())
+        masks = _tensors(_masks(block))
+        forward = self._forward.get_concrete_function(x, weights, masks)
+        with record.stop_recording():
+            y, kept = forward(x, weights, masks)
+        record.record_operation(
+            "SharedBlock",
+            [y],
+            [x, *map(weights.get, sorted(weights))],
+            lambda dy: self._backward._call_flat([dy], kept),
+        )
+        return y
+
+    def _trace(
+        self, x: tf.Tensor, weights: dict[str, tf.Tensor], masks: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Computes the block, and the tensors that its gradient needs."""
+        sources = [x, *map(weights.get, sorted(weights))]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            with _in_place_of_variables(self._template, {**weights, **masks}):
+                y = self._template(x, training=True)
+
+        def backward(dy: tf.Tensor) -> list[tf.Tensor]:
+            return tape.gradient(y, sources, dy)
+
+        self._backward = tf.function(backward, autograph=False).get_concrete_function(
+            tf.TensorSpec(y.shape, y.dtype)
+        )
+        return y, list(self._backward.captured_inputs)
+
+
+def are_alike(blocks: Sequence[keras.layers.Layer]) -> bool:
+    """Whether the blocks differ in their weights alone, and no user has changed one."""
+    kinds = [_kind(block) for block in blocks]
+    return all(kind is not None and kind == kinds[0] for kind in kinds)
+
+
+def _kind(layer: keras.layers.Layer) -> Any:
+    """Returns all that one trace depends on; None for a layer that is not ours."""
+    block = unwrap(layer)
+    if type(block) is not GPTBlock or type(layer) not in (GPTBlock, PruneFixedRandom):
+        return None
+    for part in (layer, block):
+        if "call" in vars(part) or part.activity_regularizer is not None:
+            return None
+    config = block.get_config()
+    for own in ("name", "seed", "trainable"):
+        config.pop(own)
+    variables = {**block.named_weights(), **_masks(layer)}
+    shapes = [(name, tuple(v.shape)) for name, v in variables.items()]
+    parts = [type(part) for part in layer._flatten_layers()]
+    policies = [layer.dtype_policy.name, block.dtype_policy.name]
+    sparse_names = getattr(layer, "sparse_names", ())
+    return config, shapes, parts, policies, sparse_names
+
+
+def _masks(layer: keras.layers.Layer) -> dict[str, tf.Variable]:
+    if not isinstance(layer, PruneFixedRandom):
+        return {}
+    names = [f"{name}/mask" for name in layer.layer.prunable_names]
+    return dict(zip(names, layer.masks, strict=True))
+
+
+def _tensors(variables: dict[str, tf.Variable]) -> dict[str, tf.Tensor]:
+    return {name: tf.convert_to_tensor(v) for name, v in variables.items()}
+
+
+@contextlib.contextmanager
+def _in_place_of_variables(
+    layer: keras.layers.Layer, tensors: dict[str, tf.Tensor]
+) -> Iterator[None]:
+    """Lets a block compute with tensors in place of its variables."""
+    block = unwrap(layer)
+
+    def in_compute_dtype(kind: str) -> list[tf.Tensor]:
+        values = [tensors[f"{name}/{kind}"] for name in block.prunable_names]
+        return [tf.cast(value, block.compute_dtype) for value in values]
+
+    replacements: list[tuple[Any, str, Any]] = [
+        (block, "_kernels", in_compute_dtype("kernel")),
+        (block, "_biases", in_compute_dtype("bias")),
+    ]
+    for norm in (block.attention_norm, block.feedforward_norm):
+        # A LayerNorm's own weights are float32 in every precision.
+        replacements += [
+            (norm, name, tensors[f"{norm.name}/{name}"]) for name in ("gamma", "beta")
+        ]
+    if isinstance(layer, PruneFixedRandom):
+        masks = [tensors[f"{name}/mask"] for name in block.prunable_names]
+        replacements.append((layer, "masks", masks))
+    # Keras' own `__setattr__` would track the tensors.
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in replacements]
+    try:
+        for owner, name, value in replacements:
+            vars(owner)[name] = value
+        yield
+    finally:
+        for owner, name, value in before:
+            vars(owner)[name] = value
