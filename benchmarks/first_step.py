@@ -1,4 +1,4 @@
-"""Seconds from the start of a program to the end of its first training step.
+"""How long does it take from `build_gpt` to the end of the first training step?
 
     python benchmarks/first_step.py
     python benchmarks/first_step.py --jit-compile --runs 1
@@ -14,7 +14,6 @@ first step, and of a later step. CPU seconds tell what load on the machine hides
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,9 @@ import time
 from typing import Any
 
 import numpy as np
+
+from spdf_keras.console import print_json
+from spdf_keras.provenance import provenance
 
 # A run's measurements, in the order of the table.
 COLUMNS = ("import", "build", "first step", "first step (CPU)", "later step")
@@ -59,9 +61,8 @@ def main() -> None:
     }
     for subject, row in medians.items():
         print(f"{subject:10}" + "".join(f"{row[column]:18.1f}" for column in COLUMNS))
-    conditions = {"cores": os.cpu_count(), "machine": platform.machine()}
     results = {"medians": medians, "runs": runs}
-    print(json.dumps({**vars(args), **conditions, "results": results}))
+    print_json({**vars(args), **provenance(), "results": results})
 
 
 def in_a_process(subject: str) -> dict[str, float]:
