@@ -1,6 +1,6 @@
 """All that can be fetched: files of the tasks, a corpus and a vocabulary."""
 
-from spdf_keras.data.public.published import Collection, PublicFile, on_github
+from spdf_keras.data.public.public_file import Collection, PublicFile, on_github
 from spdf_keras.data.tasks.registry import TASKS
 
 _GPT2 = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"

@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from spdf_keras.data.public.published import PublicFile
+from spdf_keras.data.public.public_file import PublicFile
 from spdf_keras.errors import InputError
 
 # Gets a file's name, the bytes that are there, and all its bytes.

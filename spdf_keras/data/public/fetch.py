@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spdf_keras.data.public.collections import COLLECTIONS
 from spdf_keras.data.public.download import Download, Progress, Source, not_written
-from spdf_keras.data.public.published import PublicFile
+from spdf_keras.data.public.public_file import PublicFile
 from spdf_keras.errors import InputError
 from spdf_keras.files import temporary_path
 from spdf_keras.folders import LOCK, make_folder, remove_empty

@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spdf_keras.data.public.published import Collection
+from spdf_keras.data.public.public_file import Collection
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
 from spdf_keras.data.tasks.notices import is_error
 from spdf_keras.data.tasks.score_table import Score, ScoreTable

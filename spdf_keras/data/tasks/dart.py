@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.data.corpus.forms import ending, open_text
-from spdf_keras.data.public.published import Collection, on_github
+from spdf_keras.data.public.public_file import Collection, on_github
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,

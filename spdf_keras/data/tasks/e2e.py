@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spdf_keras.data.corpus.forms import TEXTS, ending, open_text
 from spdf_keras.data.corpus.lines import split_lines
-from spdf_keras.data.public.published import Collection, on_github
+from spdf_keras.data.public.public_file import Collection, on_github
 from spdf_keras.data.tasks.files import find_file, name_of_split, read_table
 from spdf_keras.data.tasks.score_table import Score, ScoreTable, printed_rows
 from spdf_keras.data.tasks.task import Example, Examples, Task, gather

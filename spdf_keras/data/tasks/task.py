@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spdf_keras.data.public.published import Collection
+from spdf_keras.data.public.public_file import Collection
 from spdf_keras.data.tasks.score_table import ScoreTable
 from spdf_keras.errors import InputError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from spdf_keras.data.corpus.forms import ending, open_text
 from spdf_keras.data.corpus.listing import LeftOut, files_under
-from spdf_keras.data.public.published import Collection, on_github
+from spdf_keras.data.public.public_file import Collection, on_github
 from spdf_keras.data.tasks import triples
 from spdf_keras.data.tasks.files import (
     checked,

@@ -18,7 +18,7 @@ from spdf_keras.cli import main
 from spdf_keras.data.public.collections import COLLECTIONS
 from spdf_keras.data.public.download import Source
 from spdf_keras.data.public.fetch import fetch, fetch_files
-from spdf_keras.data.public.published import Collection, PublicFile
+from spdf_keras.data.public.public_file import Collection, PublicFile
 from spdf_keras.data.tasks.e2e import read_e2e
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
