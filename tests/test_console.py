@@ -85,6 +85,8 @@ def test_a_signal_during_the_import_of_tensorflow_is_not_lost(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that run in the background of a shell inherit an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout and process.stdout.readline() == "importing\n"
     process.send_signal(number)

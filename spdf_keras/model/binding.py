@@ -15,6 +15,12 @@ from spdf_keras.config import GPTConfig
 from spdf_keras.model.build import functional_gpt
 from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import KERNELS, kernel_path
+from spdf_keras.model.substitution import (
+    Replacement,
+    linear_replacements,
+    norm_replacements,
+    substituted,
+)
 
 
 def skeleton(sizes: GPTConfig, precision: str = "float32", seed: int = 0) -> GPT:
@@ -61,34 +67,20 @@ def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
         ...     model(tf.zeros((1, 4), tf.int32)).shape
         TensorShape([1, 4, 16])
     """
-    replaced: list[tuple[Any, str, Any]] = []
-
-    def put(layer: Any, attribute: str, *paths: str) -> None:
-        # LayerNorm's own weights are float32 in every precision.
-        dtype = "float32" if attribute in ("gamma", "beta") else layer.compute_dtype
-        found = [tf.cast(tensors[p], dtype) for p in paths]
-        replaced.append((layer, attribute, vars(layer)[attribute]))
-        is_list = attribute in ("_kernels", "_biases")
-        vars(layer)[attribute] = found if is_list else found[0]
-
-    try:
-        if "embedding/token" in tensors:
-            put(model.embedding, "token_table", "embedding/token")
-            put(model.embedding, "position_table", "embedding/position")
-        norms = {"final_norm": model.final_norm}
-        for block in model.blocks:
-            start = block.name
-            kernels = [kernel_path(start, name) for name in KERNELS]
-            if kernels[0] in tensors:
-                put(block, "_kernels", *kernels)
-                put(block, "_biases", *(f"{start}/{name}/bias" for name in KERNELS))
-            for norm in (block.attention_norm, block.feedforward_norm):
-                norms[f"{start}/{norm.name}"] = norm
-        for path, norm in norms.items():
-            if f"{path}/gamma" in tensors:
-                put(norm, "gamma", f"{path}/gamma")
-                put(norm, "beta", f"{path}/beta")
+    replacements: list[Replacement] = []
+    if "embedding/token" in tensors:
+        embedding = model.embedding
+        for table in ("token", "position"):
+            value = tf.cast(tensors[f"embedding/{table}"], embedding.compute_dtype)
+            replacements.append((embedding, f"{table}_table", value))
+    norms = {"final_norm": model.final_norm}
+    for block in model.blocks:
+        if kernel_path(block.name, KERNELS[0]) in tensors:
+            replacements += linear_replacements(block, tensors, f"{block.name}/")
+        for norm in (block.attention_norm, block.feedforward_norm):
+            norms[f"{block.name}/{norm.name}"] = norm
+    for path, norm in norms.items():
+        if f"{path}/gamma" in tensors:
+            replacements += norm_replacements(norm, tensors, path)
+    with substituted(replacements):
         yield
-    finally:
-        for layer, attribute, value in reversed(replaced):
-            vars(layer)[attribute] = value

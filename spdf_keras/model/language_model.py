@@ -189,7 +189,8 @@ class LanguageModel(CheckedModel):
             if self._needs_no_autograph():
                 call = tf.autograph.experimental.do_not_convert(call)
             return call(token_ids, training=True)
-        if self.recompute and (others := self._other_layers()):
+        others = self._other_layers()
+        if self.recompute and others:
             raise InputError(
                 "`recompute` must be false in a model with other layers than a GPT's, "
                 f"or with `add_loss` of its tensors. Received: {', '.join(others)}."

@@ -30,11 +30,16 @@ class Recorder(AdamW):
         if not hasattr(self, "clipped"):
             self.clipped = [tf.Variable(tf.zeros(v.shape)) for v in var_list]
 
-    def _update(self, variable: Any, gradient: Any, factor: Any) -> None:
-        self.clipped[self._index_dict[self._var_key(variable)]].assign(
-            gradient * factor
-        )
-        super()._update(variable, gradient, factor)
+    def _update_all(self, strategy: Any, pairs: Any, move: Any, zero: Any) -> None:
+        def record(slot: Any, gradient: Any, factor: Any) -> None:
+            slot.assign(gradient * factor)
+
+        for gradient, variable in pairs:
+            slot = self.clipped[self._index_dict[self._var_key(variable)]]
+            strategy.extended.update(
+                slot, record, args=(gradient, move.factor), group=False
+            )
+        super()._update_all(strategy, pairs, move, zero)
 
 
 class Violations(keras.callbacks.Callback):

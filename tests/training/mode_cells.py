@@ -35,9 +35,16 @@ class Recorder(AdamW):
             ]
         super().build(var_list)
 
-    def _update(self, variable: Any, gradient: Any, factor: Any) -> None:
-        self.seen[self._index_dict[self._var_key(variable)]].assign(gradient * factor)
-        super()._update(variable, gradient, factor)
+    def _update_all(self, strategy: Any, pairs: Any, move: Any, zero: Any) -> None:
+        def record(slot: Any, gradient: Any, factor: Any) -> None:
+            slot.assign(gradient * factor)
+
+        for gradient, variable in pairs:
+            slot = self.seen[self._index_dict[self._var_key(variable)]]
+            strategy.extended.update(
+                slot, record, args=(gradient, move.factor), group=False
+            )
+        super()._update_all(strategy, pairs, move, zero)
 
 
 class Watch(keras.callbacks.Callback):
@@ -91,6 +98,7 @@ def run_cell(cluster: Any, mode: str, precision: str, parts: int) -> dict[str, A
     ]
     return {
         "losses": watch.losses,
+        "gradients_seen": all(np.any(s.numpy()) for s in model.optimizer.seen),
         "violations": int(watch.found),
         "steps": watch.steps,
         "same_everywhere": all(len(set(copy)) == 1 for copy in copies),

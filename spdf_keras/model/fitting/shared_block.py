@@ -6,8 +6,7 @@ all. TensorFlow inlines the calls before it optimizes the graph, so a step compu
 same operations as without the function.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +14,12 @@ from tensorflow.python.eager import record
 
 from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
+from spdf_keras.model.substitution import (
+    Replacement,
+    linear_replacements,
+    norm_replacements,
+    substituted,
+)
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
 
 
@@ -56,7 +61,7 @@ class SharedBlock:
         sources = [x, *map(weights.get, sorted(weights))]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            with _in_place_of_variables(self._template, {**weights, **masks}):
+            with substituted(_replacements(self._template, {**weights, **masks})):
                 y = self._template(x, training=True)
 
         def backward(dy: tf.Tensor) -> list[tf.Tensor]:
@@ -104,35 +109,15 @@ def _tensors(variables: dict[str, tf.Variable]) -> dict[str, tf.Tensor]:
     return {name: tf.convert_to_tensor(v) for name, v in variables.items()}
 
 
-@contextlib.contextmanager
-def _in_place_of_variables(
+def _replacements(
     layer: keras.layers.Layer, tensors: dict[str, tf.Tensor]
-) -> Iterator[None]:
-    """Lets a block compute with tensors in place of its variables."""
+) -> list[Replacement]:
+    """Returns replacements for all variables of a block and its wrapper."""
     block = unwrap(layer)
-
-    def in_compute_dtype(kind: str) -> list[tf.Tensor]:
-        values = [tensors[f"{name}/{kind}"] for name in block.prunable_names]
-        return [tf.cast(value, block.compute_dtype) for value in values]
-
-    replacements: list[tuple[Any, str, Any]] = [
-        (block, "_kernels", in_compute_dtype("kernel")),
-        (block, "_biases", in_compute_dtype("bias")),
-    ]
+    replacements = linear_replacements(block, tensors)
     for norm in (block.attention_norm, block.feedforward_norm):
-        # A LayerNorm's own weights are float32 in every precision.
-        replacements += [
-            (norm, name, tensors[f"{norm.name}/{name}"]) for name in ("gamma", "beta")
-        ]
+        replacements += norm_replacements(norm, tensors, norm.name)
     if isinstance(layer, PruneFixedRandom):
         masks = [tensors[f"{name}/mask"] for name in block.prunable_names]
         replacements.append((layer, "masks", masks))
-    # Keras' own `__setattr__` would track the tensors.
-    before = [(owner, name, vars(owner)[name]) for owner, name, _ in replacements]
-    try:
-        for owner, name, value in replacements:
-            vars(owner)[name] = value
-        yield
-    finally:
-        for owner, name, value in before:
-            vars(owner)[name] = value
+    return replacements
