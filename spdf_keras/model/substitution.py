@@ -20,11 +20,11 @@ def substituted(replacements: Iterable[Replacement]) -> Iterator[None]:
     try:
         # Keras' own `__setattr__` would track the tensors.
         for owner, name, value in replacements:
-            vars(owner)[name] = value
+            owner.__dict__[name] = value
         yield
     finally:
         for owner, name, value in before:
-            vars(owner)[name] = value
+            owner.__dict__[name] = value
 
 
 def linear_replacements(
