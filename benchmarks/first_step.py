@@ -95,7 +95,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         model = build_gpt(args.model, args.sparsity, jit_compile=args.jit_compile)
         x: Any = tokens[:, :-1]
     else:
-        model = keras_nlp(sizes, args.jit_compile)
+        from peers.gpt_keras_nlp import compiled_gpt2  # type: ignore[import-not-found]
+
+        model = compiled_gpt2(sizes, args.jit_compile)
         inputs = tokens[:, :-1]
         x = {"token_ids": inputs, "padding_mask": np.ones_like(inputs)}
     built = time.perf_counter()
@@ -117,30 +119,6 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         statistics.median(later) if later else float("nan"),
     )
     return dict(zip(COLUMNS, values, strict=True))
-
-
-def keras_nlp(sizes: Any, jit_compile: bool) -> Any:
-    """KerasNLP's `GPT2CausalLM`, without dropout, compiled for the same training."""
-    from spdf_keras.keras2 import keras
-
-    import keras_nlp  # isort: skip
-
-    backbone = keras_nlp.models.GPT2Backbone(
-        vocabulary_size=sizes.vocabulary_size,
-        num_layers=sizes.num_layers,
-        num_heads=sizes.num_heads,
-        hidden_dim=sizes.hidden_dim,
-        intermediate_dim=sizes.intermediate_dim,
-        dropout=0.0,
-        max_sequence_length=sizes.max_sequence_length,
-    )
-    model = keras_nlp.models.GPT2CausalLM(backbone)
-    model.compile(
-        keras.optimizers.AdamW(6e-4, weight_decay=0.1, global_clipnorm=1.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=jit_compile,
-    )
-    return model
 
 
 if __name__ == "__main__":

@@ -106,25 +106,9 @@ def ours(sizes: Any, tokens: Any, sparsity: float, xla: bool) -> Step:
 
 def keras_nlp(sizes: Any, tokens: Any, xla: bool) -> Step:
     """Makes the step of KerasNLP's `GPT2CausalLM.fit`, without dropout."""
-    from spdf_keras.keras2 import keras
+    from peers.gpt_keras_nlp import compiled_gpt2  # type: ignore[import-not-found]
 
-    import keras_nlp  # isort: skip
-
-    backbone = keras_nlp.models.GPT2Backbone(
-        vocabulary_size=sizes.vocabulary_size,
-        num_layers=sizes.num_layers,
-        num_heads=sizes.num_heads,
-        hidden_dim=sizes.hidden_dim,
-        intermediate_dim=sizes.intermediate_dim,
-        dropout=0.0,
-        max_sequence_length=sizes.max_sequence_length,
-    )
-    model = keras_nlp.models.GPT2CausalLM(backbone)
-    model.compile(
-        keras.optimizers.AdamW(6e-4, weight_decay=0.1, global_clipnorm=1.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=xla,
-    )
+    model = compiled_gpt2(sizes, xla)
     inputs = tokens[:, :-1]
     x = {"token_ids": inputs, "padding_mask": np.ones_like(inputs)}
     return fitted(model, (x, tokens[:, 1:]), "loss")
