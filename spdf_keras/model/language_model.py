@@ -183,24 +183,29 @@ class LanguageModel(CheckedModel):
         return bool(metrics._user_metrics or metrics._user_weighted_metrics)
 
     def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
-        blocks = self.blocks
-        if not self.recompute and not self._shares_blocks():
+        if self.recompute:
+            self._check_recomputable()
+            run: Callable[..., tf.Tensor] = _recomputed
+        elif self._shares_blocks():
+            run = SharedBlock(self.blocks[0])
+        else:
             call = self.__call__
             if self._needs_no_autograph():
                 call = tf.autograph.experimental.do_not_convert(call)
             return call(token_ids, training=True)
+        x = self.embedding(token_ids)
+        for block in self.blocks:
+            x = run(block, x)
+        logits = self.embedding(self.final_norm(x), reverse=True)
+        return self.get_layer("logits")(logits)
+
+    def _check_recomputable(self) -> None:
         others = self._other_layers()
-        if self.recompute and others:
+        if others:
             raise InputError(
                 "`recompute` must be false in a model with other layers than a GPT's, "
                 f"or with `add_loss` of its tensors. Received: {', '.join(others)}."
             )
-        shared = SharedBlock(blocks[0])
-        x = self.embedding(token_ids)
-        for block in blocks:
-            x = _recomputed(block)(x) if self.recompute else shared(block, x)
-        logits = self.embedding(self.final_norm(x), reverse=True)
-        return self.get_layer("logits")(logits)
 
     def _other_layers(self) -> list[str]:
         """Names of layers that a GPT does not have."""
@@ -321,14 +326,16 @@ def _equal_parts(batch: Any, least: int) -> Any:
     return candidates[0] + tf.argmax(divides, output_type=tf.int32)
 
 
-def _recomputed(block: keras.layers.Layer) -> Any:
+def _recomputed(block: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+    """Applies `block`, whose activations are computed again in the backward pass."""
+
     def run(x: tf.Tensor) -> tf.Tensor:
         # Masked kernels need no `x`; without this order those of all blocks would be
         # computed at the start of the pass, and be in memory together.
         with tf.control_dependencies([x]):
             return block(x, training=True)
 
-    return tf.recompute_grad(run)
+    return tf.recompute_grad(run)(x)
 
 
 def _check_compilation(jit_compile: Any) -> None:
