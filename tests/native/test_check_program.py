@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spdf_keras.native.tensorflow import build
+from spdf_keras.native import build
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 LOOPS: dict[str, tuple[str, ...]] = {"portable": ()}
