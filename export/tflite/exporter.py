@@ -20,7 +20,7 @@ from spdf_keras.export.runtimes import (
 )
 from spdf_keras.export.sources import load_source, resolve_source
 from spdf_keras.export.tflite.check import check_logits
-from spdf_keras.export.tflite.signatures import Lengths, trace_signatures
+from spdf_keras.export.tflite.signatures import LOGITS, TFLitePlan, trace_signatures
 from spdf_keras.export.tflite.sparse_encoding import SparseReport, sparse_encode
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
@@ -51,6 +51,7 @@ def to_tflite(
     quantize: str = "none",
     *,
     sparsity: float | None = None,
+    logits: str = "last",
 ) -> ExportCard:
     """Writes a `.tflite` file that continues prompts with a cache.
 
@@ -58,8 +59,9 @@ def to_tflite(
     signatures `k_0, v_0, k_1, ...` are the caches, one pair per block, float32
     `(1, num_heads, cache_length, head_dim)`; token ids and positions are int32.
 
-    - `prefill`: `token_ids` `(1, prompt_length)`, padded at the right, to `logits`
-      `(1, prompt_length, vocabulary_size)` and the caches.
+    - `prefill`: `token_ids` `(1, prompt_length)`, padded at the right, and `lengths`
+      `(1,)`, the tokens before the padding, to `logits` `(1, 1, vocabulary_size)` after
+      the last of these tokens and the caches.
     - `decode`: `token_ids` `(1, 1)`, their `position` `(1,)` and the caches to
       `logits` `(1, 1, vocabulary_size)` and the caches.
 
@@ -80,6 +82,9 @@ def to_tflite(
             `int8` stores them in a quarter, and multiplies in int8 where they are
             not `sparse`; its error is some percent of the largest logit.
         sparsity: For a preset, sparsity of its masks.
+        logits: `last` projects the last token of a prompt alone, which is all that a
+            continuation needs. With `all`, `prefill` takes no `lengths`, and its
+            `logits` are `(1, prompt_length, vocabulary_size)`.
 
     Returns:
         The card, with size and error measured on random prompts.
@@ -95,13 +100,19 @@ def to_tflite(
             "zeros do not load, and whole rows lose the model's accuracy. Received: "
             f"quantize={quantize}."
         )
+    if logits not in LOGITS:
+        raise InputError(
+            f"`logits` must be one of {', '.join(LOGITS)}: the tokens that prefill "
+            f"projects. Received: logits={logits}."
+        )
     source = resolve_source(model, sparsity)
     gpt, notes = float32_model(load_source(source, sparsity))
     context = gpt.embedding.max_sequence_length
-    lengths = Lengths(*checked_lengths(context, prompt_length, cache_length))
+    lengths = checked_lengths(context, prompt_length, cache_length)
+    plan = TFLitePlan(*lengths, logits)
     with staged(path, overwrite, beside=card_path(path)) as stage:
         kernels = FoldedKernels(gpt)
-        content = _convert(gpt, kernels, lengths, quantize, stage)
+        content = _convert(gpt, kernels, plan, quantize, stage)
         dense_size_bytes, report = len(content), None
         if sparse:
             content, report = sparse_encode(content)
@@ -136,10 +147,10 @@ def to_tflite(
 
 
 def _convert(
-    model: GPT, kernels: FoldedKernels, lengths: Lengths, quantize: str, stage: Path
+    model: GPT, kernels: FoldedKernels, plan: TFLitePlan, quantize: str, stage: Path
 ) -> bytes:
     """Makes the dense file."""
-    functions = trace_signatures(model, kernels, lengths)
+    functions = trace_signatures(model, kernels, plan)
     intermediate = stage.with_name(f"{stage.name}.saved_model")
     write_signatures(functions, intermediate)
     converter = tf.lite.TFLiteConverter.from_saved_model(

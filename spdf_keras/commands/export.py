@@ -42,6 +42,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="for tflite: store weights in half or a quarter of the bytes",
     )
     parser.add_argument(
+        "--logits",
+        choices=["last", "all"],
+        help="for tflite: tokens of a prompt that prefill projects to logits "
+        "(default: last)",
+    )
+    parser.add_argument(
         "--signature",
         action="append",
         default=[],
@@ -144,6 +150,10 @@ def _check(args: Namespace) -> None:
         raise InputError(
             f"`--quantize` is for tflite. Received: --format {args.format}; {way_out}."
         )
+    if args.format != "tflite" and args.logits:
+        raise InputError(
+            f"`--logits` is for tflite. Received: --format {args.format}. Leave it out."
+        )
     if args.format == "tflite" and args.signature:
         raise InputError(
             "A .tflite file always has the signatures prefill and decode. Leave "
@@ -176,6 +186,7 @@ def _tflite(source: Any, args: Namespace) -> Any:
     options = _options(
         args, "sparse", "prompt_length", "cache_length", "overwrite", "sparsity"
     )
+    options["logits"] = args.logits or "last"
     return to_tflite(source, args.out, quantize=args.quantize or "none", **options)
 
 
