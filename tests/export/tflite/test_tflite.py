@@ -342,28 +342,6 @@ def test_the_runtimes_fast_path_takes_each_signature_in_one_piece(
             assert set(sum(unpacking, [])) <= {"DENSIFY", "DEQUANTIZE"}
 
 
-def test_the_runtimes_fast_path_takes_each_signature_in_one_piece(
-    files: Files, quantized: dict[tuple[str, bool], ExportCard]
-) -> None:
-    for card in (*files.values(), *quantized.values()):
-        file = unpacked(card)
-        # The runtime's details are of the first subgraph: each signature in turn.
-        for _ in range(2):
-            file.subgraphs.reverse()
-            for signature in file.signatureDefs:
-                signature.subgraphIndex = 1 - signature.subgraphIndex
-            *unpacking, computing = delegated(file)
-            assert not {"DENSIFY", "DEQUANTIZE"} & set(computing), card.path
-            # What stands before it unpacks constants, which is done once.
-            assert len(unpacking) <= 1
-            assert set(sum(unpacking, [])) <= {"DENSIFY", "DEQUANTIZE"}
-
-
-def test_the_fast_path_computes_a_prompt_in_one_piece(files: Files) -> None:
-    (piece,) = delegated(unpacked(files["dense"]))
-    assert piece.count("FULLY_CONNECTED") == 6 * 2 + 1
-
-
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_the_profile_names_what_the_runtime_computes(files: Files, kind: str) -> None:
     table = profile(files[kind].path, "decode", runs=2)
