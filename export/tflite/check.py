@@ -12,7 +12,7 @@ from spdf_keras.export.runners.run_tflite import TFLiteModel
 from spdf_keras.model.gpt import GPT
 
 # Largest error that is allowed, as a fraction of the largest logit.
-_ALLOWED = {"none": MAX_RELATIVE_ERROR, "fp16": 0.01, "int8": 0.15}
+ALLOWED_ERRORS = {"none": MAX_RELATIVE_ERROR, "fp16": 0.01, "int8": 0.15}
 
 _DECODED_TOKENS = 4
 
@@ -23,7 +23,7 @@ def check_logits(path: Path, model: GPT, quantize: str) -> tuple[float, float]:
     Raises:
         ExportError: If they are further from the model's than `quantize` allows.
     """
-    return logit_error(_logit_pairs(path, model), _ALLOWED[quantize])
+    return logit_error(_logit_pairs(path, model), ALLOWED_ERRORS[quantize])
 
 
 def _logit_pairs(path: Path, model: GPT) -> Iterator[tuple[Logits, Logits]]:

@@ -18,7 +18,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, to_tflite
 from spdf_keras.export.runners.profile_tflite import ProfileError, profile
 from spdf_keras.export.runners.run_tflite import RunError, TFLiteModel
-from spdf_keras.export.tflite import exporter as tflite
+from spdf_keras.export.tflite import conversion
 from spdf_keras.model.decoding.passes import effective_kernels
 
 Files = dict[str, ExportCard]
@@ -387,7 +387,7 @@ def test_a_wrong_file_is_not_delivered(
         assert kernel in flatbuffer
         return flatbuffer.replace(kernel, b"\0" * len(kernel)), None
 
-    monkeypatch.setattr(tflite, "sparse_encode", lose_a_weight)
+    monkeypatch.setattr(conversion, "sparse_encode", lose_a_weight)
     with pytest.raises(ExportError, match="logits differ from the Keras model's by"):
         to_tflite(model, tmp_path / "m.tflite", True, 16, 48)  # as `files`
     assert not list(tmp_path.iterdir())
