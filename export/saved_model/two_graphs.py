@@ -57,9 +57,8 @@ class Graphs:
 
     def __init__(self, kernels: FoldedKernels, skip_zeros: str | None) -> None:
         self.kernels = kernels
-        self._readers: dict[tuple[str, ...], Callable[[], Kernels]]
-        self._readers = {_PLAIN: kernels.tensors}
-        if skip_zeros is None:
+        self._two = skip_zeros is not None
+        if not self._two:
             return
         if skip_zeros != "cpu":
             raise InputError(
@@ -72,7 +71,6 @@ class Graphs:
                 f"a model with {kernels.sparsity:.0%} in all. Leave it out."
             )
         load_operations()
-        self._readers[_SKIPPING] = kernels.packed
 
     def write(self, folder: Path, tracer: Tracer, *tracked: tf.Module) -> None:
         """Writes the folder.
@@ -82,17 +80,16 @@ class Graphs:
             tracer: Traces the signatures of a graph.
             *tracked: Modules whose tables the signatures use.
         """
-        graphs = {tags: tracer(reader) for tags, reader in self._readers.items()}
-        plain = graphs.pop(_PLAIN)
+        plain = tracer(self.kernels.tensors)
+        skipping = tracer(self.kernels.packed) if self._two else {}
         # Variables are stored under their places in this list. Both graphs have the
         # same list, so each finds its variables in the other's file.
-        every = [*plain.values(), *(f for g in graphs.values() for f in g.values())]
-        variables = used_variables(every)
+        variables = used_variables([*plain.values(), *skipping.values()])
         write_signatures(plain, folder, *tracked, variables=variables)
-        for tags, functions in graphs.items():
-            other = folder.with_name(f"{folder.name}.{tags[-1]}")
-            write_signatures(functions, other, *tracked, variables=variables)
-            _add_graph(folder, other, tags)
+        if skipping:
+            other = folder.with_name(f"{folder.name}.skipping")
+            write_signatures(skipping, other, *tracked, variables=variables)
+            _add_graph(folder, other)
             shutil.rmtree(other)
 
     def check(self, folder: Path, check: Callable[[Any], Checked]) -> list[Checked]:
@@ -107,13 +104,13 @@ class Graphs:
         """
         return [
             check(tf.saved_model.load(str(folder), tags=list(tags)).signatures)
-            for tags in self._readers
+            for tags in (_PLAIN, _SKIPPING)[: 1 + self._two]
         ]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the card."""
-        if _SKIPPING not in self._readers:
+        if not self._two:
             return ()
         return (
             f"It has two graphs over the same variables; name one when you load it: "
@@ -125,18 +122,15 @@ class Graphs:
     @property
     def runtimes(self) -> tuple[Runtime, ...]:
         """Runtimes for the card."""
-        if _SKIPPING in self._readers:
-            return SAVED_MODEL_SKIPPING_RUNTIMES
-        return SAVED_MODEL_RUNTIMES
+        return SAVED_MODEL_SKIPPING_RUNTIMES if self._two else SAVED_MODEL_RUNTIMES
 
 
-def _add_graph(folder: Path, other: Path, tags: tuple[str, ...]) -> None:
-    """Adds the graph of another SavedModel, which is about the same variables."""
+def _add_graph(folder: Path, other: Path) -> None:
+    """Adds the graph of another SavedModel, which reads the same variables."""
     content, added = _read(folder), _read(other)
     graph = content.meta_graphs.add()
     graph.CopyFrom(added.meta_graphs[0])
-    graph.meta_info_def.ClearField("tags")
-    graph.meta_info_def.tags.extend(tags)
+    graph.meta_info_def.tags[:] = _SKIPPING
     (folder / FOLDER_WITH).write_bytes(content.SerializeToString())
     # It holds a checksum of the file with one graph. TensorFlow makes it in C++ alone,
     # and reads a folder without it alike.
