@@ -40,7 +40,8 @@ SAVED_MODEL_SKIPPING_RUNTIMES = (
         "TensorFlow, CPU, tags serve and spdf",
         True,
         "The operations of this package skip the zeros. Kernels are packed at the head "
-        "of each call, which pays from about 7 new tokens at 75 % zeros.",
+        "of each call: with GPT-2 Small at 75 %, calls below 200 tokens of logits, or "
+        "6 new ones, take longer than in the plain graph.",
     ),
 )
 
