@@ -29,6 +29,22 @@ inline __m512i expand(uint64_t word, const int8_t*& value) {
   return bytes;
 }
 
+// Returns `count` rows from `row` on, expanded: those of a dense weight, or in `scratch`.
+inline const int8_t* expanded_rows(const Expanding& w, int64_t row, int64_t count,
+                                   int8_t* scratch) {
+  const int64_t length = w.words * 64;
+  if (!w.bits) return w.values + row * length;
+  for (int64_t r = 0; r < count; ++r) {
+    // A missing row repeats the last one, and its sums are not stored.
+    const int64_t read = row + r < w.rows ? row + r : w.rows - 1;
+    const int8_t* value = w.values + w.starts[read];
+    for (int64_t i = 0; i < w.words; ++i)
+      _mm512_store_si512(scratch + r * length + 64 * i,
+                         expand(w.bits[read * w.words + i], value));
+  }
+  return scratch;
+}
+
 inline __mmask16 first_lanes(int64_t count) {
   return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
 }

@@ -45,24 +45,28 @@ ExpandingWeight::ExpandingWeight(const Entries& entries, const Write& write)
     for (int64_t row = 0; row < rows_; ++row)
       next[row] = static_cast<uint32_t>(kept.count_before(row, columns_));
   }
-  uint32_t count = 0;
+  const bool dense = static_cast<double>(kept.count()) >
+                     (1 - kLeastZeros) * static_cast<double>(rows_ * columns_);
+  int64_t count = 0;
   for (int64_t row = 0; row < rows_; ++row) {
-    starts[row] = count;
-    count += next[row];
+    starts[row] = static_cast<uint32_t>(count);
+    count += dense ? 64 * words_ : next[row];
     next[row] = starts[row];
   }
+  if (dense) count = up(rows_, kRowBlock) * 64 * words_;
   std::vector<int8_t> values(count + kBehind);
   // Values of a row come in the order of its columns either way.
   for (int64_t line = 0; line < kept.lines; ++line)
     entries.each(line, 0, kept.length, [&](int64_t entry, float value) {
-      const int64_t row = by_column ? entry : line;
-      int8_t* to = &values[next[row]++];
+      const int64_t row = by_column ? entry : line, column = by_column ? line : entry;
+      int8_t* to = &values[dense ? starts[row] + column : next[row]++];
       write(value, row, to);
       sums[row] += *to;
     });
+  if (dense) bits.clear();
   block_ = Block(Block::padded(8 * bits.size()) + Block::padded(values.size()) +
                  2 * Block::padded(4 * rows_));
-  bits_ = block_.add(bits);
+  if (!dense) bits_ = block_.add(bits);
   values_ = block_.add(values);
   starts_ = block_.add(starts);
   sums_ = block_.add(sums);

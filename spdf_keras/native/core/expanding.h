@@ -3,7 +3,7 @@
 // A weight is stored as a bit for each entry and its kept values, which is the least that
 // a product can read. The processor's instructions for dense int8 products are so fast
 // that expanding rows in the cache and multiplying their zeros takes less time than
-// skipping zeros one by one. Inputs are rounded to eight bits, with a range of its own for
+// skipping zeros one by one. A weight with few zeros is stored as it is multiplied. Inputs are rounded to eight bits, with a range of its own for
 // each token, as the runtimes do for dense int8 weights.
 
 #ifndef SPDF_EXPANDING_H_
@@ -26,7 +26,9 @@ constexpr int64_t kRowBlock = 32;
 // The arrays of an expanding weight, for the loops.
 struct Expanding {
   int64_t rows, columns, words;  // a word is the bits of 64 columns
-  const uint64_t* bits;          // (rows, words)
+  // (rows, words), or NULL if all values are stored: rows of 64 * words values, up to a
+  // multiple of kRowBlock.
+  const uint64_t* bits;
   const uint32_t* starts;        // of each row's values
   const int8_t* values;          // with 64 bytes behind the last
   const int32_t* sums;           // of each row's values
@@ -80,7 +82,7 @@ class ExpandingWeight {
  private:
   int64_t rows_, columns_, words_;
   Block block_;
-  const uint64_t* bits_;
+  const uint64_t* bits_ = nullptr;
   const uint32_t* starts_;
   const int8_t* values_;
   const int32_t* sums_;

@@ -65,6 +65,9 @@ inline int64_t copy_place(const Structure& s, int64_t row, int64_t column) {
   return s.row_stride == 1 ? column * kWindow + row : row * kMaxBlock + column;
 }
 
+// A weight with a smaller fraction of zeros takes less memory if they are stored too.
+constexpr double kLeastZeros = 0.1;
+
 // Largest number of tokens that a dense weight is multiplied by at a time.
 constexpr int64_t kDenseTokens = 4;
 

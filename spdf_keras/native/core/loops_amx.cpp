@@ -101,19 +101,12 @@ void product(const Expanding& w, const Integers& x, const float* bias, int64_t f
   TileConfig config;
   for (int i = 0; i < 8; ++i) config.rows[i] = kTile, config.bytes[i] = kStep;
   _tile_loadconfig(&config);
-  auto* expanded = reinterpret_cast<int8_t*>(scratch);
+  auto* room = reinterpret_cast<int8_t*>(scratch);
   const int64_t length = w.words * kStep;
-  auto* sums = reinterpret_cast<int32_t*>(expanded + 2 * kTile * length);
+  auto* sums = reinterpret_cast<int32_t*>(room + 2 * kTile * length);
   for (int64_t row = first; row < last; row += 2 * kTile) {
     const int64_t rows = last - row < 2 * kTile ? last - row : 2 * kTile;
-    for (int64_t r = 0; r < 2 * kTile; ++r) {
-      // A missing row repeats the last one, and its sums are not stored.
-      const int64_t read = r < rows ? row + r : last - 1;
-      const int8_t* value = w.values + w.starts[read];
-      for (int64_t i = 0; i < w.words; ++i)
-        _mm512_store_si512(expanded + r * length + kStep * i,
-                           expand(w.bits[read * w.words + i], value));
-    }
+    const int8_t* expanded = expanded_rows(w, row, 2 * kTile, room);
     for (int64_t token = 0; token < x.tokens; token += 2 * kTile) {
       const uint8_t* tiles = x.values + token / kTile * w.words * 1024;
       const uint8_t* others = tiles + w.words * 1024;

@@ -97,12 +97,14 @@ void block_product(const Expanding& w, const Integers& x, const float* bias, int
 
 void product(const Expanding& w, const Integers& x, const float* bias, int64_t first,
              int64_t last, float* scratch, float* y) {
-  auto* expanded = reinterpret_cast<int8_t*>(scratch);
+  auto* room = reinterpret_cast<int8_t*>(scratch);
+  const int64_t length = w.words * 64;
   for (int64_t row = first; row < last; row += kRows) {
     const int64_t rows = last - row < kRows ? last - row : kRows;
+    const int8_t* expanded = w.bits ? room : w.values + row * length;
     // A missing row repeats the last one, and its sums are not stored.
-    for (int64_t r = 0; r < kRows; ++r)
-      expand_row(w, r < rows ? row + r : last - 1, expanded + r * w.words * 64);
+    for (int64_t r = 0; w.bits && r < kRows; ++r)
+      expand_row(w, r < rows ? row + r : last - 1, room + r * length);
     int64_t token = 0;
     for (; token + kTokens <= x.tokens; token += kTokens)
       block_product<kTokens>(w, x, bias, row, rows, token, expanded, y);

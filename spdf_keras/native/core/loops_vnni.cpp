@@ -34,17 +34,29 @@ inline float finished(const Expanding& w, const Integers& x, int64_t row, int64_
          (bias ? bias[row] : 0.0f);
 }
 
+// Returns the next 64 entries of a row.
+template <bool kDense>
+inline __m512i next_entries(const uint64_t* bits, int64_t i, const int8_t*& value) {
+  if constexpr (kDense) {
+    value += 64;
+    return _mm512_loadu_si512(value - 64);
+  } else {
+    return expand(bits[i], value);
+  }
+}
+
 // Computes one row for a few tokens; the row is expanded in registers.
-template <int kCount>
+template <int kCount, bool kDense>
 void row_product(const Expanding& w, const Integers& x, const float* bias, int64_t row,
                  float* y) {
-  const uint64_t* bits = w.bits + row * w.words;
+  const uint64_t* bits = kDense ? nullptr : w.bits + row * w.words;
   const int8_t* value = w.values + w.starts[row];
   // Two sums for each token, since one would wait for itself.
   __m512i sums[kCount][2] = {};
   int64_t i = 0;
   for (; i + 2 <= w.words; i += 2) {
-    const __m512i a = expand(bits[i], value), b = expand(bits[i + 1], value);
+    const __m512i a = next_entries<kDense>(bits, i, value);
+    const __m512i b = next_entries<kDense>(bits, i + 1, value);
 #pragma GCC unroll 8
     for (int t = 0; t < kCount; ++t) {
       const uint8_t* at = x.values + t * x.padded_columns + 64 * i;
@@ -53,7 +65,7 @@ void row_product(const Expanding& w, const Integers& x, const float* bias, int64
     }
   }
   if (i < w.words) {
-    const __m512i a = expand(bits[i], value);
+    const __m512i a = next_entries<kDense>(bits, i, value);
     for (int t = 0; t < kCount; ++t)
       sums[t][0] = _mm512_dpbusd_epi32(
           sums[t][0], _mm512_loadu_si512(x.values + t * x.padded_columns + 64 * i), a);
@@ -77,7 +89,7 @@ void block_product(const Expanding& w, const Integers& x, const float* bias, int
       inputs[t] = _mm512_loadu_si512(x.values + (token + t) * x.padded_columns + c);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const __m512i weight = _mm512_load_si512(expanded + r * length + c);
+      const __m512i weight = _mm512_loadu_si512(expanded + r * length + c);
 #pragma GCC unroll 8
       for (int t = 0; t < kCount; ++t)
         sums[r][t] = _mm512_dpbusd_epi32(sums[r][t], inputs[t], weight);
@@ -89,28 +101,27 @@ void block_product(const Expanding& w, const Integers& x, const float* bias, int
           w, x, row + r, token + t, _mm512_reduce_add_epi32(sums[r][t]), bias);
 }
 
+// Computes rows one after the other.
+template <bool kDense>
+void row_products(const Expanding& w, const Integers& x, const float* bias, int64_t first,
+                  int64_t last, float* y) {
+  static constexpr decltype(&row_product<1, kDense>) kByCount[] = {
+      row_product<1, kDense>, row_product<2, kDense>, row_product<3, kDense>,
+      row_product<4, kDense>, row_product<5, kDense>, row_product<6, kDense>};
+  static_assert(kTokens == 6);
+  for (int64_t row = first; row < last; ++row) kByCount[x.tokens - 1](w, x, bias, row, y);
+}
+
 void product(const Expanding& w, const Integers& x, const float* bias, int64_t first,
              int64_t last, float* scratch, float* y) {
   if (x.tokens <= kTokens) {
-    static constexpr decltype(&row_product<1>) kByCount[] = {
-        row_product<1>, row_product<2>, row_product<3>,
-        row_product<4>, row_product<5>, row_product<6>};
-    for (int64_t row = first; row < last; ++row)
-      kByCount[x.tokens - 1](w, x, bias, row, y);
-    return;
+    return w.bits ? row_products<false>(w, x, bias, first, last, y)
+                  : row_products<true>(w, x, bias, first, last, y);
   }
-  auto* expanded = reinterpret_cast<int8_t*>(scratch);
-  const int64_t length = w.words * 64;
   for (int64_t row = first; row < last; row += kRows) {
     const int64_t rows = last - row < kRows ? last - row : kRows;
-    for (int64_t r = 0; r < kRows; ++r) {
-      // A missing row repeats the last one, and its sums are not stored.
-      const int64_t read = r < rows ? row + r : last - 1;
-      const int8_t* value = w.values + w.starts[read];
-      for (int64_t i = 0; i < w.words; ++i)
-        _mm512_store_si512(expanded + r * length + 64 * i,
-                           expand(w.bits[read * w.words + i], value));
-    }
+    const int8_t* expanded =
+        expanded_rows(w, row, kRows, reinterpret_cast<int8_t*>(scratch));
     int64_t token = 0;
     for (; token + kTokens <= x.tokens; token += kTokens)
       block_product<kTokens>(w, x, bias, row, rows, token, expanded, y);

@@ -25,9 +25,6 @@ using spdf::Panel;
 using spdf::run;
 using spdf::Structure;
 
-// A weight with fewer zeros takes less memory if they are stored too.
-constexpr double kLeastZeros = 0.1;
-
 // The loops load whole vectors of values, also behind the last one.
 constexpr size_t kBehind = 64;
 
@@ -237,7 +234,7 @@ spdf_packed* packed_weight(const spdf_source& source, spdf_type type, int exact,
   }
   const double size = static_cast<double>(source.rows) * static_cast<double>(source.columns);
   if (type != SPDF_INT8 &&
-      static_cast<double>(entries.kept().count()) > (1 - kLeastZeros) * size) {
+      static_cast<double>(entries.kept().count()) > (1 - spdf::kLeastZeros) * size) {
     keep_dense(entries, converter, packed.get());
     return packed.release();
   }
