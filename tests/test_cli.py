@@ -151,6 +151,11 @@ def test_quickstart_on_real_files_resumes_and_reports(
         ("export gpt_nano --format saved_model --skip-zeros cpu --out {tmp}/q", "40% "),
         ("export gpt_nano --format xla --logits all --out {tmp}/q", "is for tflite"),
         (
+            "export gpt_nano --format litertlm --cache-outputs row --out {tmp}/q",
+            "`--cache-outputs` is for tflite",
+        ),
+        ("export gpt_nano --format litertlm --out {tmp}/q", "must end in .litertlm"),
+        (
             "export gpt_nano --format saved_model --signature generate "
             "--signature generate_text --out {tmp}/q",
             "a folder of its own",

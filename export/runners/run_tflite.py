@@ -74,7 +74,10 @@ class TFLiteModel:
         # Files with the logits of all tokens, and those of earlier versions, have none.
         self._takes_lengths = "lengths" in inputs
         self.cache_length = int(_shape(self._decode.get_input_details(), "k_0")[2])
-        logits = _shape(self._decode.get_output_details(), "logits")
+        outputs = self._decode.get_output_details()
+        # Where `decode` returns the token's own rows alone, they are written here.
+        self._returns_rows = "new_k_0" in outputs
+        logits = _shape(outputs, "logits")
         self.vocabulary_size = int(logits[2])
 
     def prefill(self, token_ids: Sequence[int]) -> tuple[NDArray[np.float32], Caches]:
@@ -117,7 +120,8 @@ class TFLiteModel:
         Args:
             token_id: The token.
             position: Its position, below `cache_length`.
-            caches: From `prefill` or the last `decode`.
+            caches: From `prefill` or the last `decode`. A file whose `decode` returns
+                rows gets them written into these arrays.
 
         Returns:
             Logits `(vocabulary_size,)`, and the caches with the token's own.
@@ -127,7 +131,12 @@ class TFLiteModel:
             position=np.array([position], np.int32),
             **caches,
         )
-        return outputs.pop("logits")[0, 0], outputs
+        logits = outputs.pop("logits")[0, 0]
+        if not self._returns_rows:
+            return logits, outputs
+        for name, row in outputs.items():
+            caches[name.removeprefix("new_")][:, :, position] = row[:, :, 0]
+        return logits, caches
 
     def generate(
         self,

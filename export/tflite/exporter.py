@@ -20,7 +20,12 @@ from spdf_keras.export.tflite.conversion import (
     suffix,
     write,
 )
-from spdf_keras.export.tflite.signatures import LOGITS, TFLitePlan, trace_signatures
+from spdf_keras.export.tflite.signatures import (
+    CACHE_OUTPUTS,
+    LOGITS,
+    TFLitePlan,
+    trace_signatures,
+)
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
 
@@ -36,6 +41,7 @@ def to_tflite(
     *,
     sparsity: float | None = None,
     logits: str = "last",
+    cache_outputs: str = "whole",
 ) -> ExportCard:
     """Writes a `.tflite` file that continues prompts with a cache.
 
@@ -69,6 +75,10 @@ def to_tflite(
         logits: `last` projects the last token of a prompt alone, which is all that a
             continuation needs. With `all`, `prefill` takes no `lengths`, and its
             `logits` are `(1, prompt_length, vocabulary_size)`.
+        cache_outputs: `whole` lets `decode` return the caches for the next call. With
+            `row` it returns the token's own entries, `new_k_0, new_v_0, ...`, each `(1,
+            num_heads, 1, head_dim)`, which the caller writes into its caches at
+            `position`. That saves a copy of all caches per token.
 
     Returns:
         The card, with size and error measured on random prompts.
@@ -79,16 +89,20 @@ def to_tflite(
         ExportError: If the file's logits are not the model's.
     """
     check_quantization(quantize)
-    if logits not in LOGITS:
-        raise InputError(
-            f"`logits` must be one of {', '.join(LOGITS)}: the tokens that prefill "
-            f"projects. Received: logits={logits}."
-        )
+    for name, value, values in (
+        ("logits", logits, LOGITS),
+        ("cache_outputs", cache_outputs, CACHE_OUTPUTS),
+    ):
+        if value not in values:
+            raise InputError(
+                f"`{name}` must be one of {', '.join(values)}. Received: "
+                f"{name}={value}."
+            )
     source = resolve_source(model, sparsity)
     gpt, notes = float32_model(load_source(source, sparsity))
     context = gpt.embedding.max_sequence_length
     lengths = checked_lengths(context, prompt_length, cache_length)
-    plan = TFLitePlan(*lengths, logits)
+    plan = TFLitePlan(*lengths, logits, cache_outputs)
     with staged(path, overwrite, beside=card_path(path)) as stage:
         kernels = FoldedKernels(gpt)
         content = _convert(gpt, kernels, plan, quantize, stage)

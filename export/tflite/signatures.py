@@ -16,10 +16,15 @@ from spdf_keras.export.graphs import (
     reachable_positions,
     trace,
 )
-from spdf_keras.model.decoding.passes import decode, prefill, project
+from spdf_keras.model.block import Cache
+from spdf_keras.model.decoding.passes import Kernels, decode, prefill, project
 from spdf_keras.model.gpt import GPT
 
 LOGITS = ("last", "all")
+CACHE_OUTPUTS = ("whole", "row")
+
+# Beginning of the names of decode's cache outputs where they are rows.
+_ROW = "new_"
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,13 @@ class TFLitePlan:
         prompt_length: Longest prompt, in tokens.
         cache_length: Longest sequence, prompt and continuation together.
         logits: The tokens that `prefill` projects to logits, one of `LOGITS`.
+        cache_outputs: What `decode` returns of the caches, one of `CACHE_OUTPUTS`.
     """
 
     prompt_length: int
     cache_length: int
     logits: str
+    cache_outputs: str
 
 
 def trace_signatures(
@@ -57,11 +64,13 @@ def trace_signatures(
         token_ids: tf.Tensor, position: tf.Tensor, **named: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         caches = caches_of(named, sizes.num_layers)
+        step, prefix = (
+            (decode, "") if plan.cache_outputs == "whole" else (_decode_row, _ROW)
+        )
         with reachable_positions(model, plan.cache_length):
-            hidden, caches = decode(
-                model, token_ids, position, caches, kernels.tensors()
-            )
-        return {"logits": project(model, hidden), **named_caches(caches)}
+            hidden, after = step(model, token_ids, position, caches, kernels.tensors())
+        outputs = {f"{prefix}{k}": part for k, part in named_caches(after).items()}
+        return {"logits": project(model, hidden), **outputs}
 
     head_dim = sizes.hidden_dim // sizes.num_heads
     cache = (1, sizes.num_heads, plan.cache_length, head_dim)
@@ -80,3 +89,25 @@ def trace_signatures(
             },
         ),
     }
+
+
+def _decode_row(
+    model: GPT,
+    token_ids: tf.Tensor,
+    position: tf.Tensor,
+    caches: list[Cache],
+    kernels: Kernels,
+) -> tuple[tf.Tensor, list[Cache]]:
+    """Runs one more token as `decode` does, but leaves the caches as they are.
+
+    Returns:
+        Hidden states after the final norm, and per block the token's own key and value,
+        `(1, num_heads, 1, head_dim)`.
+    """
+    past = tf.range(caches[0][0].shape[2]) < position
+    allowed = tf.concat([past, [True]], 0)[None, None]
+    x, rows = model.embedding(token_ids, position=position[:, None]), []
+    for layer, own, cache in zip(model.blocks, kernels, caches, strict=True):
+        x, row = layer(x, kernels=own, past=[cache], allowed=allowed, return_cache=True)
+        rows.append(row)
+    return model.final_norm(x), rows

@@ -49,6 +49,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "(default: last)",
     )
     parser.add_argument(
+        "--cache-outputs",
+        choices=["whole", "row"],
+        help="for tflite: what decode returns of the caches, all of them or the "
+        "token's own rows (default: whole)",
+    )
+    parser.add_argument(
         "--signature",
         action="append",
         default=[],
@@ -164,10 +170,12 @@ def _check(args: Namespace) -> None:
             f"`--skip-zeros` is for saved_model. Received: --format {args.format}. "
             "Leave it out."
         )
-    if args.format != "tflite" and args.logits:
-        raise InputError(
-            f"`--logits` is for tflite. Received: --format {args.format}. Leave it out."
-        )
+    for option in ("logits", "cache_outputs"):
+        if args.format != "tflite" and getattr(args, option):
+            raise InputError(
+                f"`--{option.replace('_', '-')}` is for tflite. Received: --format "
+                f"{args.format}. Leave it out."
+            )
     if args.format in _LITERT and args.signature:
         raise InputError(
             f"The signatures of {args.format} are always prefill and decode. Leave "
@@ -211,6 +219,7 @@ def _tflite(source: Any, args: Namespace) -> Any:
         args, "sparse", "prompt_length", "cache_length", "overwrite", "sparsity"
     )
     options["logits"] = args.logits or "last"
+    options["cache_outputs"] = args.cache_outputs or "whole"
     return to_tflite(source, args.out, quantize=args.quantize or "none", **options)
 
 

@@ -1,6 +1,9 @@
 """The decoder block: one Keras layer, six prunable kernels."""
 
 from collections.abc import Sequence
+from functools import reduce
+from itertools import accumulate
+from operator import add
 from typing import Any
 
 import tensorflow as tf
@@ -252,9 +255,15 @@ def _attention(
     if len(parts) == 1:
         return tf.matmul(weights, parts[0][1])
     sizes = [_dim(value, 2) for _, value in parts]
-    shares = tf.split(weights, sizes, axis=-1, num=len(sizes))
+    static = all(isinstance(size, int) for size in sizes)
+    if static:
+        # XNNPACK runs slices and sums of two in one piece with the rest.
+        ends = list(accumulate(sizes))
+        shares = [weights[..., e - n : e] for n, e in zip(sizes, ends, strict=True)]
+    else:
+        shares = tf.split(weights, sizes, axis=-1, num=len(sizes))
     products = [tf.matmul(w, v) for w, (_, v) in zip(shares, parts, strict=True)]
-    return tf.add_n(products)
+    return reduce(add, products) if static else tf.add_n(products)
 
 
 def _join(parts: Sequence[tf.Tensor], axis: int = -1) -> tf.Tensor:

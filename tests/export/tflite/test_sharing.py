@@ -21,7 +21,7 @@ def contents(small_model: GPT, tmp_path_factory: Any) -> dict[str, bytes]:
     from spdf_keras.export.tflite import conversion
 
     stage: Path = tmp_path_factory.mktemp("stage") / "m"
-    plan = TFLitePlan(8, CACHE, "last")
+    plan = TFLitePlan(8, CACHE, "last", "whole")
     kernels = FoldedKernels(small_model)
     functions = trace_signatures(small_model, kernels, plan)
     with pytest.MonkeyPatch.context() as patch:

@@ -118,6 +118,31 @@ def test_greedy_continuations_are_those_of_the_keras_model(
     assert [stopped] == model.generate([PROMPTS[1]], 32, end_token_ids=[end])
 
 
+def test_decode_may_return_the_rows_that_the_caller_writes(
+    model: GPT, files: Files, tmp_path: Path
+) -> None:
+    card = to_tflite(
+        model,
+        tmp_path / "rows.tflite",
+        prompt_length=16,
+        cache_length=48,
+        cache_outputs="row",
+    )
+    interpreter = Interpreter(model_path=card.path)
+    outputs = interpreter.get_signature_runner("decode").get_output_details()
+    assert {name: tuple(value["shape"]) for name, value in outputs.items()} == {
+        "logits": (1, 1, 512),
+        **{f"new_{part}_{block}": (1, 4, 1, 16) for part in "kv" for block in (0, 1)},
+    }
+    rows, whole = TFLiteModel(card.path), TFLiteModel(files["dense"].path)
+    for prompt in PROMPTS:
+        assert rows.generate(prompt, 32) == whole.generate(prompt, 32)
+    assert card.relative_error is not None and card.relative_error < TOLERANCE
+    assert len(delegated(unpacked(card))) == 1  # of decode, which is the first
+    with pytest.raises(InputError, match="`cache_outputs` must be one of whole, row"):
+        to_tflite(model, tmp_path / "m.tflite", cache_outputs="rows")
+
+
 def test_signatures_have_static_shapes_and_explicit_caches(files: Files) -> None:
     interpreter = Interpreter(model_path=files["dense"].path)
     caches = {name: (1, 4, 48, 16) for name in ("k_0", "v_0", "k_1", "v_1")}
