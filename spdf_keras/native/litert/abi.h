@@ -23,8 +23,11 @@ constexpr TfLiteType kTfLiteFloat32 = 1, kTfLiteInt32 = 2, kTfLiteInt8 = 9,
 typedef int32_t TfLiteAllocationType;
 constexpr TfLiteAllocationType kTfLiteMmapRo = 1;
 
+constexpr int32_t kTfLiteBuiltinAdd = 0;
 constexpr int32_t kTfLiteBuiltinDequantize = 6;
 constexpr int32_t kTfLiteBuiltinFullyConnected = 9;
+constexpr int32_t kTfLiteBuiltinMul = 18;
+constexpr int32_t kTfLiteBuiltinDelegate = 51;
 constexpr int32_t kTfLiteBuiltinDensify = 124;
 
 constexpr int64_t kTfLiteDelegateFlagsAllowDynamicTensors = 1;
@@ -163,6 +166,11 @@ struct TfLiteFullyConnectedParams {
   bool keep_num_dims;
   bool asymmetric_quantize_inputs;
   int32_t quantized_bias_type;
+};
+
+// What the parameters of ADD and MUL begin with.
+struct TfLiteArithmeticParams {
+  TfLiteFusedActivation activation;
 };
 
 }  // extern "C"

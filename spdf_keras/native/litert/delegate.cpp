@@ -25,6 +25,8 @@ using spdf::Stored;
 struct Graph {
   std::vector<int> nodes;
   std::map<int, int> producers;  // DENSIFY or DEQUANTIZE that computes a tensor
+  std::map<int, int> multiplications;  // MUL that computes a tensor
+  std::vector<int> additions;
   std::map<int, int> readers;    // number of nodes that read a tensor
 };
 
@@ -40,6 +42,9 @@ bool read_graph(TfLiteContext* context, Graph* graph) {
          registration->builtin_code == kTfLiteBuiltinDequantize) &&
         node->outputs->size == 1)
       graph->producers[node->outputs->data[0]] = index;
+    if (registration->builtin_code == kTfLiteBuiltinMul && node->outputs->size == 1)
+      graph->multiplications[node->outputs->data[0]] = index;
+    if (registration->builtin_code == kTfLiteBuiltinAdd) graph->additions.push_back(index);
     for (int i = 0; i < node->inputs->size; ++i) ++graph->readers[node->inputs->data[i]];
   }
   return true;
@@ -71,6 +76,28 @@ bool has_one_token(const TfLiteTensor& x, int64_t columns) {
   return size == columns;
 }
 
+// Takes the updates of caches; returns false if the runtime does not answer.
+bool take_blends(TfLiteContext* context, const Graph& graph, Delegate* delegate,
+                 std::vector<int>* taken) {
+  for (int index : graph.additions) {
+    TfLiteNode* node;
+    TfLiteRegistration* registration;
+    if (context->GetNodeAndRegistration(context, index, &node, &registration)) return false;
+    spdf::Blend blend;
+    std::vector<int> parts;
+    if (!spdf::is_rewired(*node, &blend)) {
+      if (!spdf::find_blend(context, *node, graph.multiplications, graph.readers, &blend,
+                            &parts))
+        continue;
+      spdf::rewire(node, blend);
+    }
+    delegate->blends[index] = blend;
+    taken->push_back(index);
+    taken->insert(taken->end(), parts.begin(), parts.end());
+  }
+  return true;
+}
+
 TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
   auto& delegate = *static_cast<Delegate*>(base->data_);
   const std::string refused = spdf::refusal(context, delegate.options.any_version);
@@ -87,6 +114,9 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
   if (!read_graph(context, &graph)) return kTfLiteError;
   std::vector<int> taken;
   delegate.by_node.clear();
+  delegate.blends.clear();
+  if (delegate.options.caches && !take_blends(context, graph, &delegate, &taken))
+    return kTfLiteError;
   for (int index : graph.nodes) {
     TfLiteNode* node;
     TfLiteRegistration* registration;
@@ -117,9 +147,9 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
   }
   if (delegate.options.verbose)
     std::fprintf(stderr,
-                 "spdf: %zu layers of %zu operators are taken; %d weights are packed to "
-                 "%.1f MB so far; %d threads, %s\n",
-                 delegate.by_node.size(), graph.nodes.size(), delegate.weights.count(),
+                 "spdf: %zu layers and %zu caches of %zu operators are taken; %d weights are "
+                 "packed to %.1f MB so far; %d threads, %s\n",
+                 delegate.by_node.size(), delegate.blends.size(), graph.nodes.size(), delegate.weights.count(),
                  static_cast<double>(delegate.weights.bytes()) / 1e6,
                  delegate.pool->threads(), spdf_instruction_set(nullptr));
   if (taken.empty()) return kTfLiteOk;
@@ -133,6 +163,7 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
   std::free(list);
   // The operators hold their weights from now on.
   delegate.by_node.clear();
+  delegate.blends.clear();
   return status;
 }
 

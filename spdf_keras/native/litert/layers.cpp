@@ -1,10 +1,11 @@
-// Computes the layers that the delegate has taken.
+// Computes the layers and blends that the delegate has taken.
 
 #include "layers.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 namespace spdf {
@@ -18,10 +19,12 @@ struct Layer {
   bool keep_num_dims;
 };
 
-// The layers of one part of the graph.
+// The layers and blends of one part of the graph. They do not read each other's results
+// except for layers, which come in the order of the graph.
 struct Layers {
   Delegate* delegate;
   std::vector<Layer> layers;
+  std::vector<Blend> blends;
   // Results that only this operator reads; the runtime gives them no memory.
   std::map<int, std::vector<float>> inner;
 };
@@ -39,8 +42,10 @@ void* init(TfLiteContext* context, const char* buffer, size_t) {
     TfLiteNode* node;
     TfLiteRegistration* registration;
     const int index = params->nodes_to_replace->data[i];
+    const auto blend = made->delegate->blends.find(index);
+    if (blend != made->delegate->blends.end()) made->blends.push_back(blend->second);
     const auto weight = made->delegate->by_node.find(index);
-    // Other nodes only unpack a weight.
+    // Other nodes only unpack a weight, or compute a part of a blend.
     if (weight == made->delegate->by_node.end() ||
         context->GetNodeAndRegistration(context, index, &node, &registration))
       continue;
@@ -79,6 +84,14 @@ TfLiteIntArray* result_shape(const Layer& layer, const TfLiteTensor& x) {
 
 TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   auto* made = static_cast<Layers*>(node->user_data);
+  for (const Blend& blend : made->blends) {
+    const TfLiteIntArray* dims = context->tensors[blend.cache].dims;
+    const size_t bytes = sizeof(TfLiteIntArray) + dims->size * sizeof(int);
+    auto* shape = static_cast<TfLiteIntArray*>(std::malloc(bytes));
+    std::memcpy(shape, dims, bytes);
+    if (context->ResizeTensor(context, &context->tensors[blend.y], shape))
+      return kTfLiteError;
+  }
   for (const Layer& layer : made->layers) {
     const TfLiteTensor& x = context->tensors[layer.x];
     TfLiteTensor& y = context->tensors[layer.y];
@@ -127,6 +140,7 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
     return inner != made->inner.end() ? inner->second.data()
                                       : static_cast<float*>(context->tensors[tensor].data);
   };
+  for (const Blend& blend : made->blends) run_blend(context, blend, pool);
   for (const Layer& layer : made->layers) {
     const int64_t size = size_of(context->tensors[layer.x]);
     const int64_t tokens = size / spdf_packed_columns(layer.weight.get());
@@ -148,7 +162,7 @@ TfLiteRegistration layers_operator() {
   made.free = release;
   made.prepare = prepare;
   made.invoke = invoke;
-  made.builtin_code = 51;  // kTfLiteBuiltinDelegate
+  made.builtin_code = kTfLiteBuiltinDelegate;
   made.custom_name = "SpdfSparse";
   made.version = 1;
   return made;

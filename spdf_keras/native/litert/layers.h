@@ -6,6 +6,7 @@
 #include <map>
 
 #include "abi.h"
+#include "blend.h"
 #include "weights.h"
 
 namespace spdf {
@@ -16,12 +17,13 @@ struct Delegate {
   Options options;
   std::unique_ptr<Pool> pool;
   Weights weights;
-  // Weights of the nodes of the graph that is being prepared.
+  // Weights of the layers of the graph that is being prepared, and its blends, by node.
   std::map<int, PackedWeight> by_node;
+  std::map<int, Blend> blends;
 };
 
-// Returns the operator, which takes the place of nodes in `Delegate::by_node`, and of the
-// operators before them.
+// Returns the operator, which takes the place of the nodes in `Delegate::by_node` and
+// `Delegate::blends`, and of the nodes that they make needless.
 TfLiteRegistration layers_operator();
 
 }  // namespace spdf

@@ -60,6 +60,7 @@ std::string read_options(const char* const* keys, const char* const* values, siz
        }},
       {"round_inputs", boolean(&o->round_inputs)},
       {"dense", boolean(&o->dense)},
+      {"caches", boolean(&o->caches)},
       {"spins", integer(1 << 30, &o->spins)},
       {"release_pages", boolean(&o->release_pages)},
       {"release_index", boolean(&o->release_index)},

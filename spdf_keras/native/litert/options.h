@@ -22,6 +22,8 @@ struct Options {
   // Whether layers of a single token without zeros, such as the projection to the
   // vocabulary, are taken too: signatures then share their weight.
   bool dense = true;
+  // Whether updates of key-value caches are taken.
+  bool caches = true;
   // Times that an idle worker looks for work before it sleeps.
   int spins = 2000;
   // Whether pages of a mapped file are given back once their weights are packed.

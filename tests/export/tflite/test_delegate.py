@@ -153,7 +153,7 @@ def test_signatures_share_their_packed_weights(
     for tokens in TOKENS:
         interpreter.get_signature_runner(f"t{tokens}")
     lines = re.findall(
-        r"spdf: (\d+) layers of \d+ operators are taken; (\d+) weights",
+        r"spdf: (\d+) layers and \d+ caches of \d+ operators are taken; (\d+) weights",
         capfd.readouterr().err,
     )
     assert lines and set(lines) == {("2", "2")}
