@@ -58,7 +58,7 @@ IS_311 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
 
 .venv/.installed: .venv/.created setup.py pyproject.toml
 	$(PIP) install -e .
-	$(BIN)/python -m spdf_keras.native.tensorflow.build
+	$(BIN)/python -m spdf_keras.native.build --optional
 	@touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -25,7 +25,9 @@ setup(
         "spdf_keras": [
             "configs/**/*.toml",
             "native/core/*",
-            "native/tensorflow/*.cpp",
+            "native/*/*.cpp",
+            "native/*/*.h",
+            "native/*/*.c",
         ]
     },
     entry_points={"console_scripts": ["spdf-keras = spdf_keras.cli:main"]},

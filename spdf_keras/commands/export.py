@@ -68,6 +68,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         help="sparsity of a preset's masks (default: 0)",
     )
+    parser.add_argument(
+        "--skip-zeros",
+        choices=["cpu"],
+        help="for saved_model: add a graph that skips zeros on CPUs where this "
+        "package's library is loaded",
+    )
     sizes = parser.add_argument_group("fixed sizes of tflite, litertlm and xla")
     sizes.add_argument(
         "--prompt-length",
@@ -159,6 +165,11 @@ def _check(args: Namespace) -> None:
             "`--quantize` is for tflite and litertlm. Received: --format "
             f"{args.format}; {way_out}."
         )
+    if args.format != "saved_model" and args.skip_zeros:
+        raise InputError(
+            f"`--skip-zeros` is for saved_model. Received: --format {args.format}. "
+            "Leave it out."
+        )
     for option in ("logits", "cache_outputs"):
         if args.format != "tflite" and getattr(args, option):
             raise InputError(
@@ -195,7 +206,7 @@ def _check(args: Namespace) -> None:
 def _saved_model(source: Any, args: Namespace) -> Any:
     from spdf_keras.export import to_saved_model, to_text_model
 
-    options = _options(args, "overwrite", "sparsity")
+    options = _options(args, "overwrite", "sparsity", "skip_zeros")
     if _TEXT in args.signature:
         return to_text_model(source, None, args.out, **options)
     return to_saved_model(source, args.out, **options, **_signatures(args))

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from spdf_keras.kernels import DenseKernel, SkippingKernel
-from spdf_keras.native.tensorflow.build import NotBuiltError, load_operations
+from spdf_keras.native.build import NotBuiltError
+from spdf_keras.native.tensorflow.operations import load_operations
 
 # Number of tokens in a timed step: a training batch of GPT-2 Small.
 _TOKENS = 1024

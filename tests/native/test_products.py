@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 
 from spdf_keras import GPTConfig, build_gpt, load_model, strip
 from spdf_keras.errors import InputError
-from spdf_keras.native.tensorflow import build
-from spdf_keras.native.tensorflow.build import (
-    NotBuiltError,
-    build_library,
-    load_operations,
-)
+from spdf_keras.native import build
+from spdf_keras.native.build import NotBuiltError, library_path
+from spdf_keras.native.tensorflow import operations as operations_module
+from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import (
     pack_kernel,
     packed_linear,
@@ -38,7 +36,7 @@ def operations() -> Any:
 
 @pytest.fixture(params=["avx512", "avx2", "portable"])
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    library = ctypes.CDLL(str(build_library()))
+    library = ctypes.CDLL(str(library_path()))
     choose = library.spdf_instruction_set
     choose.restype, choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
     best = choose(None)
@@ -269,7 +267,9 @@ def test_without_a_compiler_products_are_dense_with_one_line(
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("SPDF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(skipping, "load_operations", build.load_operations.__wrapped__)
+    monkeypatch.setattr(
+        skipping, "load_operations", operations_module.load_operations.__wrapped__
+    )
     with pytest.warns(UserWarning, match=told):
         model = build_gpt(tiny, 0.75, compute="sparse")
     assert model.blocks[0].sparse_names == ()
@@ -281,30 +281,33 @@ def test_without_a_compiler_products_are_dense_with_one_line(
 def test_installing_compiles_or_says_why_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build.main()
-    assert f"Sparse products are in {build_library()}." in capsys.readouterr().err
+    assert build.main([]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(library_path())
     monkeypatch.setenv("CXX", "no-such-compiler")
-    build.main()
+    assert build.main(["--optional"]) == 0
     told = capsys.readouterr().err
     assert "need a C++17 compiler" in told and told.endswith("products are dense.\n")
+    assert build.main([]) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_the_library_is_compiled_once_and_by_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = build_library()
+    made = library_path()
     before = made.stat().st_mtime_ns
-    assert build_library() == made and made.stat().st_mtime_ns == before
+    assert library_path() == made and made.stat().st_mtime_ns == before
     monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-DOTHER"))
     commands: list[list[str]] = []
 
-    def record(command: list[str]) -> None:
+    def record(command: list[str]) -> str:
         commands.append(command)
         Path(command[-1]).touch()
+        return ""
 
     monkeypatch.setattr(build, "_run", record)
     monkeypatch.setenv("SPDF_CACHE", str(tmp_path))
-    other = build_library()
-    assert other.parent == tmp_path and other.name != made.name
-    assert [path.name for path in tmp_path.iterdir()] == [other.name]
+    other = library_path()
+    assert other.parent.parent == tmp_path and other.parent.name != made.parent.name
+    assert [path.name for path in other.parent.iterdir()] == [made.name]
     assert sum("-c" in command for command in commands) >= 4

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from spdf_keras.errors import ExportError
 from spdf_keras.measuring.matmul.problem import Array, Problem
-from spdf_keras.native.tensorflow.build import load_operations
+from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import (
     pack_kernel,
     packed_linear,

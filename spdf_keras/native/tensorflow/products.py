@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.native.tensorflow.build import load_operations
+from spdf_keras.native.tensorflow.operations import load_operations
 
 
 def pack_kernel(kernel: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,8 @@ import pytest
 from spdf_keras.errors import InputError
 from spdf_keras.measuring.matmul.backends import BACKENDS, UnsupportedError
 from spdf_keras.measuring.matmul.problem import Problem, Shape, relative_error
-from spdf_keras.native.tensorflow.build import NotBuiltError, load_operations
+from spdf_keras.native.build import NotBuiltError
+from spdf_keras.native.tensorflow.operations import load_operations
 
 OURS = {"training", "inference"}
 
