@@ -26,7 +26,12 @@ from spdf_keras.values import as_type
 MIN_SPARSITY = 0.4
 
 _PROMPT_LENGTH = 64
-_FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
+_FLOAT32_NOTE = (
+    "Computes in float32; the model itself computes in {}, and its own logits differ by "
+    "{:.1g} of the largest from those that the error compares with."
+)
+# Tokens of the prompt that both models get.
+_COMPARED_TOKENS = 16
 
 
 class FoldedKernels:
@@ -131,7 +136,13 @@ def float32_model(model: GPT) -> tuple[GPT, tuple[str, ...]]:
         return model, ()
     twin = build_gpt(model.sizes, model.sparsity, precision="float32")
     twin.set_weights(model.get_weights())
-    return twin, (_FLOAT32_NOTE.format(precision),)
+    token_ids = np.random.default_rng(0).integers(
+        model.sizes.vocabulary_size,
+        size=(1, min(_COMPARED_TOKENS, model.sizes.max_sequence_length)),
+    )
+    own, exact = (keras_logits(each, token_ids) for each in (model, twin))
+    error = np.abs(own - exact).max() / max(np.abs(exact).max(), np.float32(1e-30))
+    return twin, (_FLOAT32_NOTE.format(precision, error),)
 
 
 def trace(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Any:
