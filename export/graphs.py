@@ -27,8 +27,8 @@ MIN_SPARSITY = 0.4
 
 _PROMPT_LENGTH = 64
 _FLOAT32_NOTE = (
-    "Computes in float32; the model itself computes in {}, and its own logits differ by "
-    "{:.1g} of the largest from those that the error compares with."
+    "Computes in float32; the model itself computes in {}, and its own logits differ "
+    "by {:.1g} of the largest from those that the error compares with."
 )
 # Tokens of the prompt that both models get.
 _COMPARED_TOKENS = 16
