@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ class ExportCard:
 def card_path(artefact: str | Path) -> Path:
     """Returns the path of an artefact's card: in its folder, or beside its file."""
     artefact = Path(artefact)
-    if artefact.is_dir():
+    if os.path.isdir(artefact):  # `Path.is_dir` raises for a name that is too long
         return artefact / "card.json"
     return artefact.with_name(f"{artefact.name}.card.json")
 

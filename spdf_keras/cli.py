@@ -16,6 +16,7 @@ from signal import SIGINT, SIGTERM
 
 from spdf_keras import __version__
 from spdf_keras.errors import ExportError, InputError, StoppedError, TrainingError
+from spdf_keras.files import write_failure
 
 COMMANDS = (
     "quickstart",
@@ -75,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = error.strerror or error
         print(f"spdf-keras {args.command}: error: {reason}{place}.", file=sys.stderr)
         return 1
+    except Exception as error:
+        if reason := write_failure(error):  # an error of a library that writes itself
+            print(f"spdf-keras {args.command}: error: {reason}.", file=sys.stderr)
+            return 1
+        raise
     return 0
 
 

@@ -159,12 +159,16 @@ def make_folder(folder: Path) -> list[Path]:
     """Makes a folder and its parents; returns the made folders, the innermost first."""
     missing = [folder, *folder.parents]
     missing = [path for path in missing if not path.exists()]
-    made = []
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            path.mkdir()
-            made.append(path)
-    return made[::-1]
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                path.mkdir()
+                made.insert(0, path)
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

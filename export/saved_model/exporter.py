@@ -22,12 +22,10 @@ from spdf_keras.export.saved_model.signatures import (
     trace_logits,
 )
 from spdf_keras.export.sources import load_source, resolve_source
+from spdf_keras.export.targets import FOLDER_WITH
 from spdf_keras.model.decoding.generator import token_id_list
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
-
-# The file by which a folder is known as a SavedModel.
-FOLDER_WITH = "saved_model.pb"
 
 
 def to_saved_model(
@@ -87,19 +85,19 @@ def to_saved_model(
             beam_search = decode
         if end_token_ids is None:
             end_token_ids = tokenizer_ends(source.tokenizer())
-    gpt, notes = float32_model(load_source(source, sparsity))
-    kernels = FoldedKernels(gpt)
-    ends = token_id_list(end_token_ids)
-    decodings = {
-        "generate": Decoding(gpt, kernels, ends, DecodeConfig()),
-        "generate_beam": Decoding(gpt, kernels, ends, beam_search or BEAM_SEARCH),
-    }
-    makers: dict[str, Callable[[], Any]] = {
-        "serving_default": lambda: trace_logits(gpt, kernels),
-        "generate": lambda: trace_generation(decodings["generate"]),
-        "generate_beam": lambda: trace_generation(decodings["generate_beam"]),
-    }
-    with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
+    with staged(path, overwrite, folder_with=FOLDER_WITH["saved_model"]) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        kernels = FoldedKernels(gpt)
+        ends = token_id_list(end_token_ids)
+        decodings = {
+            "generate": Decoding(gpt, kernels, ends, DecodeConfig()),
+            "generate_beam": Decoding(gpt, kernels, ends, beam_search or BEAM_SEARCH),
+        }
+        makers: dict[str, Callable[[], Any]] = {
+            "serving_default": lambda: trace_logits(gpt, kernels),
+            "generate": lambda: trace_generation(decodings["generate"]),
+            "generate_beam": lambda: trace_generation(decodings["generate_beam"]),
+        }
         write_signatures({name: makers[name]() for name in signatures}, stage)
         loaded = tf.saved_model.load(str(stage)).signatures
         error: tuple[float | None, float | None] = (None, None)

@@ -13,9 +13,10 @@ from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import staged
 from spdf_keras.export.graphs import FoldedKernels, float32_model, write_signatures
 from spdf_keras.export.saved_model.check import check_texts
-from spdf_keras.export.saved_model.exporter import FOLDER_WITH, saved_model_card
+from spdf_keras.export.saved_model.exporter import saved_model_card
 from spdf_keras.export.saved_model.signatures import Decoding, trace_text
 from spdf_keras.export.sources import load_source, resolve_source
+from spdf_keras.export.targets import FOLDER_WITH
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
 
@@ -69,17 +70,17 @@ def to_text_model(
             "tokenizer=None."
         )
     settings, separator = settings or DecodeConfig(), separator is not False
-    gpt, notes = float32_model(load_source(source, sparsity))
-    if tokenizer.vocabulary_size > gpt.embedding.vocabulary_size:
-        raise InputError(
-            f"`tokenizer` must fit the model's {gpt.embedding.vocabulary_size} "
-            f"tokens. Received: a tokenizer of {tokenizer.vocabulary_size}."
-        )
-    kernels, in_graph = FoldedKernels(gpt), GraphTokenizer(tokenizer)
-    ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
-    decoding = Decoding(gpt, kernels, ends, settings)
-    separator_id = tokenizer.end_token_id if separator else None
-    with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
+    with staged(path, overwrite, folder_with=FOLDER_WITH["saved_model"]) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        if tokenizer.vocabulary_size > gpt.embedding.vocabulary_size:
+            raise InputError(
+                f"`tokenizer` must fit the model's {gpt.embedding.vocabulary_size} "
+                f"tokens. Received: a tokenizer of {tokenizer.vocabulary_size}."
+            )
+        kernels, in_graph = FoldedKernels(gpt), GraphTokenizer(tokenizer)
+        ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
+        decoding = Decoding(gpt, kernels, ends, settings)
+        separator_id = tokenizer.end_token_id if separator else None
         function = trace_text(decoding, in_graph, separator_id)
         write_signatures({"serving_default": function}, stage, in_graph)
         serve = tf.saved_model.load(str(stage)).signatures["serving_default"]

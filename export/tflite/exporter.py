@@ -96,10 +96,10 @@ def to_tflite(
             f"quantize={quantize}."
         )
     source = resolve_source(model, sparsity)
-    gpt, notes = float32_model(load_source(source, sparsity))
-    context = gpt.embedding.max_sequence_length
-    lengths = Lengths(*checked_lengths(context, prompt_length, cache_length))
     with staged(path, overwrite, beside=card_path(path)) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        context = gpt.embedding.max_sequence_length
+        lengths = Lengths(*checked_lengths(context, prompt_length, cache_length))
         kernels = FoldedKernels(gpt)
         content = _convert(gpt, kernels, lengths, quantize, stage)
         dense_size_bytes, report = len(content), None
@@ -108,31 +108,33 @@ def to_tflite(
         stage.write_bytes(content)
         del content
         error, scale = check_logits(stage, gpt, quantize)
-        size = size_bytes(stage)
-        with stage.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    encoded = bool(report and report.encoded)
-    if quantize == "int8":
-        notes = (*notes, _INT8_NOTES[encoded])
-    card = ExportCard(
-        format="tflite"
-        + ("_sparse" if sparse else "")
-        + (f"_{quantize}" if quantize != "none" else ""),
-        path=str(path),
-        size_bytes=size,
-        dense_size_bytes=dense_size_bytes,
-        bound_size_bytes=dense_size_bytes
-        - kernels.redundant_bytes(_VALUE_BYTES[quantize]),
-        sparsity=kernels.sparsity,
-        max_abs_error=error,
-        max_abs_logit=scale,
-        vocabulary_size=gpt.embedding.vocabulary_size,
-        sha256=checksum,
-        notes=(*notes, *_notes(report)),
-        runtimes=TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES,
-    )
-    card.save(card_path(path))
+        encoded = bool(report and report.encoded)
+        if quantize == "int8":
+            notes = (*notes, _INT8_NOTES[encoded])
+        card = ExportCard(
+            format="tflite"
+            + ("_sparse" if sparse else "")
+            + (f"_{quantize}" if quantize != "none" else ""),
+            path=str(path),
+            size_bytes=size_bytes(stage),
+            dense_size_bytes=dense_size_bytes,
+            bound_size_bytes=dense_size_bytes
+            - kernels.redundant_bytes(_VALUE_BYTES[quantize]),
+            sparsity=kernels.sparsity,
+            max_abs_error=error,
+            max_abs_logit=scale,
+            vocabulary_size=gpt.embedding.vocabulary_size,
+            sha256=_checksum(stage),
+            notes=(*notes, *_notes(report)),
+            runtimes=TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES,
+        )
+        card.save(stage.with_name(card_path(path).name))
     return card
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _convert(
