@@ -7,9 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export.publish import empty_files, publish_files, publish_folder
-from spdf_keras.export.targets import STAGE, check_target
+from spdf_keras.export.targets import STAGE, check_target, disk_error, refusals
 from spdf_keras.files import UNFINISHED, temporary_path, write_failure
 from spdf_keras.folders import LOCK, make_folder, remove_empty
 from spdf_keras.locks import lock
@@ -52,7 +51,7 @@ def staged(
             that out.
     """
     with contextlib.ExitStack() as stack:
-        with _sentences(path):
+        with refusals(path):
             check_target(path, overwrite, folder_with, beside)
             target = Path(os.path.realpath(path))
             holder = target if folder_with else target.parent
@@ -73,34 +72,14 @@ def staged(
             yield new
         except Exception as error:
             if reason := write_failure(error):
-                raise _full(path, reason) from error
+                raise disk_error(path, reason) from error
             raise
-        with _sentences(path):
+        with refusals(path):
             if folder_with:
                 publish_folder(target, new, overwrite, last=folder_with)
             else:
                 others = [move for move in moves[1:] if move[0].exists()]
                 publish_files([moves[0], *others], overwrite, empty)
-
-
-@contextlib.contextmanager
-def _sentences(path: str | Path) -> Iterator[None]:
-    """Reports what the system refuses in one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if reason := write_failure(error):
-            raise _full(path, reason) from error
-        raise InputError(
-            f"Cannot write to '{path}': {error.strerror}. Choose another path."
-        ) from error
-
-
-def _full(path: str | Path, reason: str) -> ExportError:
-    return ExportError(
-        f"Cannot write '{path}': {reason}. Nothing was written. Make room, or choose "
-        "another disk."
-    )
 
 
 @contextlib.contextmanager

@@ -32,7 +32,10 @@ def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | s
     if isinstance(source, str | Path):
         _refuse_sparsity(sparsity, f"'{source}'")
         if not Path(source).exists():
-            raise _refused(f"'{source}', which is neither a folder nor a preset")
+            raise InputError(
+                f"`model` must be the folder of a run or a preset ({', '.join(PRESETS)}"
+                f"). Received: '{source}', which is neither."
+            )
         return Run.open(source)
     if isinstance(source, Run):
         _refuse_sparsity(sparsity, f"'{source.folder}'")

@@ -1,11 +1,13 @@
 """Refuses the path of an export before any work, where it must not be written to."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from spdf_keras.errors import InputError
-from spdf_keras.files import UNFINISHED
+from spdf_keras.errors import ExportError, InputError
+from spdf_keras.files import UNFINISHED, write_failure
 from spdf_keras.folders import is_nothing
 
 # The file by which a folder of each format is known. Other formats are files.
@@ -39,21 +41,43 @@ def check_target(
     if not text or "\0" in text:
         raise InputError(f"`path` must name a {kind}. Received: {text!r}.")
     path = Path(path)
-    if path.exists() and path.is_dir() != bool(folder_with):
+    with refusals(path):
+        if path.exists() and path.is_dir() != bool(folder_with):
+            raise InputError(
+                f"`path` must name a {kind}. Received: '{path}', which is a {other}."
+            )
+        if folder_with:
+            _check_folder(path, overwrite, folder_with)
+        elif text.endswith(os.sep):
+            raise InputError(
+                f"`path` must name a file. Received: '{text}', which ends as a folder "
+                f"does. Take '{path}'."
+            )
+        else:
+            for file in (path, beside):
+                if file is not None:
+                    _check_file(file, overwrite)
+
+
+@contextlib.contextmanager
+def refusals(path: str | Path) -> Iterator[None]:
+    """Reports in one sentence what the system refuses at `path`."""
+    try:
+        yield
+    except OSError as error:
+        if reason := write_failure(error):
+            raise disk_error(path, reason) from error
         raise InputError(
-            f"`path` must name a {kind}. Received: '{path}', which is a {other}."
-        )
-    if folder_with:
-        _check_folder(path, overwrite, folder_with)
-    elif text.endswith(os.sep):
-        raise InputError(
-            f"`path` must name a file. Received: '{text}', which ends as a folder "
-            f"does. Take '{path}'."
-        )
-    else:
-        for file in (path, beside):
-            if file is not None:
-                _check_file(file, overwrite)
+            f"Cannot write to '{path}': {error.strerror}. Choose another path."
+        ) from error
+
+
+def disk_error(path: str | Path, reason: str) -> ExportError:
+    """Makes the error of a disk that takes no more."""
+    return ExportError(
+        f"Cannot write '{path}': {reason}. Nothing was written. Make room, or choose "
+        "another place."
+    )
 
 
 def _check_file(path: Path, overwrite: bool) -> None:
