@@ -3,7 +3,9 @@
     spdf-keras benchmark dense.tflite sparse.tflite gpt_xla gpt_saved_model
 
 Each artefact runs in a process of its own, with its runtime alone. The table has
-medians, and quartiles in brackets.
+medians, and quartiles in brackets. An artefact that cannot be measured gets a sentence
+after the table of the others, and the exit status is not 0; with --json, its object
+has `path` and `error`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -49,8 +51,16 @@ def run(args: Namespace) -> None:
     from dataclasses import asdict
 
     from spdf_keras.console import print_json, print_table, say
+    from spdf_keras.errors import ExportError, InputError
     from spdf_keras.measuring.artefacts.measure import Row, compare_artefacts
     from spdf_keras.measuring.artefacts.store import saving
+
+    errors: list[Exception] = []
+    failures: list[dict[str, str]] = []
+
+    def fail(path: object, error: Exception) -> None:
+        errors.append(error)
+        failures.append({"path": str(path), "error": str(error)})
 
     with saving(args.out) if args.out else nullcontext() as write:
         rows = compare_artefacts(
@@ -59,10 +69,16 @@ def run(args: Namespace) -> None:
             args.prompt_tokens,
             args.new_tokens,
             report=lambda done, total: say(f"round {done} of {total}"),
+            on_failure=fail,
         )
         if write:
-            write(rows)
-    title = f"{args.prompt_tokens} tokens of prompt, {args.new_tokens} new ones"
-    print_table(title, Row.columns, [row.cells() for row in rows])
+            write(rows, failures)
+    if rows:
+        title = f"{args.prompt_tokens} tokens of prompt, {args.new_tokens} new ones"
+        print_table(title, Row.columns, [row.cells() for row in rows])
     if args.json:
-        print_json([asdict(row) for row in rows])
+        print_json([*(asdict(row) for row in rows), *failures])
+    if errors:
+        kinds = {type(error) for error in errors}
+        message = f"\nspdf-keras {args.command}: error: ".join(map(str, errors))
+        raise InputError(message) if kinds == {InputError} else ExportError(message)

@@ -9,7 +9,8 @@ import pytest
 from spdf_keras import GPT
 from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export import ExportCard, compare_artefacts, to_saved_model, to_xla
-from spdf_keras.measuring.artefacts.measure import Row, artefact_kind
+from spdf_keras.measuring.artefacts.artefact import artefact_kind
+from spdf_keras.measuring.artefacts.measure import Row
 from spdf_keras.measuring.artefacts.store import saving
 from spdf_keras.measuring.turns import Spread
 
@@ -68,7 +69,9 @@ def test_an_artefact_that_does_not_run_is_told_in_one_sentence(
 ) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model" * 8)
-    with pytest.raises(ExportError, match="broken.tflite' cannot be measured: Run"):
+    with pytest.raises(
+        ExportError, match="broken.tflite' cannot be measured: Cannot load"
+    ):
         compare_artefacts([broken], rounds=1)
     # The artefact takes shorter prompts than this.
     with pytest.raises(ExportError, match="1 to 16 tokens"):
