@@ -1,6 +1,7 @@
 """Writes artefacts that appear whole or not at all, and replace nothing else."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -110,3 +111,9 @@ def size_bytes(path: str | Path) -> int:
     path = Path(path)
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def checksum(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -57,6 +57,20 @@ TFLITE_SPARSE_RUNTIMES = (
     ),
 )
 
+LITERTLM_RUNTIMES = (
+    Runtime(
+        "LiteRT-LM, CPU (XNNPACK)",
+        False,
+        "Its fully connected kernels are dense, and DENSIFY unpacks encoded weights "
+        "when they are loaded.",
+    ),
+    Runtime(
+        "LiteRT-LM, GPU",
+        False,
+        "Its kernels are dense. The bundle was not tried there.",
+    ),
+)
+
 XLA_RUNTIMES = (
     Runtime(
         "XLA, CPU (JAX)",

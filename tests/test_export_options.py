@@ -17,14 +17,15 @@ from spdf_keras.commands.export_options import (
 )
 from spdf_keras.errors import InputError
 
-EXPORTERS = {
+EXPORTERS: dict[str, Any] = {
     "saved_model": export.to_saved_model,
     "tflite": export.to_tflite,
+    "litertlm": export.to_litertlm,
     "xla": export.to_xla,
 }
 # Arguments that every format takes, and those of the library alone.
 COMMON = {"model", "path", "overwrite", "sparsity"}
-OF_THE_LIBRARY = {"end_token_ids", "beam_search"}
+OF_THE_LIBRARY = {"end_token_ids", "beam_search", "tokenizer", "separator"}
 CELLS = [
     pytest.param(option, name, id=f"{option.flag} {name}")
     for option in OPTIONS
@@ -35,7 +36,7 @@ CELLS = [
 def words(option: Option) -> list[str]:
     """The option with a value, and the option that it needs."""
     argument = option.argument
-    value = {"load": "step", "fp16": "fp16"}.get(argument.get("choices", [""])[0], "1")
+    value = argument.get("choices", ["1"])[-1]
     values = [] if "store" in argument.get("action", "") else [value]
     return [option.flag, *values, *([option.needs] if option.needs else [])]
 

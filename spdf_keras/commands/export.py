@@ -3,8 +3,9 @@
     spdf-keras export RUN --format tflite --sparse --out gpt.tflite
     spdf-keras export gpt2_small --sparsity 0.75 --format xla --sparse --out gpt_xla
 
-`saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `xla` in JAX or any
-runtime of StableHLO. The card that is printed is stored with the artefact.
+`saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `litertlm` in LiteRT-LM,
+`xla` in JAX or any runtime of StableHLO. The card that is printed is stored with the
+artefact.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -16,7 +17,7 @@ from spdf_keras.commands.export_options import add_options, given_options
 HELP = "export a run's model"
 OPTIONS = {"model": "RUN", "path": "--out", "signatures": "--signature"}
 
-_FORMATS = ["saved_model", "tflite", "xla"]
+_FORMATS = ["saved_model", "tflite", "litertlm", "xla"]
 _TEXT = "generate_text"
 
 
@@ -81,6 +82,16 @@ def _check(args: Namespace, options: dict[str, Any]) -> bool:
     folder_with = FOLDER_WITH.get(args.format)
     beside = None if folder_with else card_path(args.out)
     check_target(args.out, args.overwrite, folder_with, beside)
+    if args.format == "litertlm":
+        from spdf_keras.export.litertlm.bundle import check_path, require_builder
+
+        check_path(args.out)
+        require_builder()
+        if args.source in PRESETS:
+            raise InputError(
+                "`--format litertlm` needs a run, which has a tokenizer. Received: "
+                f"the preset {args.source}."
+            )
     if args.format != "saved_model" or _TEXT not in options.get("signatures", ()):
         return False
     if len(options.pop("signatures")) > 1:

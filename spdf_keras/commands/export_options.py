@@ -37,7 +37,7 @@ class Option:
     group: str = ""
 
 
-_SIZES, _XLA = "fixed sizes of tflite and xla", "xla"
+_SIZES, _XLA = "fixed sizes of tflite, litertlm and xla", "xla"
 _TOKENS = {"type": int, "metavar": "TOKENS"}
 _ANY_LENGTH = "takes any length up to the context"
 
@@ -45,14 +45,14 @@ OPTIONS = (
     Option(
         "--sparse",
         "sparse",
-        ("tflite", "xla"),
+        ("tflite", "litertlm", "xla"),
         {"saved_model": "stores its variables dense"},
         {"action": "store_true", "help": "store only the weights that masks keep"},
     ),
     Option(
         "--quantize",
         "quantize",
-        ("tflite",),
+        ("tflite", "litertlm"),
         {
             "saved_model": "stores and computes float32",
             "xla": "has --precision mixed_bfloat16 or mixed_float16 in its place",
@@ -63,10 +63,28 @@ OPTIONS = (
         },
     ),
     Option(
+        "--logits",
+        "logits",
+        ("tflite",),
+        {
+            "saved_model": "gives the logits of all tokens",
+            "litertlm": "gives the logits of the last token, which its runtime reads",
+            "xla": "has forward for all tokens, and prefill for the last one",
+        },
+        {
+            "choices": ["last", "all"],
+            "help": "tokens of a prompt that prefill projects to logits (default: "
+            "last)",
+        },
+    ),
+    Option(
         "--signature",
         "signatures",
         ("saved_model", "xla"),
-        {"tflite": "always has the signatures prefill and decode"},
+        {
+            "tflite": "always has the signatures prefill and decode",
+            "litertlm": "always has the signatures that its runtime asks for",
+        },
         {
             "action": "append",
             "metavar": "NAME",
@@ -79,11 +97,12 @@ OPTIONS = (
     Option(
         "--prompt-length",
         "prompt_length",
-        ("tflite", "xla"),
+        ("tflite", "litertlm", "xla"),
         {"saved_model": _ANY_LENGTH},
         {
             **_TOKENS,
-            "help": "longest prompt (default: 64, or the cache where that is shorter)",
+            "help": "longest prompt; for litertlm longest piece of one (default: 64, "
+            "or the cache where that is shorter)",
         },
         signatures=("prefill",),
         group=_SIZES,
@@ -91,7 +110,7 @@ OPTIONS = (
     Option(
         "--cache-length",
         "cache_length",
-        ("tflite", "xla"),
+        ("tflite", "litertlm", "xla"),
         {"saved_model": _ANY_LENGTH},
         {
             **_TOKENS,
@@ -108,6 +127,7 @@ OPTIONS = (
         {
             "saved_model": _ANY_LENGTH,
             "tflite": "has --prompt-length and --cache-length in its place",
+            "litertlm": "has --prompt-length and --cache-length in its place",
         },
         {**_TOKENS, "help": "tokens per call (default: the model's context)"},
         signatures=("forward", "train_step"),
@@ -117,7 +137,11 @@ OPTIONS = (
         "--batch-size",
         "batch_size",
         ("xla",),
-        {"saved_model": "takes any batch", "tflite": "runs one sequence at a time"},
+        {
+            "saved_model": "takes any batch",
+            "tflite": "runs one sequence at a time",
+            "litertlm": "runs one sequence at a time",
+        },
         {"type": int, "metavar": "ROWS", "help": "sequences per call (default: 1)"},
         group=_SIZES,
     ),
@@ -128,6 +152,7 @@ OPTIONS = (
         {
             "saved_model": "stores and computes float32",
             "tflite": "has --quantize in its place",
+            "litertlm": "has --quantize in its place",
         },
         {
             "help": "precision of the programs, such as mixed_bfloat16 (default: the "
@@ -142,6 +167,7 @@ OPTIONS = (
         {
             "saved_model": "stores its variables dense",
             "tflite": "unpacks its weights when it is loaded",
+            "litertlm": "unpacks its weights when it is loaded",
         },
         {
             "choices": ["load", "step"],
@@ -158,6 +184,7 @@ OPTIONS = (
         {
             "saved_model": "is always run before it is delivered",
             "tflite": "is always run before it is delivered",
+            "litertlm": "is always run before it is delivered",
         },
         {
             "action": "store_false",

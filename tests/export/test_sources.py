@@ -71,7 +71,8 @@ def test_every_exporter_takes_a_sparsity_for_presets_alone(
                 InputError, match=f"presets: .* sparsity={sparsity} for"
             ):
                 exporter(source, tmp_path / "out", sparsity=sparsity)
-    for sparsity in (1.0, -0.5, float("nan"), "0.5"):
+    wrong: tuple[Any, ...] = (1.0, -0.5, float("nan"), "0.5")
+    for sparsity in wrong:
         with pytest.raises(InputError, match="`sparsity` must be "):
             exporter("gpt_nano", tmp_path / "out", sparsity=sparsity)
     assert not (tmp_path / "out").exists()

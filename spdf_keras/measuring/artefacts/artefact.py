@@ -1,6 +1,5 @@
 """What an artefact is, by its files and its card, before anything runs it."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from spdf_keras.errors import InputError
 from spdf_keras.export.card import card_path
+from spdf_keras.export.files import checksum
 from spdf_keras.values import shown
 
 # What is read of a card, and whether it can be so.
@@ -41,14 +41,18 @@ class Artefact:
         Raises:
             InputError: If it cannot be measured, its card cannot be read, or its file
                 is not that of its card.
-            OSError: If it cannot be read.
         """
         path = Path(path)
+        try:
+            return cls._open(path)
+        except OSError as error:
+            raise InputError(f"Cannot read '{path}': {error.strerror}.") from error
+
+    @classmethod
+    def _open(cls, path: Path) -> "Artefact":
         kind, card = artefact_kind(path), read_card(path)
         if path.is_file() and card.get("sha256"):
-            with path.open("rb") as file:
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
-            if checksum != card["sha256"]:
+            if checksum(path) != card["sha256"]:
                 raise InputError(
                     f"'{path}' is damaged: its checksum is not that of its card. "
                     "Export it again, or remove the card."
