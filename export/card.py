@@ -41,6 +41,8 @@ class ExportCard:
             random prompts, in the artefact's own runtime; None if it was not run.
         max_abs_logit: Largest of the Keras model's logits, to judge the error by.
         vocabulary_size: Number of the model's tokens.
+        separator: Whether a text is closed by the end-of-text token, and its
+            continuation ends at an empty line, as fine-tuning does; None if unknown.
         sha256: Checksum of a single file; a folder holds those of its files.
         notes: Sentences about precision, loading and encoding.
         runtimes: For each known runtime, whether it skips the zeros.
@@ -55,6 +57,7 @@ class ExportCard:
     max_abs_error: float | None
     max_abs_logit: float | None
     vocabulary_size: int
+    separator: bool | None = None
     sha256: str = ""
     notes: tuple[str, ...] = ()
     runtimes: tuple[Runtime, ...] = ()

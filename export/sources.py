@@ -84,14 +84,26 @@ def resolve_tokenizer(
     """
     if isinstance(source, Run):
         tokenizer = tokenizer or source.tokenizer()
-        if separator is None:
-            separator = source.origin().get("kind") == "finetune"
     if tokenizer is None:
         raise InputError(
             "`tokenizer` must be given, or `model` be a run, which has one. Received: "
             "tokenizer=None."
         )
-    return tokenizer, separator is not False
+    return tokenizer, resolve_separator(source, separator) is not False
+
+
+def resolve_separator(
+    source: "GPT | Run | str", separator: bool | None = None
+) -> bool | None:
+    """Finds out whether texts are put as in fine-tuning; None if nobody knows.
+
+    Args:
+        source: What `resolve_source` returned.
+        separator: What the caller says; None asks the run.
+    """
+    if separator is None and isinstance(source, Run):
+        return bool(source.origin().get("kind") == "finetune")
+    return separator
 
 
 def check_tokenizer(tokenizer: "Tokenizer", vocabulary_size: int) -> None:

@@ -123,6 +123,7 @@ def to_litertlm(
             max_abs_error=error,
             max_abs_logit=scale,
             vocabulary_size=gpt.embedding.vocabulary_size,
+            separator=separator,
             sha256=checksum(stage),
             notes=notes,
             runtimes=LITERTLM_RUNTIMES,

@@ -10,7 +10,11 @@ from spdf_keras.export.runtimes import (
     TFLITE_DENSE_RUNTIMES,
     TFLITE_SPARSE_RUNTIMES,
 )
-from spdf_keras.export.sources import load_source, resolve_source
+from spdf_keras.export.sources import (
+    load_source,
+    resolve_separator,
+    resolve_source,
+)
 from spdf_keras.export.tflite.check import check_logits
 from spdf_keras.export.tflite.conversion import (
     VALUE_BYTES,
@@ -35,6 +39,7 @@ def to_tflite(
     *,
     sparsity: float | None = None,
     logits: str = "last",
+    separator: bool | None = None,
 ) -> ExportCard:
     """Writes a `.tflite` file that continues prompts with a cache.
 
@@ -68,6 +73,8 @@ def to_tflite(
         logits: `last` projects the last token of a prompt alone, which is all that a
             continuation needs. With `all`, `prefill` takes no `lengths`, and its
             `logits` are `(1, prompt_length, vocabulary_size)`.
+        separator: For the card: whether texts are closed and end as in fine-tuning,
+            which `run_tflite.py --prompt` does then. None asks the run.
 
     Returns:
         The card, with size and error measured on random prompts.
@@ -105,6 +112,7 @@ def to_tflite(
             max_abs_error=error,
             max_abs_logit=scale,
             vocabulary_size=gpt.embedding.vocabulary_size,
+            separator=resolve_separator(source, separator),
             sha256=checksum(stage),
             notes=(*notes, *encoding.notes),
             runtimes=TFLITE_SPARSE_RUNTIMES

@@ -9,6 +9,7 @@ has `path` and `error`.
 """
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json
 
@@ -55,13 +56,7 @@ def run(args: Namespace) -> None:
     from spdf_keras.measuring.artefacts.measure import Row, compare_artefacts
     from spdf_keras.measuring.artefacts.store import saving
 
-    errors: list[Exception] = []
-    failures: list[dict[str, str]] = []
-
-    def fail(path: object, error: Exception) -> None:
-        errors.append(error)
-        failures.append({"path": str(path), "error": str(error)})
-
+    failed: list[tuple[str | Path, Exception]] = []
     with saving(args.out) if args.out else nullcontext() as write:
         rows = compare_artefacts(
             args.artefacts,
@@ -69,8 +64,10 @@ def run(args: Namespace) -> None:
             args.prompt_tokens,
             args.new_tokens,
             report=lambda done, total: say(f"round {done} of {total}"),
-            on_failure=fail,
+            on_failure=lambda *failure: failed.append(failure),
         )
+        failed.sort(key=lambda failure: args.artefacts.index(failure[0]))
+        failures = [{"path": str(path), "error": str(error)} for path, error in failed]
         if write:
             write(rows, failures)
     if rows:
@@ -78,7 +75,8 @@ def run(args: Namespace) -> None:
         print_table(title, Row.columns, [row.cells() for row in rows])
     if args.json:
         print_json([*(asdict(row) for row in rows), *failures])
-    if errors:
-        kinds = {type(error) for error in errors}
+    if failed:
+        errors = [error for _, error in failed]
         message = f"\nspdf-keras {args.command}: error: ".join(map(str, errors))
-        raise InputError(message) if kinds == {InputError} else ExportError(message)
+        is_input = all(isinstance(error, InputError) for error in errors)
+        raise InputError(message) if is_input else ExportError(message)
