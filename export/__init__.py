@@ -1,6 +1,6 @@
 """Exports a model to a file that runs elsewhere.
 
-    from spdf_keras.export import to_saved_model, to_tflite, to_xla
+    from spdf_keras.export import to_litertlm, to_saved_model, to_tflite, to_xla
 
     card = to_tflite(model, "gpt.tflite", sparse=True)
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from spdf_keras.export.tflite.exporter import to_tflite
     from spdf_keras.export.xla.exporter import to_xla
     from spdf_keras.measuring.artefacts.measure import compare_artefacts
+    from spdf_keras.native.build import library_path
 
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
     "compare_artefacts": "spdf_keras.measuring.artefacts.measure",
     "to_litertlm": "spdf_keras.export.litertlm.exporter",
+    "library_path": "spdf_keras.native.build",
     "to_saved_model": "spdf_keras.export.saved_model.exporter",
     "to_text_model": "spdf_keras.export.saved_model.text_model",
     "to_tflite": "spdf_keras.export.tflite.exporter",
@@ -42,6 +44,7 @@ __all__ = [
     "ExportCard",
     "ExportError",
     "compare_artefacts",
+    "library_path",
     "to_litertlm",
     "to_saved_model",
     "to_text_model",

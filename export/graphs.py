@@ -16,6 +16,7 @@ from spdf_keras.model.block import Cache
 from spdf_keras.model.build import build_gpt
 from spdf_keras.model.decoding.passes import Kernels, effective_kernels
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.substitution import substituted
 from spdf_keras.values import as_type
 
 _PROMPT_LENGTH = 64
@@ -97,6 +98,23 @@ def trace(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Any:
     """Traces a function into a concrete one, with the argument names of the specs."""
     graph = tf.function(function, autograph=False)
     return graph.get_concrete_function(*specs, **named_specs)
+
+
+@contextlib.contextmanager
+def reachable_positions(model: GPT, cache_length: int) -> Iterator[None]:
+    """Cuts the position table while a function is traced.
+
+    Args:
+        model: The model; its table is as before at the end.
+        cache_length: Number of positions that a cache can reach.
+    """
+    table = model.embedding.position_table
+    if cache_length == table.shape[0]:
+        yield
+        return
+    reachable = tf.convert_to_tensor(table)[:cache_length]
+    with substituted([(model.embedding, "position_table", reachable)]):
+        yield
 
 
 def write_signatures(

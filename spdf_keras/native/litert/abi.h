@@ -16,7 +16,8 @@ extern "C" {
 enum TfLiteStatus : int32_t { kTfLiteOk = 0, kTfLiteError = 1 };
 
 typedef int32_t TfLiteType;
-constexpr TfLiteType kTfLiteFloat32 = 1, kTfLiteInt8 = 9, kTfLiteFloat16 = 10;
+constexpr TfLiteType kTfLiteFloat32 = 1, kTfLiteInt32 = 2, kTfLiteInt8 = 9,
+                     kTfLiteFloat16 = 10;
 
 // How a tensor's memory is held; a constant lies in the model.
 typedef int32_t TfLiteAllocationType;

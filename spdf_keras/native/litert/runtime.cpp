@@ -61,27 +61,34 @@ std::string version_refusal(TfLiteContext* context) {
   return "";
 }
 
-// Whether the tensors look as abi.h says. A constant float tensor with a shape has as many
-// bytes as its shape.
+// Returns the bytes of a number, or 0 for a type that is not checked.
+size_t bytes_of(TfLiteType type) {
+  switch (type) {
+    case kTfLiteFloat32:
+    case kTfLiteInt32: return 4;
+    case kTfLiteFloat16: return 2;
+    case kTfLiteInt8: return 1;
+    default: return 0;
+  }
+}
+
+// Whether the tensors look as abi.h says: a constant has as many bytes as its shape.
 bool layout_fits(TfLiteContext* context) {
   constexpr size_t kMostTensors = size_t{1} << 24;
   constexpr int kMostDims = 16;
   if (context->tensors_size > kMostTensors || !context->tensors) return false;
-  int checked = 0;
   for (size_t i = 0; i < context->tensors_size; ++i) {
     const TfLiteTensor& t = context->tensors[i];
     if (t.type < 0 || t.type > 64 || t.allocation_type < 0 || t.allocation_type > 16)
       return false;
-    if (t.allocation_type != kTfLiteMmapRo || t.type != kTfLiteFloat32 || t.sparsity ||
-        !t.dims)
+    if (t.allocation_type != kTfLiteMmapRo || !bytes_of(t.type) || t.sparsity || !t.dims)
       continue;
-    if (t.dims->size < 0 || t.dims->size > kMostDims) return false;
-    size_t size = sizeof(float);
+    if (t.dims->size < 0 || t.dims->size > kMostDims || !t.name) return false;
+    size_t size = bytes_of(t.type);
     for (int d = 0; d < t.dims->size; ++d) size *= static_cast<size_t>(t.dims->data[d]);
-    if (size != t.bytes || !t.name) return false;
-    ++checked;
+    if (size != t.bytes) return false;
   }
-  return checked > 0;
+  return true;
 }
 
 }  // namespace

@@ -25,7 +25,8 @@ def tokenizer() -> Tokenizer:
 
 
 def run_of(kind: str, folder: Path, tokenizer: Tokenizer) -> tuple[Run, GPT]:
-    sizes = GPTConfig(1, 2, 32, tokenizer.vocabulary_size, max_sequence_length=48)
+    vocabulary = tokenizer.vocabulary_size
+    sizes = GPTConfig(1, 2, 32, vocabulary_size=vocabulary, max_sequence_length=48)
     config = config_from_tables({"model": vars(sizes)})
     run = Run.create(folder, config, tokenizer, {"kind": kind})
     model = build_gpt(config.model, train=config.train)
