@@ -11,7 +11,7 @@ from spdf_keras.files import UNFINISHED, write_failure
 from spdf_keras.folders import is_nothing
 
 # The file by which a folder of each format is known. Other formats are files.
-FOLDER_WITH = {"saved_model": "saved_model.pb", "xla": "artefact.json"}
+KNOWN_BY = {"saved_model": "saved_model.pb", "xla": "artefact.json"}
 
 # Names that the exporters give in a folder. Nothing else is removed when a folder is
 # replaced.

@@ -77,9 +77,9 @@ def _check(args: Namespace, options: dict[str, Any]) -> bool:
     from spdf_keras.config import PRESETS
     from spdf_keras.errors import InputError
     from spdf_keras.export.card import card_path
-    from spdf_keras.export.targets import FOLDER_WITH, check_target
+    from spdf_keras.export.targets import KNOWN_BY, check_target
 
-    folder_with = FOLDER_WITH.get(args.format)
+    folder_with = KNOWN_BY.get(args.format)
     beside = None if folder_with else card_path(args.out)
     check_target(args.out, args.overwrite, folder_with, beside)
     if args.format == "litertlm":

@@ -95,6 +95,21 @@ OPTIONS = (
         },
     ),
     Option(
+        "--skip-zeros",
+        "skip_zeros",
+        ("saved_model",),
+        {
+            "tflite": "skips zeros by a delegate, with the same file",
+            "litertlm": "does not skip zeros",
+            "xla": "does not skip zeros",
+        },
+        {
+            "choices": ["cpu"],
+            "help": "add a graph that skips zeros on CPUs where this package's library "
+            "is loaded",
+        },
+    ),
+    Option(
         "--prompt-length",
         "prompt_length",
         ("tflite", "litertlm", "xla"),
