@@ -146,7 +146,9 @@ def test_bad_artefacts_get_a_sentence_each_and_good_ones_their_rows(
     assert [row["path"] for row in stored["artefacts"]] == [artefacts[1], artefacts[0]]
     assert len(stored["failures"]) == len(bad)
     # Without a good one there is no table, and bad input has its own status.
-    assert main(["benchmark", str(tmp_path / "none.tflite"), "--json"]) == 2
+    none, new = str(tmp_path / "none.tflite"), tmp_path / "new"
+    assert main(["benchmark", none, "--json", "--out", str(new)]) == 2
+    assert not new.exists()
     assert "Traceback" not in capsys.readouterr().err
 
 
