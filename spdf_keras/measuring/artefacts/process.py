@@ -98,7 +98,11 @@ class ArtefactProcess:
         return dict(result)
 
     def _how_it_ended(self) -> str:
-        status = self._process.wait()
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it has answered something else, and lives
+            self._process.kill()
+            status = self._process.wait()
         by = signal.Signals(-status).name if status < 0 else f"status {status}"
         return (
             f"its process has ended with {by}. The artefact may be damaged, or too "
