@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class ExportCard:
             random prompts, in the artefact's own runtime; None if it was not run.
         max_abs_logit: Largest of the Keras model's logits, to judge the error by.
         vocabulary_size: Number of the model's tokens.
+        separator: Whether a text is closed by the end-of-text token, and its
+            continuation ends at an empty line, as fine-tuning does; None if unknown.
         sha256: Checksum of a single file; a folder holds those of its files.
         notes: Sentences about precision, loading and encoding.
         runtimes: For each known runtime, whether it skips the zeros.
@@ -54,6 +57,7 @@ class ExportCard:
     max_abs_error: float | None
     max_abs_logit: float | None
     vocabulary_size: int
+    separator: bool | None = None
     sha256: str = ""
     notes: tuple[str, ...] = ()
     runtimes: tuple[Runtime, ...] = ()
@@ -101,7 +105,7 @@ class ExportCard:
 def card_path(artefact: str | Path) -> Path:
     """Returns the path of an artefact's card: in its folder, or beside its file."""
     artefact = Path(artefact)
-    if artefact.is_dir():
+    if os.path.isdir(artefact):  # `Path.is_dir` raises for a name that is too long
         return artefact / "card.json"
     return artefact.with_name(f"{artefact.name}.card.json")
 

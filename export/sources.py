@@ -33,7 +33,10 @@ def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | s
     if isinstance(source, str | Path):
         _refuse_sparsity(sparsity, f"'{source}'")
         if not Path(source).exists():
-            raise _refused(f"'{source}', which is neither a folder nor a preset")
+            raise InputError(
+                f"`model` must be the folder of a run or a preset ({', '.join(PRESETS)}"
+                f"). Received: '{source}', which is neither."
+            )
         return Run.open(source)
     if isinstance(source, Run):
         _refuse_sparsity(sparsity, f"'{source.folder}'")
@@ -81,14 +84,26 @@ def resolve_tokenizer(
     """
     if isinstance(source, Run):
         tokenizer = tokenizer or source.tokenizer()
-        if separator is None:
-            separator = source.origin().get("kind") == "finetune"
     if tokenizer is None:
         raise InputError(
             "`tokenizer` must be given, or `model` be a run, which has one. Received: "
             "tokenizer=None."
         )
-    return tokenizer, separator is not False
+    return tokenizer, resolve_separator(source, separator) is not False
+
+
+def resolve_separator(
+    source: "GPT | Run | str", separator: bool | None = None
+) -> bool | None:
+    """Finds out whether texts are put as in fine-tuning; None if nobody knows.
+
+    Args:
+        source: What `resolve_source` returned.
+        separator: What the caller says; None asks the run.
+    """
+    if separator is None and isinstance(source, Run):
+        return bool(source.origin().get("kind") == "finetune")
+    return separator
 
 
 def check_tokenizer(tokenizer: "Tokenizer", vocabulary_size: int) -> None:

@@ -2,20 +2,24 @@
 
 Parsing needs neither TensorFlow nor NumPy: `--help` answers at once. Each
 subcommand is a module of `spdf_keras.commands` with `HELP`, `add_arguments` and
-`run`; a name of two words is one subcommand.
+`run`; a name of two words is one subcommand. Its errors name keywords of the library,
+which become options here. `OPTIONS` of a module has those that are not found by their
+names.
 """
 
 import argparse
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from signal import SIGINT, SIGTERM
 
 from spdf_keras import __version__
 from spdf_keras.errors import ExportError, InputError, StoppedError, TrainingError
+from spdf_keras.files import write_failure
 
 COMMANDS = (
     "quickstart",
@@ -48,12 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _termination_as_interrupt():
             args.run(args)
-    except InputError as error:
-        print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
-        return 2
-    except (ExportError, TrainingError) as error:
-        print(f"spdf-keras {args.command}: error: {error}", file=sys.stderr)
-        return 1
+    except (InputError, ExportError, TrainingError) as error:
+        message = in_options(str(error), args.help_text(), args.names)
+        print(f"spdf-keras {args.command}: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     except StoppedError as stopped:
         print(f"\nspdf-keras {args.command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
@@ -75,7 +77,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = error.strerror or error
         print(f"spdf-keras {args.command}: error: {reason}{place}.", file=sys.stderr)
         return 1
+    except Exception as error:
+        if reason := write_failure(error):  # an error of a library that writes itself
+            print(f"spdf-keras {args.command}: error: {reason}.", file=sys.stderr)
+            return 1
+        raise
     return 0
+
+
+def in_options(message: str, help_text: str, names: Mapping[str, str]) -> str:
+    """Names a command's options where a message names keywords of the library.
+
+    Args:
+        message: It has keywords as `` `name` `` and as `name=value`.
+        help_text: The command's help, which has its options.
+        names: Options of keywords that are not found there by their names.
+
+    Example:
+        >>> in_options("`a_b` must be 1: a_b=2. Take c=True.", "--a-b --c", {})
+        '`--a-b` must be 1: --a-b 2. Take --c.'
+    """
+    known = set(re.findall(r"--[a-z-]+", help_text))
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["quoted"] or match["plain"]
+        option = names.get(name, "--" + name.replace("_", "-"))
+        if name not in names and option not in known:
+            return match[0]
+        if match["quoted"]:
+            option = f"`{option}`"
+        value = (match["value"] or "").replace("'", "")
+        flag = value.removeprefix("True")  # what follows it is punctuation
+        return option + (flag if flag != value or not value else f" {value}")
+
+    # `train.name=value` is a setting, and `--name=value` an option already.
+    name = r"`(?P<quoted>\w+)`|(?<![\w.-])(?P<plain>\w+)(?==)"
+    return re.sub(rf"(?:{name})(?:=(?P<value>'[^']*'|\S+))?", replace, message)
 
 
 class _Termination(KeyboardInterrupt):
@@ -126,5 +163,9 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        subparser.set_defaults(
+            run=module.run,
+            help_text=subparser.format_help,
+            names=getattr(module, "OPTIONS", {}),
+        )
     return parser

@@ -11,7 +11,10 @@ class InputError(ValueError):
 
 
 class ExportError(RuntimeError):
-    """An artefact's results differ from the model's, and none was delivered."""
+    """An artefact is wrong or does not run, or the disk did not take it.
+
+    An exporter that raises it has delivered none.
+    """
 
 
 class TrainingError(RuntimeError):

@@ -1,6 +1,7 @@
 """Atomic writes (a file is complete or unchanged), and the cache folder."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -10,6 +11,8 @@ from typing import IO, Any
 
 # Suffix of a temporary file that a killed process left.
 UNFINISHED = ".unfinished"
+# Errors of a disk that is full, cannot be written to, or takes no file of this size.
+_REFUSED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _TEMPORARY = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}")
 
 
@@ -62,6 +65,23 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """Writes UTF-8 text or bytes to a file; see `replacing`."""
     with replacing(path, "wb" if isinstance(content, bytes) else "w") as file:
         file.write(content)
+
+
+def write_failure(error: BaseException) -> str:
+    """Returns why a disk has refused to be written to; empty for any other error.
+
+    TensorFlow and other libraries report a full disk as errors of their own, which are
+    known by the system's words in them.
+
+    Example:
+        >>> write_failure(OSError(errno.ENOSPC, "No space left on device"))
+        'No space left on device'
+    """
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno in _REFUSED_WRITES else ""
+    text = str(error)
+    reasons = map(os.strerror, _REFUSED_WRITES)
+    return next((reason for reason in reasons if reason in text), "")
 
 
 def temporary_path(path: Path, key: str = "") -> Path:

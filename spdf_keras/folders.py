@@ -72,7 +72,7 @@ def share(
     """Holds a folder that may contain a user's files, to write some beside them.
 
     Args:
-        folder: The folder; it is made.
+        folder: The folder; it is made, and removed again if nothing is written.
         names: Names of the files that will be written.
         is_ours: Tells whether a file of one of these names came from an earlier call.
 
@@ -89,9 +89,12 @@ def share(
                 f"'{path}' is in the way: spdf-keras writes a file of this name, and "
                 "has not written this one. Move it away, or choose another folder."
             )
-    make_folder(folder)
-    with lock(folder / LOCK, f"The folder '{folder}'"):
-        yield folder
+    made = make_folder(folder)
+    try:
+        with lock(folder / LOCK, f"The folder '{folder}'"):
+            yield folder
+    finally:
+        remove_empty(made)
 
 
 def kind_of(folder: Path) -> str | None:
@@ -159,12 +162,16 @@ def make_folder(folder: Path) -> list[Path]:
     """Makes a folder and its parents; returns the made folders, the innermost first."""
     missing = [folder, *folder.parents]
     missing = [path for path in missing if not path.exists()]
-    made = []
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            path.mkdir()
-            made.append(path)
-    return made[::-1]
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                path.mkdir()
+                made.insert(0, path)
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

@@ -70,14 +70,23 @@ def _acquire(path: Path, place: str) -> int:
                 continue
             if _is_alive(path, descriptor):
                 raise _taken(path, place)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
-            os.fsync(descriptor)
+            _write_owner(descriptor, path)
             return descriptor
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
             raise
+
+
+def _write_owner(descriptor: int, path: Path) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+        os.fsync(descriptor)
+    except OSError:  # the disk is full
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
 
 
 def _flock(descriptor: int) -> bool:

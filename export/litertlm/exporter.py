@@ -1,12 +1,11 @@
 """Exports a bundle that LiteRT-LM runs."""
 
-import hashlib
 from pathlib import Path
 
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export.card import ExportCard, card_path
-from spdf_keras.export.files import size_bytes, staged
+from spdf_keras.export.files import checksum, size_bytes, staged
 from spdf_keras.export.graphs import FoldedKernels, checked_lengths, float32_model
 from spdf_keras.export.litertlm.bundle import check_path, require_builder, write_bundle
 from spdf_keras.export.litertlm.check import NOT_RUN_NOTE, check_logits, check_texts
@@ -88,17 +87,19 @@ def to_litertlm(
     require_builder()
     source = resolve_source(model, sparsity)
     tokenizer, separator = resolve_tokenizer(source, tokenizer, separator)
-    gpt, notes = float32_model(load_source(source, sparsity))
-    check_tokenizer(tokenizer, gpt.embedding.vocabulary_size)
-    context = gpt.embedding.max_sequence_length
-    prompt_length, cache_length = checked_lengths(context, prompt_length, cache_length)
-    if cache_length < _SHORTEST_CACHE:
-        raise InputError(
-            f"`cache_length` must be at least {_SHORTEST_CACHE} in a bundle. Received: "
-            f"cache_length={cache_length}."
-        )
-    lengths = prefill_lengths(prompt_length)
     with staged(path, overwrite, beside=card_path(path)) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        check_tokenizer(tokenizer, gpt.embedding.vocabulary_size)
+        context = gpt.embedding.max_sequence_length
+        prompt_length, cache_length = checked_lengths(
+            context, prompt_length, cache_length
+        )
+        if cache_length < _SHORTEST_CACHE:
+            raise InputError(
+                f"`cache_length` must be at least {_SHORTEST_CACHE} in a bundle. "
+                f"Received: cache_length={cache_length}."
+            )
+        lengths = prefill_lengths(prompt_length)
         kernels = FoldedKernels(gpt)
         functions = trace_signatures(gpt, kernels, lengths, cache_length)
         flatbuffer = stage.with_name("model.tflite")
@@ -110,26 +111,24 @@ def to_litertlm(
         around = size_bytes(stage) - size_bytes(flatbuffer)
         texts = check_texts(stage, gpt, tokenizer, separator, cache_length)
         notes = (*notes, *encoding.notes, _runtime_note(texts, quantize))
-        size = size_bytes(stage)
-        with stage.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    dense_size_bytes = encoding.dense_size_bytes + around
-    card = ExportCard(
-        format=f"litertlm{suffix(sparse, quantize)}",
-        path=str(path),
-        size_bytes=size,
-        dense_size_bytes=dense_size_bytes,
-        bound_size_bytes=dense_size_bytes
-        - kernels.redundant_bytes(VALUE_BYTES[quantize]),
-        sparsity=kernels.sparsity,
-        max_abs_error=error,
-        max_abs_logit=scale,
-        vocabulary_size=gpt.embedding.vocabulary_size,
-        sha256=checksum,
-        notes=notes,
-        runtimes=LITERTLM_RUNTIMES,
-    )
-    card.save(card_path(path))
+        dense_size_bytes = encoding.dense_size_bytes + around
+        card = ExportCard(
+            format=f"litertlm{suffix(sparse, quantize)}",
+            path=str(path),
+            size_bytes=size_bytes(stage),
+            dense_size_bytes=dense_size_bytes,
+            bound_size_bytes=dense_size_bytes
+            - kernels.redundant_bytes(VALUE_BYTES[quantize]),
+            sparsity=kernels.sparsity,
+            max_abs_error=error,
+            max_abs_logit=scale,
+            vocabulary_size=gpt.embedding.vocabulary_size,
+            separator=separator,
+            sha256=checksum(stage),
+            notes=notes,
+            runtimes=LITERTLM_RUNTIMES,
+        )
+        card.save(stage.with_name(card_path(path).name))
     return card
 
 

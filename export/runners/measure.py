@@ -27,6 +27,14 @@ RUNNERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+# The time per token is a difference of two, which a busy machine can make negative.
+_ATTEMPTS = 5
+
+
+class MeasureError(ValueError):
+    """The artefact cannot be measured so; the message is one sentence."""
+
+
 class Measurer:
     """An artefact with its runner.
 
@@ -44,29 +52,54 @@ class Measurer:
         self._bytes_before = _resident_bytes()
 
     def load(self, prompt: list[int]) -> dict[str, float]:
-        """Loads the artefact until its programs have run."""
+        """Loads the artefact until its programs have run.
+
+        Raises:
+            MeasureError: If it does not continue the prompt by two tokens.
+        """
         self._model = None
         gc.collect()
         start = time.perf_counter()
         self._model = self._make(self._path, **self._options)
-        self._model.generate(prompt, 2)
+        token_ids = self._model.generate(prompt, 2)
         seconds = time.perf_counter() - start
+        _check_count(prompt, token_ids)
         return {"load_s": seconds, "memory_bytes": _peak_bytes() - self._bytes_before}
 
     def generate(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
-        """Times the first new token, and the tokens after it."""
-        start = time.perf_counter()
-        self._model.generate(prompt, 1)
-        first = time.perf_counter() - start
-        start = time.perf_counter()
-        token_ids = self._model.generate(prompt, new_tokens)
-        rest = time.perf_counter() - start - first
-        return {
-            "first_token_s": first,
-            "token_s": rest / max(len(token_ids) - 1, 1),
-            "memory_bytes": _peak_bytes() - self._bytes_before,
-            "token_ids": token_ids,
-        }
+        """Times the first new token, and the tokens after it.
+
+        Raises:
+            MeasureError: If the artefact does not continue the prompt by two tokens,
+                or the tokens after the first take no time that could be measured.
+        """
+        for _ in range(_ATTEMPTS):
+            start = time.perf_counter()
+            self._model.generate(prompt, 1)
+            first = time.perf_counter() - start
+            start = time.perf_counter()
+            token_ids = self._model.generate(prompt, new_tokens)
+            rest = time.perf_counter() - start - first
+            _check_count(prompt, token_ids)
+            if rest > 0:
+                return {
+                    "first_token_s": first,
+                    "token_s": rest / (len(token_ids) - 1),
+                    "memory_bytes": _peak_bytes() - self._bytes_before,
+                    "token_ids": token_ids,
+                }
+        raise MeasureError(
+            f"The {len(token_ids) - 1} tokens after the first take no longer than "
+            "other load of this machine. Measure more `new_tokens`."
+        )
+
+
+def _check_count(prompt: list[int], token_ids: list[int]) -> None:
+    if len(token_ids) < 2:
+        raise MeasureError(
+            f"It adds {len(token_ids)} of 2 tokens to a prompt of {len(prompt)}: its "
+            "context has no room, or an end token came. Take fewer `prompt_tokens`."
+        )
 
 
 def _resident_bytes() -> int:
@@ -86,7 +119,11 @@ def main() -> None:
     # Runtimes print notes to standard output, so the results get a copy of it.
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    measurer = Measurer(*sys.argv[1:3])
+    try:
+        measurer = Measurer(*sys.argv[1:3])
+    except Exception as error:  # its runtime is not installed
+        print(json.dumps({"error": _sentence(error)}), file=results, flush=True)
+        return
     print(json.dumps({"ready": True}), file=results, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -97,8 +134,15 @@ def main() -> None:
             else:
                 result = measurer.generate(order["prompt"], order["new_tokens"])
         except Exception as error:  # the driver reports it in one sentence
-            result = {"error": f"{type(error).__name__}: {error}"}
+            result = {"error": _sentence(error)}
         print(json.dumps(result), file=results, flush=True)
+
+
+def _sentence(error: Exception) -> str:
+    """Returns an error on one line; errors of the runners are sentences already."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return text if kind in ("MeasureError", "RunError") else f"{kind}: {text[:300]}"
 
 
 if __name__ == "__main__":

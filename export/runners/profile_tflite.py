@@ -9,7 +9,9 @@ positions. The runtime's Python interface has no profiler; this calls its C inte
 
 import argparse
 import ctypes
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ai_edge_litert
+from ai_edge_litert.interpreter import Interpreter
 
 _CPU = 1
 _WRITE = 1
@@ -58,10 +61,14 @@ def profile(path: str | Path, signature: str = "decode", runs: int = 20) -> str:
         runs: Calls that are profiled, after a call that warms up.
 
     Raises:
-        ProfileError: If the file cannot be loaded, or has no such signature.
+        ProfileError: If the file cannot be loaded, or has no such signature, or `runs`
+            is not positive.
     """
+    if runs < 1:
+        raise ProfileError(f"The runs must be positive. Received: {runs}.")
     if not Path(path).is_file():
         raise ProfileError(f"There is no file '{path}'.")
+    _verify(path)
     lite_rt = _LiteRt()
     environment = lite_rt.handle("CreateEnvironment", 0, None)
     model = lite_rt.handle("CreateModelFromFile", environment, str(path).encode())
@@ -98,6 +105,15 @@ def profile(path: str | Path, signature: str = "decode", runs: int = 20) -> str:
     return table[max(table.find(_SUMMARY), 0) :]
 
 
+def _verify(path: str | Path) -> None:
+    """Refuses a damaged file: the C interface would read past its end."""
+    try:
+        Interpreter(model_path=str(path))
+    except (ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise ProfileError(f"Cannot load '{path}': {text}") from error
+
+
 def _signature(
     lite_rt: _LiteRt, model: ctypes.c_void_p, wanted: str
 ) -> tuple[int, ctypes.c_void_p]:
@@ -112,7 +128,8 @@ def _signature(
         if names[-1] == wanted:
             return index, signature
     raise ProfileError(
-        f"The signature must be one of {', '.join(names)}. Received: {wanted}."
+        f"The signature must be one of {', '.join(names) or 'none'}. Received: "
+        f"{wanted}."
     )
 
 
@@ -182,5 +199,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_apart() -> int:
+    """Runs `main` in a process of its own, so that a crash ends in a sentence too."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return main()
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(main())
+    )
+    process.start()
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process gets it itself
+    process.join()
+    status = process.exitcode or 0
+    if -status in (signal.SIGINT, signal.SIGTERM):
+        return 128 - status
+    if status < 0:
+        print(
+            f"The runtime has crashed with {signal.Signals(-status).name}: the file is "
+            "damaged, or too large for this machine.",
+            file=sys.stderr,
+        )
+        return 2
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run_apart())

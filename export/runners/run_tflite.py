@@ -7,13 +7,19 @@ It prints one JSON object with the prompt, its greedy continuation, the seconds 
 load, to the first token and per token, and the peak of memory. `profile_tflite.py`
 times each operator. A file or a prompt that cannot be used ends it with one sentence
 and exit status 2.
+
+The card beside the file says whether the model was fine-tuned. If it was, the prompt
+is closed by the end-of-text token, and the text ends at an empty line.
 """
 
 import argparse
 import hashlib
 import json
+import multiprocessing
+import re
 import resource
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +31,11 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 Caches = dict[str, NDArray[np.float32]]
+
+# Number of sizes of each input and output; caches have four.
+_RANKS = {"token_ids": 2, "lengths": 1, "position": 1, "logits": 3}
+# Fine-tuned models end an output at an empty line.
+_PARAGRAPH = "\n\n"
 
 
 class RunError(ValueError):
@@ -59,16 +70,20 @@ class TFLiteModel:
         try:
             # The runtime raises these two for a bad file.
             interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+            runners = {
+                name: interpreter.get_signature_runner(name)
+                for name in interpreter.get_signature_list()
+            }
         except (ValueError, RuntimeError) as error:
-            raise RunError(f"Cannot load '{path}': {str(error).strip()}") from error
-        signatures = interpreter.get_signature_list()
-        if not {"prefill", "decode"} <= set(signatures):
+            raise RunError(f"Cannot load '{path}': {_line(error)}") from error
+        if not {"prefill", "decode"} <= runners.keys():
             raise RunError(
                 "A model must have the signatures prefill and decode. Received: "
-                f"'{path}' with {', '.join(signatures) or 'none'}."
+                f"'{path}' with {', '.join(runners) or 'none'}."
             )
-        self._prefill = interpreter.get_signature_runner("prefill")
-        self._decode = interpreter.get_signature_runner("decode")
+        self._path = path
+        self._prefill, self._decode = runners["prefill"], runners["decode"]
+        _check_signatures(path, self._prefill, self._decode)
         inputs = self._prefill.get_input_details()
         self.prompt_length = int(_shape(inputs, "token_ids")[1])
         # Files with the logits of all tokens, and those of earlier versions, have none.
@@ -98,18 +113,14 @@ class TFLiteModel:
                 f"A prompt must have 1 to {self.prompt_length} tokens, the prompt "
                 f"length of this file. Received: {len(token_ids)} tokens."
             )
-        if not 0 <= min(token_ids) <= max(token_ids) < self.vocabulary_size:
-            raise RunError(
-                f"Token ids must be in [0, {self.vocabulary_size}). Received: "
-                f"{min(token_ids)} to {max(token_ids)}."
-            )
+        self._check_tokens(token_ids)
         # Caches of the padding are overwritten before they are read.
         padded = np.zeros((1, self.prompt_length), np.int32)
         padded[0, : len(token_ids)] = token_ids
         inputs = {"token_ids": padded}
         if self._takes_lengths:
             inputs["lengths"] = np.array([len(token_ids)], np.int32)
-        outputs = self._prefill(**inputs)
+        outputs = self._run(self._prefill, **inputs)
         return outputs.pop("logits")[0, : len(token_ids)], outputs
 
     def decode(
@@ -125,8 +136,18 @@ class TFLiteModel:
 
         Returns:
             Logits `(vocabulary_size,)`, and the caches with the token's own.
+
+        Raises:
+            RunError: If the token id, the position or a cache is out of range.
         """
-        outputs = self._decode(
+        self._check_tokens([token_id])
+        if not 0 <= position < self.cache_length:
+            raise RunError(
+                f"A position must be in [0, {self.cache_length}), the caches of this "
+                f"file. Received: {position}."
+            )
+        outputs = self._run(
+            self._decode,
             token_ids=np.array([[token_id]], np.int32),
             position=np.array([position], np.int32),
             **caches,
@@ -137,6 +158,19 @@ class TFLiteModel:
         for name, row in outputs.items():
             caches[name.removeprefix("new_")][:, :, position] = row[:, :, 0]
         return logits, caches
+
+    def _check_tokens(self, token_ids: Sequence[int]) -> None:
+        if not 0 <= min(token_ids) <= max(token_ids) < self.vocabulary_size:
+            raise RunError(
+                f"Token ids must be in [0, {self.vocabulary_size}). Received: "
+                f"{min(token_ids)} to {max(token_ids)}."
+            )
+
+    def _run(self, signature: Any, **inputs: Any) -> Any:
+        try:
+            return signature(**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise RunError(f"Cannot run '{self._path}': {_line(error)}") from error
 
     def generate(
         self,
@@ -156,8 +190,13 @@ class TFLiteModel:
             The new token ids.
 
         Raises:
-            RunError: As `prefill`.
+            RunError: As `prefill`, or if `max_new_tokens` is negative.
         """
+        if max_new_tokens < 0:
+            raise RunError(
+                "The number of new tokens must not be negative. Received: "
+                f"{max_new_tokens}."
+            )
         logits, caches = self.prefill(token_ids)
         room = min(max_new_tokens, self.cache_length - len(token_ids))
         new: list[int] = []
@@ -178,25 +217,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prompt.add_argument("--token-ids", help="the prompt, as in 1,2,3")
     prompt.add_argument("--prompt", help="the prompt as text; needs --tokenizer")
     parser.add_argument("--tokenizer", help="folder of vocab.json and merges.txt")
+    parser.add_argument(
+        "--separator",
+        action=argparse.BooleanOptionalAction,
+        help="close the prompt, and end the text at an empty line, as fine-tuning does "
+        "(default: if the card says so)",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--end-token-ids", default="", help="tokens to stop at")
     parser.add_argument("--num-threads", type=int)
     options = parser.parse_args(arguments)
     try:
         tokenizer = _tokenizer(options)
+        ends = _token_ids(options.end_token_ids)
         if tokenizer is None:
             prompt_ids = _token_ids(options.token_ids)
         else:
-            prompt_ids = _encode(tokenizer, options.prompt)
-        ends = _token_ids(options.end_token_ids)
-        if tokenizer is not None:
-            ends.append(tokenizer.end_token_id)
+            prompt_ids, text_ends = _encode(
+                tokenizer, options.prompt, options.separator
+            )
+            ends += text_ends
         result = _measured(options, prompt_ids, ends)
     except RunError as error:
         print(error, file=sys.stderr)
         return 2
     if tokenizer is not None:
-        result["text"] = tokenizer.decode(result["new_token_ids"])
+        text = tokenizer.decode(result["new_token_ids"])
+        if options.separator:
+            text = text.split(_PARAGRAPH)[0].strip()
+        result["text"] = text
     print(json.dumps(result))
     return 0
 
@@ -229,6 +278,8 @@ def _measured(
 def _tokenizer(options: argparse.Namespace) -> Any:
     if options.prompt is None:
         return None
+    if options.separator is None:
+        options.separator = _card(Path(options.model)).get("separator") is True
     if options.tokenizer is None:
         raise RunError("`--prompt` needs `--tokenizer`, a folder with vocab.json.")
     # By its path, so that it is found beside this file in a package and outside of one.
@@ -241,30 +292,85 @@ def _tokenizer(options: argparse.Namespace) -> Any:
         ) from error
 
 
-def _encode(tokenizer: Any, prompt: str) -> list[int]:
+def _encode(
+    tokenizer: Any, prompt: str, separator: bool
+) -> tuple[list[int], list[int]]:
+    """Encodes a prompt; returns its token ids, and those that end its continuation."""
     try:
-        return list(tokenizer.encode(prompt))
+        token_ids, end = list(tokenizer.encode(prompt)), tokenizer.end_token_id
     except UnicodeEncodeError as error:  # the shell gave bytes that are no UTF-8
         raise RunError("`--prompt` must be text in UTF-8.") from error
+    if not separator:
+        return token_ids, [end]
+    paragraph = list(tokenizer.encode(_PARAGRAPH))
+    return [*token_ids, end], [end, *(paragraph if len(paragraph) == 1 else [])]
 
 
-def _verify(path: Path) -> None:
+def _check_signatures(path: Path, prefill: Any, decode: Any) -> None:
+    """Refuses a file of another program, which has other inputs or outputs."""
+    caches = {n for n in decode.get_output_details() if re.fullmatch("[kv]_[0-9]+", n)}
+    results = {"logits", "k_0", *caches}
+    token_ids = {"token_ids"}
+    for place, details, needed, allowed in (
+        ("inputs of prefill", prefill.get_input_details(), token_ids, {"lengths"}),
+        ("outputs of prefill", prefill.get_output_details(), results, set()),
+        (
+            "inputs of decode",
+            decode.get_input_details(),
+            {*token_ids, "position", "k_0", *caches},
+            set(),
+        ),
+        ("outputs of decode", decode.get_output_details(), results, set()),
+    ):
+        missing = sorted(needed - details.keys())
+        unknown = sorted(details.keys() - needed - allowed)
+        if missing or unknown:
+            wrong = f"lack {missing[0]}" if missing else f"have {unknown[0]} too"
+            raise RunError(
+                f"`to_tflite` has not written '{path}': the {place} {wrong}."
+            )
+        for name, about in details.items():
+            rank = _RANKS.get(name, 4)
+            if len(about["shape"]) != rank:
+                raise RunError(
+                    f"`to_tflite` has not written '{path}': {name} of the {place} has "
+                    f"the shape {about['shape'].tolist()}, not one of {rank} sizes."
+                )
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """Reads the card beside a file; it is empty where there is none."""
     card = path.with_name(f"{path.name}.card.json")
     if not card.is_file():
-        return
+        return {}
     try:
-        expected = json.loads(card.read_text("utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(card.read_text("utf-8"))
+        if not isinstance(content["sha256"], str):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
             f"The card '{card}' has no checksum of '{path.name}': export it again, or "
             "remove the card."
         ) from error
+    return dict(content)
+
+
+def _verify(path: Path) -> None:
+    card = _card(path)
+    if not card:
+        return
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    if checksum != expected:
+    if checksum != card["sha256"]:
         raise RunError(
-            f"'{path}' is damaged: its checksum is not that of its card, '{card.name}'."
+            f"'{path}' is damaged: its checksum is not that of its card, "
+            f"'{path.name}.card.json'."
         )
+
+
+def _line(error: Exception) -> str:
+    """Returns the runtime's words on one line."""
+    return " ".join(str(error).split())
 
 
 def _token_ids(text: str) -> list[int]:
@@ -280,5 +386,29 @@ def _shape(details: dict[str, Any], name: str) -> Any:
     return details[name]["shape"]
 
 
+def _run_apart() -> int:
+    """Runs `main` in a process of its own, so that a crash ends in a sentence too."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return main()
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(main())
+    )
+    process.start()
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process gets it itself
+    process.join()
+    status = process.exitcode or 0
+    if -status in (signal.SIGINT, signal.SIGTERM):
+        return 128 - status
+    if status < 0:
+        print(
+            f"The runtime has crashed with {signal.Signals(-status).name}: the file is "
+            "damaged, or too large for this machine.",
+            file=sys.stderr,
+        )
+        return 2
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run_apart())

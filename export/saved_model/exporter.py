@@ -92,30 +92,30 @@ def to_saved_model(
             beam_search = decode
         if end_token_ids is None:
             end_token_ids = tokenizer_ends(source.tokenizer())
-    gpt, notes = float32_model(load_source(source, sparsity))
-    graphs = Graphs(FoldedKernels(gpt), skip_zeros)
-    ends = token_id_list(end_token_ids)
-    settings = {
-        "generate": DecodeConfig(),
-        "generate_beam": beam_search or BEAM_SEARCH,
-    }
-
-    def tracer(kernels: Callable[[], Kernels]) -> dict[str, Any]:
-        return {
-            name: trace_generation(Decoding(gpt, kernels, ends, settings[name]))
-            if name in settings
-            else trace_logits(gpt, kernels)
-            for name in signatures
+    with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        graphs = Graphs(FoldedKernels(gpt), skip_zeros)
+        ends = token_id_list(end_token_ids)
+        settings = {
+            "generate": DecodeConfig(),
+            "generate_beam": beam_search or BEAM_SEARCH,
         }
 
-    def check(loaded: Any) -> tuple[float | None, float | None]:
-        for name in set(settings) & set(signatures):
-            check_tokens(loaded[name], gpt, ends, settings[name])
-        if "serving_default" not in signatures:
-            return None, None
-        return check_logits(loaded["serving_default"], gpt)
+        def tracer(kernels: Callable[[], Kernels]) -> dict[str, Any]:
+            return {
+                name: trace_generation(Decoding(gpt, kernels, ends, settings[name]))
+                if name in settings
+                else trace_logits(gpt, kernels)
+                for name in signatures
+            }
 
-    with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
+        def check(loaded: Any) -> tuple[float | None, float | None]:
+            for name in set(settings) & set(signatures):
+                check_tokens(loaded[name], gpt, ends, settings[name])
+            if "serving_default" not in signatures:
+                return None, None
+            return check_logits(loaded["serving_default"], gpt)
+
         graphs.write(stage, tracer)
         error = max(graphs.check(stage, check))
         card = saved_model_card(path, stage, gpt, graphs, error=error, notes=notes)

@@ -71,21 +71,22 @@ def to_text_model(
         settings = settings or source.config().decode
     settings = settings or DecodeConfig()
     tokenizer, separator = resolve_tokenizer(source, tokenizer, separator)
-    gpt, notes = float32_model(load_source(source, sparsity))
-    check_tokenizer(tokenizer, gpt.embedding.vocabulary_size)
-    graphs, in_graph = Graphs(FoldedKernels(gpt), skip_zeros), GraphTokenizer(tokenizer)
-    ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
-    separator_id = tokenizer.end_token_id if separator else None
-
-    def tracer(kernels: Callable[[], Kernels]) -> dict[str, Any]:
-        decoding = Decoding(gpt, kernels, ends, settings)
-        return {"serving_default": trace_text(decoding, in_graph, separator_id)}
-
-    def check(loaded: Any) -> None:
-        serve = loaded["serving_default"]
-        check_texts(serve, gpt, tokenizer, settings=settings, separator=separator)
-
     with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        check_tokenizer(tokenizer, gpt.embedding.vocabulary_size)
+        graphs = Graphs(FoldedKernels(gpt), skip_zeros)
+        in_graph = GraphTokenizer(tokenizer)
+        ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
+        separator_id = tokenizer.end_token_id if separator else None
+
+        def tracer(kernels: Callable[[], Kernels]) -> dict[str, Any]:
+            decoding = Decoding(gpt, kernels, ends, settings)
+            return {"serving_default": trace_text(decoding, in_graph, separator_id)}
+
+        def check(loaded: Any) -> None:
+            serve = loaded["serving_default"]
+            check_texts(serve, gpt, tokenizer, settings=settings, separator=separator)
+
         graphs.write(stage, tracer, in_graph)
         graphs.check(stage, check)
         card = saved_model_card(

@@ -26,11 +26,12 @@ from spdf_keras.export.runtimes import (
     SAVED_MODEL_SKIPPING_RUNTIMES,
     Runtime,
 )
+from spdf_keras.export.targets import KNOWN_BY
 from spdf_keras.model.decoding.passes import Kernels
 from spdf_keras.native.tensorflow.operations import load_operations
 
 # The file by which a folder is known as a SavedModel.
-FOLDER_WITH = "saved_model.pb"
+FOLDER_WITH = KNOWN_BY["saved_model"]
 
 _PLAIN, _SKIPPING = ("serve",), ("serve", "spdf")
 _FINGERPRINT = "fingerprint.pb"

@@ -1,17 +1,20 @@
 """Exports a `.tflite` file with a prefill and a decode signature."""
 
-import hashlib
 from pathlib import Path
 
 from spdf_keras.errors import InputError
 from spdf_keras.export.card import ExportCard, card_path
-from spdf_keras.export.files import size_bytes, staged
+from spdf_keras.export.files import checksum, size_bytes, staged
 from spdf_keras.export.graphs import FoldedKernels, checked_lengths, float32_model
 from spdf_keras.export.runtimes import (
     TFLITE_DENSE_RUNTIMES,
     TFLITE_SPARSE_RUNTIMES,
 )
-from spdf_keras.export.sources import load_source, resolve_source
+from spdf_keras.export.sources import (
+    load_source,
+    resolve_separator,
+    resolve_source,
+)
 from spdf_keras.export.tflite.check import check_logits
 from spdf_keras.export.tflite.conversion import (
     VALUE_BYTES,
@@ -42,6 +45,7 @@ def to_tflite(
     sparsity: float | None = None,
     logits: str = "last",
     cache_outputs: str = "whole",
+    separator: bool | None = None,
 ) -> ExportCard:
     """Writes a `.tflite` file that continues prompts with a cache.
 
@@ -79,6 +83,8 @@ def to_tflite(
             `row` it returns the token's own entries, `new_k_0, new_v_0, ...`, each `(1,
             num_heads, 1, head_dim)`, which the caller writes into its caches at
             `position`. That saves a copy of all caches per token.
+        separator: For the card: whether texts are closed and end as in fine-tuning,
+            which `run_tflite.py --prompt` does then. None asks the run.
 
     Returns:
         The card, with size and error measured on random prompts.
@@ -99,35 +105,35 @@ def to_tflite(
                 f"{name}={value}."
             )
     source = resolve_source(model, sparsity)
-    gpt, notes = float32_model(load_source(source, sparsity))
-    context = gpt.embedding.max_sequence_length
-    lengths = checked_lengths(context, prompt_length, cache_length)
-    plan = TFLitePlan(*lengths, logits, cache_outputs)
     with staged(path, overwrite, beside=card_path(path)) as stage:
+        gpt, notes = float32_model(load_source(source, sparsity))
+        context = gpt.embedding.max_sequence_length
+        lengths = checked_lengths(context, prompt_length, cache_length)
+        plan = TFLitePlan(*lengths, logits, cache_outputs)
         kernels = FoldedKernels(gpt)
         content = _convert(gpt, kernels, plan, quantize, stage)
         encoding = write(content, stage, sparse, quantize)
         del content
         error, scale = check_logits(stage, gpt, quantize)
-        size = size_bytes(stage)
-        with stage.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    card = ExportCard(
-        format=f"tflite{suffix(sparse, quantize)}",
-        path=str(path),
-        size_bytes=size,
-        dense_size_bytes=encoding.dense_size_bytes,
-        bound_size_bytes=encoding.dense_size_bytes
-        - kernels.redundant_bytes(VALUE_BYTES[quantize]),
-        sparsity=kernels.sparsity,
-        max_abs_error=error,
-        max_abs_logit=scale,
-        vocabulary_size=gpt.embedding.vocabulary_size,
-        sha256=checksum,
-        notes=(*notes, *encoding.notes),
-        runtimes=TFLITE_SPARSE_RUNTIMES if encoding.encoded else TFLITE_DENSE_RUNTIMES,
-    )
-    card.save(card_path(path))
+        card = ExportCard(
+            format=f"tflite{suffix(sparse, quantize)}",
+            path=str(path),
+            size_bytes=size_bytes(stage),
+            dense_size_bytes=encoding.dense_size_bytes,
+            bound_size_bytes=encoding.dense_size_bytes
+            - kernels.redundant_bytes(VALUE_BYTES[quantize]),
+            sparsity=kernels.sparsity,
+            max_abs_error=error,
+            max_abs_logit=scale,
+            vocabulary_size=gpt.embedding.vocabulary_size,
+            separator=resolve_separator(source, separator),
+            sha256=checksum(stage),
+            notes=(*notes, *encoding.notes),
+            runtimes=TFLITE_SPARSE_RUNTIMES
+            if encoding.encoded
+            else TFLITE_DENSE_RUNTIMES,
+        )
+        card.save(stage.with_name(card_path(path).name))
     return card
 
 

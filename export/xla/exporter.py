@@ -10,6 +10,7 @@ from typing import Any
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.runtimes import XLA_RUNTIMES
+from spdf_keras.export.targets import KNOWN_BY
 from spdf_keras.export.weights import WeightSource
 from spdf_keras.export.xla.check import run_check, write_check
 from spdf_keras.export.xla.lowering import Program
@@ -21,7 +22,7 @@ from spdf_keras.training.run import Run
 
 _FORMAT = "spdf-xla 1"
 # The file by which a folder is known as an XLA export.
-_FOLDER_WITH = "artefact.json"
+_FOLDER_WITH = KNOWN_BY["xla"]
 # Errors that are allowed, as fractions of the largest logit. bfloat16 keeps 8 bits,
 # and every layer rounds to them.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}

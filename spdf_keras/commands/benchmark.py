@@ -3,10 +3,13 @@
     spdf-keras benchmark dense.tflite sparse.tflite gpt_xla gpt_saved_model
 
 Each artefact runs in a process of its own, with its runtime alone. The table has
-medians, and quartiles in brackets.
+medians, and quartiles in brackets. An artefact that cannot be measured gets a sentence
+after the table of the others, and the exit status is not 0; with --json, its object
+has `path` and `error`.
 """
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from spdf_keras.commands.arguments import add_json
 
@@ -49,9 +52,11 @@ def run(args: Namespace) -> None:
     from dataclasses import asdict
 
     from spdf_keras.console import print_json, print_table, say
+    from spdf_keras.errors import ExportError, InputError
     from spdf_keras.measuring.artefacts.measure import Row, compare_artefacts
     from spdf_keras.measuring.artefacts.store import saving
 
+    failed: list[tuple[str | Path, Exception]] = []
     with saving(args.out) if args.out else nullcontext() as write:
         rows = compare_artefacts(
             args.artefacts,
@@ -59,10 +64,19 @@ def run(args: Namespace) -> None:
             args.prompt_tokens,
             args.new_tokens,
             report=lambda done, total: say(f"round {done} of {total}"),
+            on_failure=lambda *failure: failed.append(failure),
         )
+        failed.sort(key=lambda failure: args.artefacts.index(failure[0]))
+        failures = [{"path": str(path), "error": str(error)} for path, error in failed]
         if write:
-            write(rows)
-    title = f"{args.prompt_tokens} tokens of prompt, {args.new_tokens} new ones"
-    print_table(title, Row.columns, [row.cells() for row in rows])
+            write(rows, failures)
+    if rows:
+        title = f"{args.prompt_tokens} tokens of prompt, {args.new_tokens} new ones"
+        print_table(title, Row.columns, [row.cells() for row in rows])
     if args.json:
-        print_json([asdict(row) for row in rows])
+        print_json([*(asdict(row) for row in rows), *failures])
+    if failed:
+        errors = [error for _, error in failed]
+        message = f"\nspdf-keras {args.command}: error: ".join(map(str, errors))
+        is_input = all(isinstance(error, InputError) for error in errors)
+        raise InputError(message) if is_input else ExportError(message)

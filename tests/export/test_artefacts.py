@@ -7,9 +7,18 @@ from typing import Any
 import pytest
 
 from spdf_keras import GPT
+from spdf_keras.cli import main
 from spdf_keras.errors import ExportError, InputError
-from spdf_keras.export import ExportCard, compare_artefacts, to_saved_model, to_xla
-from spdf_keras.measuring.artefacts.measure import Row, artefact_kind
+from spdf_keras.export import (
+    ExportCard,
+    compare_artefacts,
+    to_saved_model,
+    to_tflite,
+    to_xla,
+)
+from spdf_keras.measuring.artefacts.artefact import artefact_kind
+from spdf_keras.measuring.artefacts.measure import Row
+from spdf_keras.measuring.artefacts.process import ArtefactProcess
 from spdf_keras.measuring.artefacts.store import saving
 from spdf_keras.measuring.turns import Spread
 
@@ -68,11 +77,128 @@ def test_an_artefact_that_does_not_run_is_told_in_one_sentence(
 ) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model" * 8)
-    with pytest.raises(ExportError, match="broken.tflite' cannot be measured: Run"):
+    with pytest.raises(
+        ExportError, match="broken.tflite' cannot be measured: Cannot load"
+    ):
         compare_artefacts([broken], rounds=1)
     # The artefact takes shorter prompts than this.
     with pytest.raises(ExportError, match="1 to 16 tokens"):
         compare_artefacts(artefacts[:1], rounds=1, prompt_tokens=17)
+
+
+def copied(file: str, folder: Path, name: str) -> Path:
+    """A copy of a file and its card."""
+    shutil.copy(f"{file}.card.json", folder / f"{name}.card.json")
+    return Path(shutil.copy(file, folder / name))
+
+
+def test_bad_artefacts_get_a_sentence_each_and_good_ones_their_rows(
+    artefacts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad: dict[Path, str] = {}
+    for name, content in {
+        "text": "{no card",
+        "list": "[]",
+        "number": '{"vocabulary_size": "512"}',
+        "nothing": '{"vocabulary_size": 0}',
+        "format": '{"format": 3}',
+        "deep": "[" * 100_000,
+    }.items():
+        path = copied(artefacts[0], tmp_path, f"card_{name}.tflite")
+        Path(f"{path}.card.json").write_text(content)
+        bad[path] = "is damaged: "
+    path = copied(artefacts[0], tmp_path, "flipped.tflite")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    bad[path] = "its checksum is not that of its card"
+    path = tmp_path / "cut.tflite"
+    path.write_bytes(Path(artefacts[0]).read_bytes()[:9000])
+    bad[path] = "cannot be measured: Cannot load"
+    bad[tmp_path / "none.tflite"] = "An artefact must be a .tflite file"
+    bad[tmp_path] = "An artefact must be a .tflite file"
+    bad[tmp_path / ("n" * 300)] = "Cannot read "
+    for name, content in {
+        "xla_text": "{no",
+        "xla_list": "[1]",
+        "xla_none": "{}",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "artefact.json").write_text(content)
+        bad[tmp_path / name] = "artefact.json' is damaged: "
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"no graph")
+    bad[tmp_path / "saved"] = "cannot be measured: "
+    paths = [artefacts[1], *map(str, bad), artefacts[0]]
+    out = tmp_path / "out"
+    options = ["--rounds", "1", "--prompt-tokens", "4", "--new-tokens", "8", "--json"]
+    assert main(["benchmark", *paths, *options, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    objects = {o["path"]: o for o in json.loads(printed.out.splitlines()[-1])}
+    assert [*objects] == [artefacts[1], artefacts[0], *map(str, bad)]
+    lines = [line for line in printed.err.splitlines() if "error: " in line]
+    assert len(lines) == len(bad) and "Traceback" not in printed.err
+    for line, (path, sentence) in zip(lines, bad.items(), strict=True):
+        assert sentence in objects[str(path)]["error"], path
+        assert sentence in line and str(path)[:200] in line
+    for good in artefacts[:2]:
+        assert objects[good]["token_s"]["median"] > 0
+        assert len(objects[good]["token_ids"]) == 8
+    stored = json.loads((out / "benchmark.json").read_text())
+    assert [row["path"] for row in stored["artefacts"]] == [artefacts[1], artefacts[0]]
+    assert len(stored["failures"]) == len(bad)
+    # Without a good one there is no table, and bad input has its own status.
+    none, new = str(tmp_path / "none.tflite"), tmp_path / "new"
+    assert main(["benchmark", none, "--json", "--out", str(new)]) == 2
+    assert not new.exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_prompt_that_leaves_no_room_for_two_tokens_gives_no_speed(
+    model: GPT, artefacts: list[str], tmp_path: Path
+) -> None:
+    short = to_tflite(
+        model, tmp_path / "short.tflite", prompt_length=8, cache_length=9
+    ).path
+    saved = artefacts[3]  # its context has 64 tokens
+    for path, tokens in ((short, 8), (saved, 63)):
+        with pytest.raises(ExportError, match=f"adds 1 of 2 tokens to a .* {tokens}:"):
+            compare_artefacts([path], rounds=1, prompt_tokens=tokens)
+    failures: list[Any] = []
+    rows = compare_artefacts(
+        [short, artefacts[0]],
+        rounds=1,
+        prompt_tokens=8,
+        new_tokens=4,
+        on_failure=lambda path, error: failures.append((path, str(error))),
+    )
+    assert [row.path for row in rows] == [artefacts[0]]
+    assert [path for path, _ in failures] == [short]
+    # Two tokens fit: fewer than were asked for, and a time for the second.
+    (row,) = compare_artefacts([short], rounds=1, prompt_tokens=7, new_tokens=32)
+    assert len(row.token_ids) == 2 and row.token_s.low > 0
+
+
+def test_a_process_that_dies_costs_its_own_row_alone(
+    artefacts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = ArtefactProcess.measure
+
+    def die_once(self: Any, *arguments: Any) -> Any:
+        if str(self.artefact.path) == artefacts[1]:
+            self._process.kill()
+            self._process.wait()
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(ArtefactProcess, "measure", die_once)
+    failures: list[str] = []
+    rows = compare_artefacts(
+        artefacts[:2],
+        rounds=2,
+        prompt_tokens=4,
+        new_tokens=8,
+        on_failure=lambda _, error: failures.append(str(error)),
+    )
+    assert [row.path for row in rows] == artefacts[:1]
+    assert len(failures) == 1 and "its process has ended with SIGKILL" in failures[0]
 
 
 def test_what_cannot_be_measured_is_refused(

@@ -1,6 +1,7 @@
 """All exporters take a model, a run, its folder and a preset."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from spdf_keras import GPT, GPTConfig, build_gpt
 from spdf_keras.config import config_from_tables
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
-from spdf_keras.export import to_saved_model, to_text_model, to_xla
+from spdf_keras.export import to_saved_model, to_text_model, to_tflite, to_xla
 from spdf_keras.export.sources import load_source, resolve_source
 from spdf_keras.training.checkpoint import save_checkpoint
 from spdf_keras.training.run import Run
@@ -44,17 +45,46 @@ def test_what_an_exporter_cannot_start_from_is_refused(
     run: Run, model: GPT, tmp_path: Path
 ) -> None:
     for source, received in (
-        (3, "int"),
-        ("gpt_pico", "'gpt_pico', which is neither a folder nor a preset"),
-        (tmp_path / "none", "'.*none', which is neither a folder nor a preset"),
+        ("gpt_pico", "'gpt_pico', which is neither"),
+        (tmp_path / "none", "'.*none', which is neither"),
     ):
-        with pytest.raises(InputError, match=f"must be a GPT .* Received: {received}"):
+        with pytest.raises(
+            InputError, match=f"a run or a preset.*Received: {received}"
+        ):
             resolve_source(source)
+    with pytest.raises(InputError, match="must be a GPT .* Received: int"):
+        resolve_source(3)
     with pytest.raises(InputError, match="No run in"):
         resolve_source(tmp_path)
     for known in (run, run.folder, model):
         with pytest.raises(InputError, match="is for presets: .* sparsity=0.5 for "):
             resolve_source(known, 0.5)
+
+
+@pytest.mark.parametrize("exporter", [to_saved_model, to_tflite, to_xla])
+def test_every_exporter_takes_a_sparsity_for_presets_alone(
+    run: Run, model: GPT, tmp_path: Path, exporter: Any
+) -> None:
+    for source in (run, run.folder, str(run.folder), model):
+        for sparsity in (0.0, 0.5, 0.75):
+            with pytest.raises(
+                InputError, match=f"presets: .* sparsity={sparsity} for"
+            ):
+                exporter(source, tmp_path / "out", sparsity=sparsity)
+    wrong: tuple[Any, ...] = (1.0, -0.5, float("nan"), "0.5")
+    for sparsity in wrong:
+        with pytest.raises(InputError, match="`sparsity` must be "):
+            exporter("gpt_nano", tmp_path / "out", sparsity=sparsity)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_model_takes_a_sparsity_for_presets_alone(
+    run: Run, model: GPT, tmp_path: Path
+) -> None:
+    for source in (run, model):
+        with pytest.raises(InputError, match="presets: .* sparsity=0.5 for"):
+            to_text_model(source, run.tokenizer(), tmp_path / "out", sparsity=0.5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_exporters_take_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def _read_csv(path: Path, has_all: bool) -> Iterator[tuple[str, str, str]]:
             if split not in SPLITS:
                 known = ", ".join(SPLITS)
                 raise InputError(
-                    f"{where}: `split` must be one of {known}. Received: '{split}'."
+                    f"{where}: the split must be one of {known}. Received: '{split}'."
                 )
         elif (
             has_all and row[article].strip()

@@ -1,8 +1,7 @@
 """Measures exported artefacts side by side: size, load time, memory, speed, error."""
 
-import json
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from spdf_keras.errors import InputError
+from spdf_keras.errors import ExportError, InputError
 from spdf_keras.export.files import size_bytes
-from spdf_keras.measuring.artefacts.process import (
-    ArtefactProcess,
-    Continuation,
-    read_card,
-)
+from spdf_keras.measuring.artefacts.artefact import Artefact
+from spdf_keras.measuring.artefacts.process import ArtefactProcess, Continuation
 from spdf_keras.measuring.turns import Spread, take_turns
 
 
@@ -52,23 +48,14 @@ class Row:
     )
 
     @classmethod
-    def of(
-        cls, path: str | Path, kind: str, continuations: Sequence[Continuation]
-    ) -> "Row":
-        """Summarises the rounds of one artefact.
-
-        Args:
-            path: The artefact.
-            kind: Its format where no card names one.
-            continuations: One per round.
-        """
-        card = read_card(path)
+    def of(cls, artefact: Artefact, continuations: Sequence[Continuation]) -> "Row":
+        """Summarises the rounds of one artefact; `continuations` has one per round."""
         first = continuations[0]
         return cls(
-            path=str(path),
-            format=card.get("format", kind),
-            size_bytes=size_bytes(Path(path)),
-            relative_error=card.get("relative_error"),
+            path=str(artefact.path),
+            format=artefact.card.get("format", artefact.kind),
+            size_bytes=size_bytes(artefact.path),
+            relative_error=artefact.card.get("relative_error"),
             load_s=Spread.of([c.load_s for c in continuations]),
             # Only the first round counts: a process keeps memory that it has freed.
             memory_bytes=first.memory_bytes,
@@ -99,6 +86,7 @@ def compare_artefacts(
     prompt_tokens: int = 16,
     new_tokens: int = 32,
     report: Callable[[int, int], None] | None = None,
+    on_failure: Callable[[str | Path, Exception], None] | None = None,
 ) -> list[Row]:
     """Measures artefacts in turns, each in a process of its own.
 
@@ -112,13 +100,16 @@ def compare_artefacts(
         prompt_tokens: Tokens of the prompt, drawn at random.
         new_tokens: Tokens to add to it.
         report: Gets the number of rounds that are done, and of all.
+        on_failure: Gets each artefact that cannot be measured and its error, and the
+            others go on without it. If None, the first error is raised.
 
     Returns:
-        A row per artefact, in their order.
+        A row per artefact that was measured, in their order.
 
     Raises:
         InputError: If an argument is out of range, or a path is no such artefact.
-        ExportError: If an artefact does not run.
+        ExportError: If an artefact does not run, or has no room for two new tokens.
+        OSError: If an artefact cannot be read.
     """
     for name, value in (("rounds", rounds), ("prompt_tokens", prompt_tokens)):
         if value < 1:
@@ -127,54 +118,43 @@ def compare_artefacts(
         raise InputError(
             f"`new_tokens` must be at least 2. Received: new_tokens={new_tokens}."
         )
-    kinds = [artefact_kind(path) for path in artefacts]
+    # Numbers are the keys: one artefact may be named twice.
+    processes: dict[int, ArtefactProcess] = {}
+    rows: list[Row] = []
+
+    @contextmanager
+    def guarded(number: int) -> Iterator[None]:
+        try:
+            yield
+        except (InputError, ExportError, OSError) as error:
+            if on_failure is None:
+                raise
+            processes.pop(number, None)
+            on_failure(artefacts[number], error)
+
     with ExitStack() as stack:
-        processes = [
-            stack.enter_context(ArtefactProcess(kind, Path(path)))
-            for kind, path in zip(kinds, artefacts, strict=True)
-        ]
+        for number, path in enumerate(artefacts):
+            with guarded(number):
+                process = ArtefactProcess(Artefact.open(path))
+                processes[number] = stack.enter_context(process)
         # They have started side by side; the first round begins when all are ready.
-        for process in processes:
-            process.wait()
-        smallest = min((p.vocabulary_size for p in processes), default=2)
+        for number, process in list(processes.items()):
+            with guarded(number):
+                process.wait()
+        sizes = (process.artefact.vocabulary_size for process in processes.values())
         random = np.random.default_rng(0)
-        prompt = random.integers(smallest, size=prompt_tokens).tolist()
-        # Numbers are the keys: one artefact may be named twice.
-        calls = {
-            number: partial(process.measure, prompt, new_tokens)
-            for number, process in enumerate(processes)
-        }
-        results = take_turns(calls, rounds, warm_up=0, report=report)
-    return [
-        Row.of(path, kind, results[number])
-        for number, (path, kind) in enumerate(zip(artefacts, kinds, strict=True))
-    ]
+        prompt = random.integers(min(sizes, default=2), size=prompt_tokens).tolist()
 
+        def measure(number: int) -> Continuation | None:
+            with guarded(number):
+                if number in processes:
+                    return processes[number].measure(prompt, new_tokens)
+            return None
 
-def artefact_kind(path: str | Path) -> str:
-    """Tells `tflite`, `xla` and `saved_model` apart.
-
-    Raises:
-        InputError: If the artefact is none that can be measured.
-    """
-    path = Path(path)
-    if path.is_file() and path.suffix.lower() == ".tflite":
-        return "tflite"
-    if (path / "artefact.json").is_file():
-        programs = json.loads((path / "artefact.json").read_text())["programs"]
-        if {"prefill", "decode"} <= programs.keys():
-            return "xla"
-        raise InputError(
-            f"An XLA artefact must have prefill and decode. Received: '{path}' with "
-            f"{', '.join(programs)}. `run_xla.py --benchmark` times these."
-        )
-    if (path / "saved_model.pb").is_file():
-        if read_card(path).get("format") != "saved_model_text":
-            return "saved_model"
-        raise InputError(
-            f"A SavedModel must take token ids. Received: '{path}', which takes text."
-        )
-    raise InputError(
-        "An artefact must be a .tflite file, or a folder with artefact.json or "
-        f"saved_model.pb. Received: '{path}'."
-    )
+        calls = {number: partial(measure, number) for number in processes}
+        results = take_turns(calls, rounds, warm_up=0, report=report) if calls else {}
+        for number, process in list(processes.items()):
+            with guarded(number):
+                rounds_of_it = [result for result in results[number] if result]
+                rows.append(Row.of(process.artefact, rounds_of_it))
+    return rows

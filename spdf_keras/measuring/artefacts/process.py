@@ -1,7 +1,9 @@
 """An artefact in a process of its own, which has its runtime alone."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Any
 
 from spdf_keras.errors import ExportError
 from spdf_keras.export import runners
-from spdf_keras.export.card import card_path
+from spdf_keras.measuring.artefacts.artefact import Artefact
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,17 @@ class ArtefactProcess:
     """Runs `export/runners/measure.py` on one artefact while the context is open.
 
     Args:
-        kind: A kind of artefact that the program knows.
-        path: The artefact.
+        artefact: The artefact.
     """
 
-    def __init__(self, kind: str, path: Path) -> None:
-        self._kind, self._path = kind, path
+    def __init__(self, artefact: Artefact) -> None:
+        self.artefact = artefact
 
     def __enter__(self) -> "ArtefactProcess":
+        artefact = self.artefact
         script = Path(runners.__path__[0]) / "measure.py"
         self._process = subprocess.Popen(
-            [sys.executable, str(script), self._kind, str(self._path)],
+            [sys.executable, str(script), artefact.kind, str(artefact.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -54,17 +56,17 @@ class ArtefactProcess:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
+            with contextlib.suppress(OSError):  # what the process has not read
+                if pipe:
+                    pipe.close()
 
     def wait(self) -> None:
-        """Waits until the process has loaded its runtime."""
-        self._receive()
+        """Waits until the process has loaded its runtime.
 
-    @property
-    def vocabulary_size(self) -> int:
-        """The model's vocabulary size on the artefact's card; 2 without a card."""
-        return int(read_card(self._path).get("vocabulary_size", 2))
+        Raises:
+            ExportError: If it cannot.
+        """
+        self._receive()
 
     def measure(self, prompt: list[int], new_tokens: int) -> Continuation:
         """Loads the artefact anew, and continues the prompt.
@@ -78,20 +80,31 @@ class ArtefactProcess:
 
     def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `_receive` tells how it has ended
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
         return self._receive()
 
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        result = json.loads(line) if line else {"error": "its process has ended."}
+        try:
+            result = json.loads(self._process.stdout.readline())
+        except ValueError:  # the line has not come, or not whole
+            result = {"error": self._how_it_ended()}
         if "error" in result:
-            raise ExportError(f"'{self._path}' cannot be measured: {result['error']}")
+            raise ExportError(
+                f"'{self.artefact.path}' cannot be measured: {result['error']}"
+            )
         return dict(result)
 
-
-def read_card(artefact: str | Path) -> dict[str, Any]:
-    """Reads an artefact's card; it is empty where there is none."""
-    file = card_path(artefact)
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it has answered something else, and lives
+            self._process.kill()
+            status = self._process.wait()
+        by = signal.Signals(-status).name if status < 0 else f"status {status}"
+        return (
+            f"its process has ended with {by}. The artefact may be damaged, or too "
+            "large for this machine."
+        )

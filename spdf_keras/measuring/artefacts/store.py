@@ -17,10 +17,11 @@ from spdf_keras.provenance import provenance
 
 
 @contextmanager
-def saving(folder: str | Path) -> Iterator[Callable[[Sequence[Row]], None]]:
+def saving(folder: str | Path) -> Iterator[Callable[..., None]]:
     """Holds a folder while artefacts are measured, and gives the function that writes.
 
-    The function writes `benchmark.json`, `benchmark.csv` and `benchmark.png`.
+    The function writes `benchmark.json`, `benchmark.csv` and `benchmark.png` of rows,
+    if there is one, and of `failures`, a list of JSON objects.
 
     Raises:
         InputError: If a file of such a name is somebody else's.
@@ -30,9 +31,13 @@ def saving(folder: str | Path) -> Iterator[Callable[[Sequence[Row]], None]]:
         yield partial(_write, out)
 
 
-def _write(folder: Path, rows: Sequence[Row]) -> None:
+def _write(
+    folder: Path, rows: Sequence[Row], failures: Sequence[dict[str, str]] = ()
+) -> None:
+    if not rows:
+        return
     records = [asdict(row) for row in rows]
-    document = {**provenance(), "artefacts": records}
+    document = {**provenance(), "artefacts": records, "failures": [*failures]}
     replace_file(folder / "benchmark.json", json.dumps(document, indent=2) + "\n")
     with replacing(folder / "benchmark.csv", newline="") as file:
         writer = csv.writer(file)

@@ -128,7 +128,7 @@ def test_an_article_may_be_longer_than_the_csv_module_expects(tmp_path: Path) ->
         ("article,text\na,b\n", "header that has `article`"),
         ("article,summary\n", r"curation.csv' has no examples\."),
         ("article,summary\na\n", "line 2: a row must have 2 fields .* Received: 1"),
-        ("article,summary,split\na,b,dev\n", "line 2: `split` must be one of train"),
+        ("article,summary,split\na,b,dev\n", "line 2: the split must be one of train"),
         ('article,summary\n"a,b\n', "line 2: not a csv row"),
     ],
 )

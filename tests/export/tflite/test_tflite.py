@@ -429,7 +429,7 @@ def test_lengths_and_paths_are_checked_before_the_work(
         to_tflite(model, files["dense"].path)
     with pytest.raises(InputError, match="must name a file. Received: .* is a folder"):
         to_tflite(model, tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="must be a GPT .* Received: 'gpt', which is"):
+    with pytest.raises(InputError, match="or a preset .* Received: 'gpt', which is"):
         to_tflite("gpt", tmp_path / "m.tflite")
 
 
