@@ -17,7 +17,7 @@ from spdf_keras.locks import lock
 # replaced.
 _WRITTEN = re.compile(
     r"(saved_model|keras_metadata|fingerprint)\.pb|variables|assets|card\.json"
-    r"|artefact\.json|(weights|check)\.safetensors|\w+\.stablehlo"
+    r"|artefact\.json|(weights|check)\.safetensors|\w+(\.skipping)?\.stablehlo"
 )
 # A stage is a folder with unfinished files: in a folder that is being written, or
 # beside a file, whose name then stands first.

@@ -57,12 +57,18 @@ TFLITE_SPARSE_RUNTIMES = (
     ),
 )
 
-XLA_RUNTIMES = (
-    Runtime(
-        "XLA, CPU (JAX)",
-        False,
-        "StableHLO's products are dense: kernels are unpacked, and zeros multiplied.",
-    ),
+_XLA_CPU = Runtime(
+    "XLA, CPU (JAX)",
+    False,
+    "StableHLO's products are dense: kernels are unpacked, and zeros multiplied.",
+)
+_XLA_CPU_LIBRARY = Runtime(
+    "XLA, CPU (JAX) with the library libspdf_ffi.so",
+    True,
+    "Its custom calls multiply kept weights alone, in all programs.",
+)
+
+_XLA_OTHERS = (
     Runtime(
         "XLA, GPU (JAX)",
         False,
@@ -76,3 +82,6 @@ XLA_RUNTIMES = (
         "programs only through its own compiler, which was not tried.",
     ),
 )
+
+XLA_RUNTIMES = (_XLA_CPU, *_XLA_OTHERS)
+XLA_SKIPPING_RUNTIMES = (_XLA_CPU_LIBRARY, *XLA_RUNTIMES)

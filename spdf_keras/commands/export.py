@@ -96,6 +96,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="with --sparse: decode kernels once at load, or inside every call",
     )
     xla.add_argument(
+        "--skip-zeros",
+        choices=["cpu"],
+        help="with --sparse: also write programs whose zeros a library skips on CPUs",
+    )
+    xla.add_argument(
         "--no-check",
         dest="check",
         action="store_false",
@@ -184,7 +189,7 @@ def _xla(source: Any, args: Namespace) -> Any:
 
     options = _options(
         args,
-        *("sparse", "unpack", "sparsity", "precision", "batch_size"),
+        *("sparse", "unpack", "skip_zeros", "sparsity", "precision", "batch_size"),
         *("sequence_length", "prompt_length", "cache_length", "check", "overwrite"),
     )
     return to_xla(source, args.out, **options, **_signatures(args))
