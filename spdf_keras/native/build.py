@@ -29,7 +29,11 @@ _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden")
 # The loops are compiled for each of these, and the library chooses at run time.
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = ("-mavx512f", "-mavx512vl", *_AVX2, "-mprefer-vector-width=512")
-_X86_LOOPS = {"avx2": _AVX2, "avx512": _AVX512}
+_VNNI = (*_AVX512, "-mavx512bw", "-mavx512vbmi2", "-mavx512vnni")
+_AMX = (*_VNNI, "-mamx-tile", "-mamx-int8")
+_X86_LOOPS = {"avx2": _AVX2, "avx512": _AVX512, "vnni": _VNNI, "amx": _AMX}
+# A library without these works; older compilers do not know their instructions.
+_OPTIONAL_LOOPS = ("loops_vnni", "loops_amx")
 
 
 class NotBuiltError(InputError):
@@ -137,24 +141,40 @@ def _machine(compiler: str) -> str:
     return done.strip()
 
 
+def core_sources(machine: str) -> dict[Path, tuple[str, ...]]:
+    """Returns the C++ files of the core for a machine, each with flags of its own.
+
+    Args:
+        machine: As compilers name it, such as `x86_64-linux-gnu`.
+    """
+    loops = {"portable": (), **(_X86_LOOPS if machine.startswith("x86_64") else {})}
+    return {
+        path: loops.get(path.stem.removeprefix("loops_"), ())
+        for path in sorted(_CORE.glob("*.cpp"))
+        if not path.stem.startswith("loops_") or path.stem[len("loops_") :] in loops
+    }
+
+
 def _compile(
     command: list[str], target: str, machine: str, links: Sequence[str], library: Path
 ) -> None:
-    loops = {"portable": (), **(_X86_LOOPS if machine.startswith("x86_64") else {})}
-    sources: list[tuple[Path, tuple[str, ...]]] = [
-        (path, loops.get(path.stem.removeprefix("loops_"), ()))
-        for folder in (_CORE, _HERE / target)
-        for path in sorted(folder.glob("*.cpp"))
-        if not path.stem.startswith("loops_") or path.stem[len("loops_") :] in loops
-    ]
+    sources = {
+        **core_sources(machine),
+        **dict.fromkeys(sorted((_HERE / target).glob("*.cpp")), ()),
+    }
     library.parent.mkdir(parents=True, exist_ok=True)
     # The library gets its name when it is finished, so two processes may compile.
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         objects = []
-        for source, own in sources:
-            objects.append(f"{folder}/{source.stem}.o")
-            include = f"-I{_CORE}"
-            _run([*command, include, *own, "-c", str(source), "-o", objects[-1]])
+        for source, own in sources.items():
+            made = f"{folder}/{source.stem}.o"
+            try:
+                _run([*command, f"-I{_CORE}", *own, "-c", str(source), "-o", made])
+            except NotBuiltError:
+                if source.stem not in _OPTIONAL_LOOPS:
+                    raise
+            else:
+                objects.append(made)
         unfinished = f"{folder}/{library.name}"
         _run([command[0], "-shared", *objects, *links, "-o", unfinished])
         os.replace(unfinished, library)

@@ -19,7 +19,9 @@
 namespace {
 
 using spdf::Group;
+using spdf::Half;
 using spdf::Structure;
+using spdf::to_float;
 
 constexpr int kLanes = SPDF_BYTES / 4;
 
@@ -47,6 +49,36 @@ inline Vector repeat(const float* p) {
   return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
 #else
   return load_unaligned(p);
+#endif
+}
+
+// Do the same with values that are stored as float16 or int8.
+inline Vector repeat(const Half* p) {
+#if SPDF_BYTES > 16
+  int64_t halves;
+  std::memcpy(&halves, p, sizeof halves);
+  const __m128 four = _mm_cvtph_ps(_mm_cvtsi64_si128(halves));
+#endif
+#if SPDF_BYTES == 64
+  return _mm512_broadcast_f32x4(four);
+#elif SPDF_BYTES == 32
+  return _mm256_set_m128(four, four);
+#else
+  return Vector{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+#endif
+}
+inline Vector repeat(const int8_t* p) {
+#if SPDF_BYTES > 16
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  const __m128 four = _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(bytes)));
+#endif
+#if SPDF_BYTES == 64
+  return _mm512_broadcast_f32x4(four);
+#elif SPDF_BYTES == 32
+  return _mm256_set_m128(four, four);
+#else
+  return Vector{float(p[0]), float(p[1]), float(p[2]), float(p[3])};
 #endif
 }
 
@@ -121,10 +153,10 @@ void to_tile(const float* x, int64_t columns, int64_t stride, int64_t count, flo
   }
 }
 
-// Transposes a tile back into tokens and adds the bias.
+// Transposes a tile back into tokens, with scales and biases.
 template <int kVectors>
 void from_tile(const float* tile, int64_t columns, int64_t stride, int64_t count,
-               const float* bias, float* y) {
+               const float* bias, const float* scales, float* y) {
   constexpr int64_t kTile = kVectors * kLanes;
   for (int v = 0; v < kVectors; ++v) {
     const int64_t first = v * kLanes;
@@ -137,13 +169,19 @@ void from_tile(const float* tile, int64_t columns, int64_t stride, int64_t count
         for (int i = 0; i < kLanes; ++i) rows[i] = load(in + (c + i) * kTile);
         transpose(rows);
         const Vector b = bias ? load_unaligned(bias + c) : Vector{};
+        if (scales) {
+          const Vector scale = load_unaligned(scales + c);
+#pragma GCC unroll 16
+          for (int i = 0; i < kLanes; ++i) rows[i] *= scale;
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < kLanes; ++i)
           store_unaligned(y + (first + i) * stride + c, rows[i] + b);
       }
     for (; c < columns; ++c)
       for (int64_t i = 0; i < kLanes && first + i < count; ++i)
-        y[(first + i) * stride + c] = in[c * kTile + i] + (bias ? bias[c] : 0.0f);
+        y[(first + i) * stride + c] =
+            in[c * kTile + i] * (scales ? scales[c] : 1.0f) + (bias ? bias[c] : 0.0f);
   }
 }
 
@@ -174,14 +212,15 @@ inline __attribute__((always_inline)) void add_own(const float* column, Vector f
 }
 
 // Computes a window's product for one tile: the sums of four rows stay in registers.
-template <int kVectors>
-void product(const Structure& s, int64_t window, const float* values, const float* x,
+template <int kVectors, class Value>
+void product(const Structure& s, int64_t window, const void* all_values, const float* x,
              float* y) {
+  const auto* values = static_cast<const Value*>(all_values);
   constexpr size_t kTile = kVectors * kLanes;
   for (int64_t b = 0; b < s.blocks; ++b) {
     const int64_t region = window * s.blocks + b;
     const float* block = x + b * s.block * kTile;
-    const float* value = values + s.value_starts[region];
+    const Value* value = values + s.value_starts[region];
     const uint8_t* place = s.places + s.place_starts[region];
     const Group* last = s.groups + s.group_starts[region + 1];
     for (const Group* g = s.groups + s.group_starts[region]; g < last; ++g) {
@@ -329,8 +368,9 @@ void copy_token(const float* x, int64_t columns, int64_t, int64_t, float* tile) 
 }
 
 void add_bias(const float* tile, int64_t columns, int64_t, int64_t, const float* bias,
-              float* y) {
-  for (int64_t c = 0; c < columns; ++c) y[c] = tile[c] + (bias ? bias[c] : 0.0f);
+              const float* scales, float* y) {
+  for (int64_t c = 0; c < columns; ++c)
+    y[c] = tile[c] * (scales ? scales[c] : 1.0f) + (bias ? bias[c] : 0.0f);
 }
 
 // Returns the inputs at sixteen places of a block of 128 columns held in registers.
@@ -345,19 +385,32 @@ inline __m512 pick(const __m512 (&block)[8], __m128i places) {
                               _mm512_mask_blend_ps(bit5, parts[2], parts[3]));
 }
 
+// Load up to sixteen values.
+inline __m512 sixteen(__mmask16 present, const float* p) {
+  return _mm512_maskz_loadu_ps(present, p);
+}
+inline __m512 sixteen(__mmask16 present, const Half* p) {
+  return _mm512_maskz_cvtph_ps(present,
+                               _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline __m512 sixteen(__mmask16 present, const int8_t* p) {
+  return _mm512_maskz_cvtepi32_ps(
+      present,
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+
 // Adds the products of `steps` steps, four steps at a time. `spread_places` expands the
 // places of the steps to one place per value.
-template <class SpreadPlaces>
+template <class Value, class SpreadPlaces>
 inline __m512 add_steps(int steps, int places_per_step, SpreadPlaces spread_places,
                         const __m512 (&block)[8], const uint8_t*& place,
-                        const float*& value, __m512 sum) {
+                        const Value*& value, __m512 sum) {
   for (; steps > 0; steps -= 4) {
     const int here = steps < 4 ? steps : 4;
     const auto present = static_cast<__mmask16>((1 << 4 * here) - 1);
     const __m128i places = spread_places(
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(place)));
-    sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(present, value), pick(block, places),
-                          sum);
+    sum = _mm512_fmadd_ps(sixteen(present, value), pick(block, places), sum);
     place += places_per_step * here;
     value += 4 * here;
   }
@@ -365,12 +418,14 @@ inline __m512 add_steps(int steps, int places_per_step, SpreadPlaces spread_plac
 }
 
 // For one token, a vector holds several values of the weight instead of several tokens.
-void product_of_token(const Structure& s, int64_t window, const float* values,
+template <class Value>
+void product_of_token(const Structure& s, int64_t window, const void* all_values,
                       const float* x, float* y) {
+  const auto* values = static_cast<const Value*>(all_values);
   std::memset(y, 0, (s.window_rows(window) + 3) * sizeof(float));
   for (int64_t b = 0; b < s.blocks; ++b) {
     const int64_t region = window * s.blocks + b;
-    const float* value = values + s.value_starts[region];
+    const Value* value = values + s.value_starts[region];
     const uint8_t* place = s.places + s.place_starts[region];
     __m512 block[8];
     for (int i = 0; i < 8; ++i) block[i] = _mm512_loadu_ps(x + b * s.block + 16 * i);
@@ -399,8 +454,13 @@ void product_of_token(const Structure& s, int64_t window, const float* values,
 
 template <int kVectors>
 constexpr spdf::Loops loops_of() {
-  return {SPDF_LABEL,          kVectors * kLanes, spdf::kMaxBlock,   to_tile<kVectors>,
-          from_tile<kVectors>, product<kVectors>, gradient<kVectors>};
+  return {SPDF_LABEL,
+          kVectors * kLanes,
+          spdf::kMaxBlock,
+          to_tile<kVectors>,
+          from_tile<kVectors>,
+          {product<kVectors, float>, product<kVectors, Half>, product<kVectors, int8_t>},
+          gradient<kVectors>};
 }
 
 }  // namespace
@@ -414,7 +474,13 @@ const Loops* SPDF_NAME() {
 #endif
       loops_of<2>(), loops_of<1>(),
 #if SPDF_BYTES == 64
-      {SPDF_LABEL, 1, 128, copy_token, add_bias, product_of_token, nullptr},
+      {SPDF_LABEL,
+       1,
+       128,
+       copy_token,
+       add_bias,
+       {product_of_token<float>, product_of_token<Half>, product_of_token<int8_t>},
+       nullptr},
 #endif
       Loops{}};
   return loops;

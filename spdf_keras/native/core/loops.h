@@ -4,6 +4,9 @@
 #define SPDF_LOOPS_H_
 
 #include <cstdint>
+#include <cstring>
+
+#include "packed.h"
 
 namespace spdf {
 
@@ -65,6 +68,38 @@ inline int64_t copy_place(const Structure& s, int64_t row, int64_t column) {
 // Index of all fillers, behind the copy.
 constexpr int64_t kCopy = kWindow * kMaxBlock;
 
+// A float16 as it is stored.
+struct Half {
+  uint16_t bits;
+};
+
+inline float to_float(Half half) {
+#if defined(__aarch64__)
+  __fp16 value;
+  std::memcpy(&value, &half.bits, 2);
+  return static_cast<float>(value);
+#else
+  const uint32_t sign = uint32_t{half.bits} << 16 & 0x80000000, body = half.bits & 0x7fffu;
+  uint32_t bits = body >= 0x7c00 ? 0x7f800000 | (body & 0x3ff) << 13
+                                 : (body << 13) + (112u << 23);
+  if (body < 0x400) {
+    const float tiny = static_cast<float>(body) * 5.9604644775390625e-8f;  // 2^-24
+    std::memcpy(&bits, &tiny, 4);
+  }
+  bits |= sign;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+#endif
+}
+
+// The values of a structure, of one type; `scales` has one for each row, or is NULL.
+struct Values {
+  spdf_type type;
+  const void* data;
+  const float* scales;
+};
+
 // The loops for one instruction set and one number of tokens, the tile. The tile of a
 // window, `(rows + 3, tile)`, includes the padding rows of its last group.
 struct Loops {
@@ -76,12 +111,14 @@ struct Loops {
   // `(columns, tile)`.
   void (*to_tile)(const float* x, int64_t columns, int64_t stride, int64_t count,
                   float* tile);
-  // Transposes a tile into tokens `(count, columns)`, and adds `bias` unless it is NULL.
+  // Transposes a tile into tokens `(count, columns)`. Unless they are NULL, it multiplies
+  // each column by its scale, and adds its bias.
   void (*from_tile)(const float* tile, int64_t columns, int64_t stride, int64_t count,
-                    const float* bias, float* y);
-  // Writes the product of a window's rows and `x`, `(columns, tile)`, to its tile `y`.
-  void (*product)(const Structure& s, int64_t window, const float* values,
-                  const float* x, float* y);
+                    const float* bias, const float* scales, float* y);
+  // Write the product of a window's rows and `x`, `(columns, tile)`, to its tile `y`; one
+  // for each type of values.
+  void (*product[3])(const Structure& s, int64_t window, const void* values,
+                     const float* x, float* y);
   // Adds to each value of a region the dot product of its row of `dy`, the tile of a
   // window, and its column of `x`, `(columns, tile)`.
   void (*gradient)(const Structure& s, int64_t region, const float* x, const float* dy,
@@ -95,6 +132,11 @@ const Loops* avx512_loops();
 
 // Returns the number of tokens of the widest tile of the instruction set in use.
 int64_t widest_tile();
+
+// Computes `spdf_product` with values of any type.
+void product(const Structure& s, const Values& values, const float* x, const float* bias,
+             int64_t tokens, float* y, spdf_parallel parallel, void* pool,
+             int64_t threads);
 
 }  // namespace spdf
 

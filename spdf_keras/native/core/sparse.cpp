@@ -3,21 +3,23 @@
 #include "sparse.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "loops.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "structure.h"
 
 namespace {
 
 using spdf::kCopy;
-using spdf::kMaxBlock;
 using spdf::kWindow;
 using spdf::Loops;
+using spdf::Panel;
 using spdf::run;
+using spdf::Scratch;
 using spdf::Structure;
+using spdf::Values;
 
 // Number of tiles that are transposed at a time for the gradients.
 constexpr int64_t kBatch = 32;
@@ -54,44 +56,9 @@ const Loops& loops_for(const Structure& s, int64_t tokens) {
   return *loops;
 }
 
-// Memory of one thread, kept between calls: the system would zero newly allocated memory
-// each time.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  float* get(size_t floats) {
-    if (floats > size_) {
-      std::free(data_);
-      size_ = (floats + 15) / 16 * 16;
-      data_ = static_cast<float*>(std::aligned_alloc(64, size_ * sizeof(float)));
-    }
-    return data_;
-  }
-
- private:
-  float* data_ = nullptr;
-  size_t size_ = 0;
-};
-
 thread_local Scratch scratch;
 // Memory of the calling thread, which all threads of a call use.
 thread_local Scratch shared;
-
-// The lines of a region of the dense weight, in the weight and in a copy of the region.
-struct Panel {
-  int64_t lines, length, start, stride, copy_stride;
-
-  Panel(const Structure& s, int64_t region) {
-    const int64_t window = region / s.blocks, b = region % s.blocks;
-    const int64_t rows = s.window_rows(window), columns = s.block_columns(b);
-    const bool by_column = s.row_stride == 1;
-    lines = by_column ? columns : rows;
-    length = by_column ? rows : columns;
-    start = window * kWindow * s.row_stride + b * s.block * s.column_stride;
-    stride = by_column ? s.column_stride : s.row_stride;
-    copy_stride = by_column ? kWindow : kMaxBlock;
-  }
-};
 
 // Writes a region's values to its part of the dense weight, with zeros between them.
 void scatter_region(const Structure& s, int64_t region, const float* values,
@@ -112,19 +79,42 @@ int64_t window_floats(int64_t tile) { return (kWindow + 3) * tile; }
 // Computes windows [first, last) of the product of one tile, and writes them as tokens.
 // `scratch` has room for a window's tile.
 void multiply(const Structure& s, const Loops& loops, int64_t first, int64_t last,
-              const float* values, const float* tile, int64_t count, const float* bias,
+              const Values& values, const float* tile, int64_t count, const float* bias,
               float* scratch, float* y) {
   for (int64_t w = first; w < last; ++w) {
     const int64_t row = w * kWindow;
-    loops.product(s, w, values, tile, scratch);
+    loops.product[values.type](s, w, values.data, tile, scratch);
     loops.from_tile(scratch, s.window_rows(w), s.rows, count,
-                    bias ? bias + row : nullptr, y + row);
+                    bias ? bias + row : nullptr,
+                    values.scales ? values.scales + row : nullptr, y + row);
   }
 }
 
 }  // namespace
 
-int64_t spdf::widest_tile() { return set_in_use->tile; }
+namespace spdf {
+
+int64_t widest_tile() { return set_in_use->tile; }
+
+void product(const Structure& s, const Values& values, const float* x, const float* bias,
+             int64_t tokens, float* y, spdf_parallel parallel, void* pool,
+             int64_t threads) {
+  const Loops& loops = loops_for(s, tokens);
+  const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
+  // If there are few tokens, several threads share a tile; each computes other rows.
+  const int64_t parts =
+      std::min(s.windows, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
+  run(parallel, pool, tiles * parts, [&](int64_t i) {
+    const int64_t t = i / parts, part = i % parts;
+    const int64_t count = std::min(tile, tokens - t * tile);
+    float* in = scratch.get(s.columns * tile + window_floats(tile));
+    loops.to_tile(x + t * tile * s.columns, s.columns, s.columns, count, in);
+    multiply(s, loops, s.windows * part / parts, s.windows * (part + 1) / parts, values,
+             in, count, bias, in + s.columns * tile, y + t * tile * s.rows);
+  });
+}
+
+}  // namespace spdf
 
 extern "C" {
 
@@ -161,20 +151,8 @@ void spdf_gather(const spdf_structure* structure, const float* weight, float* va
 void spdf_product(const spdf_structure* structure, const float* values, const float* x,
                   const float* bias, int64_t tokens, float* y, spdf_parallel parallel,
                   void* pool, int64_t threads) {
-  const Structure& s = structure->view;
-  const Loops& loops = loops_for(s, tokens);
-  const int64_t tile = loops.tile, tiles = (tokens + tile - 1) / tile;
-  // If there are few tokens, several threads share a tile; each computes other rows.
-  const int64_t parts =
-      std::min(s.windows, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
-  run(parallel, pool, tiles * parts, [&](int64_t i) {
-    const int64_t t = i / parts, part = i % parts;
-    const int64_t count = std::min(tile, tokens - t * tile);
-    float* in = scratch.get(s.columns * tile + window_floats(tile));
-    loops.to_tile(x + t * tile * s.columns, s.columns, s.columns, count, in);
-    multiply(s, loops, s.windows * part / parts, s.windows * (part + 1) / parts, values,
-             in, count, bias, in + s.columns * tile, y + t * tile * s.rows);
-  });
+  spdf::product(structure->view, {SPDF_FLOAT32, values, nullptr}, x, bias, tokens, y,
+                parallel, pool, threads);
 }
 
 void spdf_gradients(const spdf_structure* forward, const spdf_structure* transposed,
@@ -210,8 +188,8 @@ void spdf_gradients(const spdf_structure* forward, const spdf_structure* transpo
       loops.to_tile(x + t * tile * f.columns, f.columns, f.columns, count, x_tile);
       loops.to_tile(dy + t * tile * f.rows, f.rows, f.rows, count, dy_tile);
       std::memset(dy_tile + f.rows * tile, 0, 3 * tile * sizeof(float));
-      multiply(b, loops, 0, b.windows, transposed_values, dy_tile, count, nullptr,
-               scratch.get(window_floats(tile)), dx + t * tile * b.rows);
+      multiply(b, loops, 0, b.windows, {SPDF_FLOAT32, transposed_values, nullptr}, dy_tile,
+               count, nullptr, scratch.get(window_floats(tile)), dx + t * tile * b.rows);
     });
     run(parallel, pool, parts, [&](int64_t part) {
       const int64_t first = f.regions() * part / parts,

@@ -3,7 +3,6 @@
 #include "structure.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <numeric>
 
@@ -12,12 +11,14 @@
 
 namespace {
 
+using spdf::BitMatrix;
 using spdf::copy_place;
 using spdf::Group;
 using spdf::kAlign;
 using spdf::kCopy;
 using spdf::kMaxBlock;
 using spdf::kWindow;
+using spdf::Panel;
 using spdf::run;
 using spdf::Structure;
 
@@ -141,22 +142,22 @@ class RegionMaker {
   Region& region_;
 };
 
-// Builds the region of a mask with the given index.
-Region make_region(const Structure& s, const uint8_t* mask, int64_t index) {
-  const int64_t window = index / s.blocks, b = index % s.blocks;
-  const int64_t rows = s.window_rows(window), columns = s.block_columns(b);
-  const uint8_t* corner =
-      mask + window * kWindow * s.row_stride + b * s.block * s.column_stride;
+// Builds the region with the given index.
+Region make_region(const Structure& s, const BitMatrix& kept, int64_t index) {
+  const Panel panel(s, index);
+  const int64_t rows = s.window_rows(index / s.blocks);
+  const int64_t columns = s.block_columns(index % s.blocks);
   Columns sets[kWindow];
-  if (s.row_stride == 1) {  // the mask is read in the order of memory
-    for (int64_t k = 0; k < columns; ++k)
-      for (int64_t i = 0; i < rows; ++i)
-        if (corner[i + k * s.column_stride]) sets[i].insert(k);
-  } else {
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t k = 0; k < columns; ++k)
-        if (corner[i * s.row_stride + k]) sets[i].insert(k);
-  }
+  for (int64_t i = 0; i < panel.lines; ++i)
+    for (int64_t first = 0; first < panel.length; first += 64) {
+      uint64_t word = kept.word_at(panel.first_line + i, panel.first + first);
+      if (panel.length - first < 64) word &= (uint64_t{1} << (panel.length - first)) - 1;
+      if (s.row_stride != 1) {
+        sets[i].words[first / 64] = word;
+      } else {
+        for (; word; word &= word - 1) sets[first + __builtin_ctzll(word)].insert(i);
+      }
+    }
   int counts[kWindow], sorted[kWindow];
   for (int64_t i = 0; i < rows; ++i) counts[i] = sets[i].count();
   std::iota(sorted, sorted + rows, 0);
@@ -187,34 +188,25 @@ std::vector<uint32_t> join(std::vector<Region>& regions,
 
 }  // namespace
 
-extern "C" {
+namespace spdf {
 
-spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
-                                      int64_t columns, int64_t row_stride,
-                                      int64_t column_stride, spdf_parallel parallel,
-                                      void* pool) {
-  if (!mask || rows < 1 || columns < 1 || rows > INT32_MAX / columns) return nullptr;
-  if (row_stride != 1 && column_stride != 1) return nullptr;
-  const int64_t lines = row_stride == 1 ? columns : rows;
-  const int64_t stride = row_stride == 1 ? column_stride : row_stride;
-  std::atomic<int64_t> kept{0};
-  run(parallel, pool, lines, [&](int64_t line) {
-    const uint8_t* start = mask + line * stride;
-    kept += rows * columns / lines - std::count(start, start + rows * columns / lines, 0);
-  });
+spdf_structure* make_structure(const BitMatrix& kept, int64_t row_stride,
+                               int64_t column_stride, spdf_parallel parallel, void* pool) {
+  const bool by_column = row_stride == 1;
   auto* structure = new spdf_structure{};
   Structure& s = structure->view;
-  s.rows = rows;
-  s.columns = columns;
-  s.windows = (rows + kWindow - 1) / kWindow;
-  s.block = best_block(static_cast<double>(kept) / static_cast<double>(rows * columns),
-                       spdf::widest_tile());
-  s.blocks = (columns + s.block - 1) / s.block;
+  s.rows = by_column ? kept.length : kept.lines;
+  s.columns = by_column ? kept.lines : kept.length;
+  s.windows = (s.rows + kWindow - 1) / kWindow;
+  s.block = best_block(
+      static_cast<double>(kept.count()) / static_cast<double>(s.rows * s.columns),
+      widest_tile());
+  s.blocks = (s.columns + s.block - 1) / s.block;
   s.row_stride = row_stride;
   s.column_stride = column_stride;
   std::vector<Region> regions(s.regions());
   run(parallel, pool, s.regions(),
-      [&](int64_t i) { regions[i] = make_region(s, mask, i); });
+      [&](int64_t i) { regions[i] = make_region(s, kept, i); });
   structure->value_starts = join(regions, &Region::offsets, &structure->offsets);
   structure->place_starts = join(regions, &Region::places, &structure->places);
   structure->group_starts = join(regions, &Region::groups, &structure->groups);
@@ -227,6 +219,28 @@ spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
   s.places = structure->places.data();
   s.offsets = structure->offsets.data();
   return structure;
+}
+
+}  // namespace spdf
+
+extern "C" {
+
+spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
+                                      int64_t columns, int64_t row_stride,
+                                      int64_t column_stride, spdf_parallel parallel,
+                                      void* pool) {
+  if (!mask || rows < 1 || columns < 1 || rows > INT32_MAX / columns) return nullptr;
+  if (row_stride != 1 && column_stride != 1) return nullptr;
+  const bool by_column = row_stride == 1;
+  const int64_t stride = by_column ? column_stride : row_stride;
+  BitMatrix kept(by_column ? columns : rows, by_column ? rows : columns);
+  run(parallel, pool, kept.lines, [&](int64_t line) {
+    const uint8_t* entry = mask + line * stride;
+    uint64_t* word = kept.line(line);
+    for (int64_t i = 0; i < kept.length; ++i)
+      word[i / 64] |= static_cast<uint64_t>(entry[i] != 0) << i % 64;
+  });
+  return spdf::make_structure(kept, row_stride, column_stride, parallel, pool);
 }
 
 void spdf_structure_free(spdf_structure* s) { delete s; }
