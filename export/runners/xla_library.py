@@ -106,46 +106,36 @@ class SkippingLibrary:
             shape: `[in_features, out_features]`.
         """
         bits, values = _plain(bits, np.uint8), _plain(values, np.float32)
-        sizes = self._sizes(name, shape)
-        identifier = self._library.spdf_xla_pack(
-            *(_pointer(bits), ctypes.c_int64(bits.size)),
-            *(_pointer(values), ctypes.c_int64(values.size)),
-            *sizes,
-        )
-        return self._packed(name, identifier, shape)
+        return self._add(name, shape, "spdf_xla_pack", bits, values)
 
     def pack_dense(self, name: str, kernel: Any) -> Packed:
         """Packs the entries of a dense kernel that are not 0; otherwise as `pack`."""
         kernel = _plain(kernel, np.float32)
-        shape = list(kernel.shape)
-        identifier = self._library.spdf_xla_pack_dense(
-            _pointer(kernel), *self._sizes(name, shape)
-        )
-        return self._packed(name, identifier, shape)
+        return self._add(name, list(kernel.shape), "spdf_xla_pack_dense", kernel)
 
     def mask(self, name: str, bits: Any, shape: list[int]) -> Packed:
         """Prepares the mask of a kernel for training; arguments as of `pack`."""
         bits = _plain(bits, np.uint8)
-        identifier = self._library.spdf_xla_mask(
-            *(_pointer(bits), ctypes.c_int64(bits.size)), *self._sizes(name, shape)
-        )
-        return self._packed(name, identifier, shape)
+        return self._add(name, shape, "spdf_xla_mask", bits)
 
-    def _sizes(self, name: str, shape: list[int]) -> list[ctypes.c_int64]:
+    def _add(self, name: str, shape: list[int], function: str, *arrays: Any) -> Packed:
         if len(shape) != 2:
             raise RunError(
                 f"A packed kernel must have two axes. Received: '{name}' of shape "
                 f"{shape}."
             )
-        return [ctypes.c_int64(size) for size in (*shape, _num_threads())]
-
-    def _packed(self, name: str, identifier: int, shape: list[int]) -> Packed:
-        if identifier < 0:
-            raise RunError(f"The memory is not enough to pack '{name}'.")
-        if identifier == 0:
-            raise RunError(
-                f"The bits and values of '{name}' do not fit its shape {shape}."
-            )
+        parts: list[Any] = []
+        for array in arrays:
+            parts.append(ctypes.c_void_p(array.ctypes.data))
+            if function != "spdf_xla_pack_dense":  # the shape gives the size
+                parts.append(ctypes.c_int64(array.size))
+        sizes = [ctypes.c_int64(size) for size in (*shape, _num_threads())]
+        reason = ctypes.c_char_p()
+        call = getattr(self._library, function)
+        identifier = call(*parts, *sizes, ctypes.byref(reason))
+        if identifier <= 0:
+            why = (reason.value or b"").decode("utf-8", "replace")
+            raise RunError(f"'{name}' of shape {shape} cannot be packed: {why}")
         return Packed(self._library, identifier)
 
 
@@ -232,10 +222,6 @@ def _plain(array: Any, dtype: Any) -> Any:
             f"A packed kernel must be of {np.dtype(dtype)}. Received: {array.dtype}."
         )
     return np.require(array, requirements=["C", "A"])
-
-
-def _pointer(array: Any) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
 
 
 def _num_threads() -> int:

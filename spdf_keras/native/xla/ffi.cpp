@@ -48,6 +48,7 @@ class Pool {
     for (int64_t i = 0; i < helpers; ++i) own.threads_->Schedule([job] { job->take(); });
     job->take();
     while (!job->is_done()) std::this_thread::yield();
+    job->rethrow();
   }
 
   ffi::ThreadPool* threads_;
@@ -100,17 +101,17 @@ ffi::Error guarded(const Compute& compute) {
 ffi::Error linear(ffi::ThreadPool threads, Floats x, Id id, Floats bias, FloatResult y) {
   return guarded([&] {
     if (id.element_count() != 1) return invalid("`id` must be a scalar.");
-    const auto weight = spdf::find_weight(*id.typed_data());
-    if (!weight) return unknown(*id.typed_data(), "packed kernel");
-    const int64_t in = weight->in, out = weight->out;
+    const auto kernel = spdf::find_kernel(*id.typed_data());
+    if (!kernel) return unknown(*id.typed_data(), "packed kernel");
+    const int64_t in = spdf_packed_columns(kernel.get()),
+                  out = spdf_packed_rows(kernel.get());
     const auto sizes = x.dimensions();
     if (sizes.size() != 2 || sizes[1] != in) return unfit("x", sizes, in, out);
     if (!is(bias.dimensions(), out)) return unfit("bias", bias.dimensions(), in, out);
     if (!is(y->dimensions(), sizes[0], out)) return unfit("y", y->dimensions(), in, out);
     Pool pool(&threads);
-    spdf_product(weight->structure.get(), weight->values.data(), x.typed_data(),
-                 bias.typed_data(), sizes[0], y->typed_data(), pool.parallel(),
-                 pool.argument(), pool.count());
+    spdf_packed_product(kernel.get(), x.typed_data(), bias.typed_data(), sizes[0],
+                        y->typed_data(), pool.parallel(), pool.argument(), pool.count());
     return ffi::Error::Success();
   });
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <new>
 
 namespace spdf {
 
@@ -18,14 +19,23 @@ class Job {
 
   // Runs iterations until none is left.
   void take() {
-    for (int64_t i; (i = next_.fetch_add(1)) < count_; done_.fetch_add(1))
-      body_(argument_, i);
+    for (int64_t i; (i = next_.fetch_add(1)) < count_; done_.fetch_add(1)) try {
+        body_(argument_, i);
+      } catch (...) {
+        has_failed_.store(true);
+      }
   }
   // Returns whether every iteration has ended, on whichever thread.
   bool is_done() const { return done_.load() >= count_; }
+  // Tells the caller, when all is done, that there was no memory on some thread. Before,
+  // other threads may still use what the caller has on its stack.
+  void rethrow() const {
+    if (has_failed_.load()) throw std::bad_alloc();
+  }
 
  private:
   std::atomic<int64_t> next_{0}, done_{0};
+  std::atomic<bool> has_failed_{false};
   const int64_t count_;
   void (*const body_)(void*, int64_t);
   void* const argument_;

@@ -3,12 +3,13 @@
 #include "registry.h"
 
 #include <algorithm>
+#include <exception>
 #include <map>
 #include <mutex>
-#include <new>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "job.h"
 #include "structure.h"
@@ -18,14 +19,10 @@ namespace {
 using spdf::Job;
 using spdf::Mask;
 using spdf::OwnedStructure;
-using spdf::PackedWeight;
-
-constexpr int32_t kDoesNotFit = 0;
-constexpr int32_t kNoMemory = -1;
 
 // An id names one of the two.
 struct Entry {
-  std::shared_ptr<const PackedWeight> weight;
+  std::shared_ptr<const spdf_packed> kernel;
   std::shared_ptr<const Mask> mask;
 };
 
@@ -65,46 +62,23 @@ void on_threads(void* threads, int64_t count, void (*body)(void*, int64_t),
   }
   job.take();
   for (std::thread& helper : helpers) helper.join();
+  job.rethrow();
 }
 
-bool is_kernel(int64_t in, int64_t out) {
-  return in > 0 && out > 0 && in <= INT32_MAX / out;
+int32_t add_kernel(const spdf_source& source, int64_t threads, const char** reason) {
+  spdf_packed* packed =
+      spdf_pack(&source, SPDF_FLOAT32, 1, on_threads, &threads, reason);
+  return packed ? add({{packed, spdf_packed_free}, nullptr}) : 0;
 }
 
-// Returns a byte per entry; nothing if the number of bytes is not that of the shape.
-std::vector<uint8_t> unpack_bits(const uint8_t* bits, int64_t num_bytes, int64_t in,
-                                 int64_t out) {
-  if (!bits || !is_kernel(in, out) || num_bytes != (in * out + 7) / 8) return {};
-  std::vector<uint8_t> mask(in * out);
-  for (int64_t i = 0; i < in * out; ++i) mask[i] = bits[i / 8] >> (7 - i % 8) & 1;
-  return mask;
-}
-
-int32_t pack(const std::vector<uint8_t>& mask, const float* dense, int64_t in,
-             int64_t out, int64_t threads) {
-  auto weight = std::make_shared<PackedWeight>();
-  weight->in = in;
-  weight->out = out;
-  weight->structure.reset(
-      spdf_structure_create(mask.data(), out, in, 1, out, on_threads, &threads));
-  if (!weight->structure) return kDoesNotFit;
-  weight->values.resize(spdf_structure_size(weight->structure.get()));
-  spdf_gather(weight->structure.get(), dense, weight->values.data(), on_threads, &threads);
-  // Only gathering and gradients read the offsets.
-  std::vector<uint16_t>().swap(weight->structure->offsets);
-  weight->structure->view.offsets = nullptr;
-  return add({weight, nullptr});
-}
-
-// Returns what `make` returns, and a number where it throws: no exception may leave C.
+// Returns what `make` returns, or 0 if there is no memory: no exception may leave C.
 template <class Make>
-int32_t guarded(const Make& make) {
+int32_t guarded(const char** reason, const Make& make) {
   try {
     return make();
-  } catch (const std::bad_alloc&) {
-    return kNoMemory;
-  } catch (...) {
-    return kDoesNotFit;
+  } catch (const std::exception&) {
+    *reason = "There is not enough memory.";
+    return 0;
   }
 }
 
@@ -120,8 +94,8 @@ int64_t bytes(const OwnedStructure& s) {
 
 }  // namespace
 
-std::shared_ptr<const PackedWeight> spdf::find_weight(int32_t id) {
-  return find(id).weight;
+std::shared_ptr<const spdf_packed> spdf::find_kernel(int32_t id) {
+  return find(id).kernel;
 }
 
 std::shared_ptr<const Mask> spdf::find_mask(int32_t id) { return find(id).mask; }
@@ -132,42 +106,51 @@ extern "C" {
 int32_t spdf_xla_interface(void) { return SPDF_XLA_INTERFACE; }
 
 int32_t spdf_xla_pack(const uint8_t* bits, int64_t num_bytes, const float* values,
-                      int64_t count, int64_t in, int64_t out, int64_t threads) {
-  return guarded([&]() -> int32_t {
-    const std::vector<uint8_t> mask = unpack_bits(bits, num_bytes, in, out);
-    if (mask.empty() || std::count(mask.begin(), mask.end(), 1) != count ||
-        (count && !values))
-      return kDoesNotFit;
-    std::vector<float> dense(mask.size());
-    for (size_t i = 0; i < mask.size(); ++i)
-      if (mask[i]) dense[i] = *values++;
-    return pack(mask, dense.data(), in, out, threads);
+                      int64_t count, int64_t in, int64_t out, int64_t threads,
+                      const char** reason) {
+  return guarded(reason, [&] {
+    spdf_source source{};
+    source.rows = out;
+    source.columns = in;
+    source.by_column = 1;
+    source.code = SPDF_BITS;
+    source.values = values;
+    source.value_count = count;
+    source.bits = bits;
+    source.bit_bytes = num_bytes;
+    return add_kernel(source, threads, reason);
   });
 }
 
 int32_t spdf_xla_pack_dense(const float* kernel, int64_t in, int64_t out,
-                            int64_t threads) {
-  return guarded([&]() -> int32_t {
-    if (!kernel || !is_kernel(in, out)) return kDoesNotFit;
-    std::vector<uint8_t> mask(in * out);
-    for (size_t i = 0; i < mask.size(); ++i) mask[i] = kernel[i] != 0.0f;
-    return pack(mask, kernel, in, out, threads);
+                            int64_t threads, const char** reason) {
+  return guarded(reason, [&] {
+    spdf_source source{};
+    source.rows = out;
+    source.columns = in;
+    source.by_column = 1;
+    source.values = kernel;
+    source.value_count = in > 0 && out > 0 && in <= INT32_MAX / out ? in * out : 0;
+    return add_kernel(source, threads, reason);
   });
 }
 
 int32_t spdf_xla_mask(const uint8_t* bits, int64_t num_bytes, int64_t in, int64_t out,
-                      int64_t threads) {
-  return guarded([&]() -> int32_t {
-    const std::vector<uint8_t> bytes = unpack_bits(bits, num_bytes, in, out);
-    if (bytes.empty()) return kDoesNotFit;
+                      int64_t threads, const char** reason) {
+  return guarded(reason, [&]() -> int32_t {
+    if (in < 1 || out < 1 || in > INT32_MAX / out || num_bytes != (in * out + 7) / 8) {
+      *reason = "The bits do not fit the shape.";
+      return 0;
+    }
+    std::vector<uint8_t> kept(in * out);
+    for (int64_t i = 0; i < in * out; ++i) kept[i] = bits[i / 8] >> (7 - i % 8) & 1;
     auto mask = std::make_shared<Mask>();
     mask->in = in;
     mask->out = out;
     mask->forward.reset(
-        spdf_structure_create(bytes.data(), out, in, 1, out, on_threads, &threads));
+        spdf_structure_create(kept.data(), out, in, 1, out, on_threads, &threads));
     mask->transposed.reset(
-        spdf_structure_create(bytes.data(), in, out, out, 1, on_threads, &threads));
-    if (!mask->forward || !mask->transposed) return kDoesNotFit;
+        spdf_structure_create(kept.data(), in, out, out, 1, on_threads, &threads));
     return add({nullptr, mask});
   });
 }
@@ -183,7 +166,7 @@ void spdf_xla_remove(int32_t id) {
 
 int64_t spdf_xla_bytes(int32_t id) {
   const Entry entry = find(id);
-  if (entry.weight) return bytes(entry.weight->structure) + bytes(entry.weight->values);
+  if (entry.kernel) return spdf_packed_bytes(entry.kernel.get());
   if (entry.mask) return bytes(entry.mask->forward) + bytes(entry.mask->transposed);
   return 0;
 }

@@ -60,7 +60,14 @@ print(json.dumps(result))
 
 
 def in_jax(folder: str, **given: Any) -> dict[str, Any]:
-    arguments = "-I", "-c", WITHOUT_TENSORFLOW, folder, json.dumps(given), str(RUNNER.parent)
+    arguments = (
+        "-I",
+        "-c",
+        WITHOUT_TENSORFLOW,
+        folder,
+        json.dumps(given),
+        str(RUNNER.parent),
+    )
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
