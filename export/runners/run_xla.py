@@ -85,6 +85,8 @@ class XLAModel:
         self._kernels: PackedKernels | None = None
         named = os.environ.get(LIBRARY, "") if library is None else str(library)
         self.products = self._choose_products(named)
+        for name in self.programs:
+            self._artefact.require(self._stem(name))
 
     @property
     def skips_zeros(self) -> bool:
@@ -151,12 +153,14 @@ class XLAModel:
     def _is_skipping(self, name: str) -> bool:
         return self.skips_zeros and name in self.about["skipping"]["programs"]
 
+    def _stem(self, name: str) -> str:
+        return f"{name}.skipping" if self._is_skipping(name) else name
+
     def _function(self, name: str) -> Callable[..., Any]:
         """Returns a program as a function of its arguments in order."""
         if name not in self._functions:
             about = self._program(name)
-            stem = f"{name}.skipping" if self._is_skipping(name) else name
-            call = self._artefact.program(stem, about)
+            call = self._artefact.program(self._stem(name), about)
             # A result takes the memory of the argument of the same name.
             replaced = {result["name"] for result in about["results"]}
             donated = [
@@ -513,7 +517,7 @@ def _checked_input(
     else:
         low, end = bounds
         values = np.asarray(value)
-        least, most = int(values.min(initial=low)), int(values.max(initial=low))
+        least, most = int(values.min()), int(values.max())
         if not low <= least <= most < end:
             raise RunError(
                 f"{label} must be in [{low}, {end}). Received: {least} to {most}."

@@ -35,6 +35,13 @@ _ABOUT = {
     "check_prompt": int,
     "tensors": {...: str},
 }
+# Roles of arguments, and results that a runner uses.
+_ROLES = {"weight", "mask", "bits", "values", "moment", "step", "cache", "input"}
+_SKIPPING_ROLES = _ROLES | {"packed", "structure"}
+_RESULTS = {
+    **dict.fromkeys(("forward", "prefill", "decode"), {"logits"}),
+    "train_step": {"loss", "gradient_norm"},
+}
 _SKIPPING = {"interface": int, "kernels": {...: [int]}, "programs": {...: _PROGRAM}}
 
 
@@ -90,6 +97,11 @@ class Artefact:
         names = ("token_ids", "positions", "logits", "loss")
         return {name: self._checked(name, stored) for name in names}
 
+    def require(self, stem: str) -> None:
+        """Refuses an artefact that lacks the file of a program."""
+        if not (self._folder / f"{stem}.stablehlo").is_file():
+            raise RunError(f"{self} is incomplete: it has no {stem}.stablehlo.")
+
     def program(self, stem: str, about: dict[str, Any]) -> Any:
         """Returns a program as a function of its arguments in order.
 
@@ -100,12 +112,8 @@ class Artefact:
         Raises:
             RunError: If the file is missing or damaged.
         """
-        try:
-            blob = (self._folder / f"{stem}.stablehlo").read_bytes()
-        except OSError as error:
-            raise RunError(
-                f"{self} is incomplete: it has no {stem}.stablehlo."
-            ) from error
+        self.require(stem)
+        blob = (self._folder / f"{stem}.stablehlo").read_bytes()
         self._compare(stem, {stem: about["sha256"]}, blob)
         return exported(stem, about, blob).call
 
@@ -137,11 +145,22 @@ def _read_about(folder: Path) -> dict[str, Any]:
         if about["format"] != FORMAT:
             raise ValueError(f"it is of the format '{about['format']}'")
         _match(about, _ABOUT)
+        _check_names(about["programs"], _ROLES)
         if "skipping" in about:
             _match(about["skipping"], _SKIPPING, "skipping/")
+            _check_names(about["skipping"]["programs"], _SKIPPING_ROLES)
     except (OSError, ValueError) as error:
         raise RunError(f"'{folder}' is no XLA artefact: {error}.") from error
     return dict(about)
+
+
+def _check_names(programs: dict[str, Any], roles: set[str]) -> None:
+    for name, program in programs.items():
+        if unknown := {argument["role"] for argument in program["arguments"]} - roles:
+            raise ValueError(f"its program {name} has the role '{unknown.pop()}'")
+        given = {result["name"] for result in program["results"]}
+        if missing := _RESULTS.get(name, set()) - given:
+            raise ValueError(f"its program {name} does not give '{missing.pop()}'")
 
 
 def _match(value: Any, schema: Any, place: str = "") -> None:

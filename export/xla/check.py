@@ -98,7 +98,7 @@ class Checked:
     max_abs_error: float | None = None
     max_abs_logit: float | None = None
     notes: tuple[str, ...] = (
-        "Not run: `run_xla.py --check` compares it where there is JAX.",
+        "Not run: `run_xla.py --check` compares it where there is memory for it.",
     )
 
 

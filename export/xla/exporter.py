@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from spdf_keras.errors import InputError
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.runtimes import XLA_RUNTIMES, XLA_SKIPPING_RUNTIMES
@@ -109,6 +111,11 @@ def to_xla(
         >>> card.sparsity
         0.75
     """
+    if find_spec("jax") is None:
+        raise InputError(
+            "An XLA export needs JAX, which finishes and checks its programs. Install "
+            "jax."
+        )
     source = WeightSource.of(model, sparsity)
     plan = XLAPlan.of(
         source,

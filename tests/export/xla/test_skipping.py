@@ -30,6 +30,7 @@ TOLERANCE = 1e-5
 
 ALL = ("forward", "prefill", "decode", "train_step")
 SIZES: dict[str, Any] = {"sequence_length": 32, "prompt_length": 16, "cache_length": 64}
+SKIPPING: dict[str, Any] = {"sparse": True, "skip_zeros": "cpu", **SIZES}
 BATCH = 2
 
 
@@ -60,8 +61,7 @@ def gpt(one_block: GPTConfig) -> GPT:
 @pytest.fixture(scope="module")
 def card(gpt: GPT, tmp_path_factory: Any, library: str) -> ExportCard:
     folder = tmp_path_factory.mktemp("skipping") / "all"
-    options = {"sparse": True, "skip_zeros": "cpu", "batch_size": BATCH}
-    return to_xla(gpt, folder, ALL, **options, **SIZES)
+    return to_xla(gpt, folder, ALL, batch_size=BATCH, **SKIPPING)
 
 
 def pair(card: ExportCard, library: str) -> tuple[XLAModel, XLAModel]:
@@ -163,8 +163,8 @@ def test_a_kernel_that_the_caller_replaces_is_packed_anew(
 def test_kernels_that_are_unpacked_in_each_step_skip_their_zeros_too(
     gpt: GPT, tmp_path: Path, library: str
 ) -> None:
-    options: dict[str, Any] = {"sparse": True, "unpack": "step", "skip_zeros": "cpu"}
-    card = to_xla(gpt, tmp_path / "x", ALL[:3], check=False, **options, **SIZES)
+    options = {**SKIPPING, "unpack": "step", "check": False}
+    card = to_xla(gpt, tmp_path / "x", ALL[:3], **options)
     token_ids = draw(5, 1, 32)
     skipping, portable = pair(card, library)
     assert_near(
@@ -193,11 +193,8 @@ def test_programs_name_their_calls_and_nothing_of_this_machine(
             calls.MASKED_GRADIENTS: 6 if trains else 0,
         }
         assert text.count("api_version = 4") == (12 if trains else 6)
-    again = to_xla(
-        *(gpt, tmp_path / "again", ALL),
-        **{"sparse": True, "skip_zeros": "cpu", "batch_size": BATCH, "check": False},
-        **SIZES,
-    )
+    options = {**SKIPPING, "batch_size": BATCH, "check": False}
+    again = to_xla(gpt, tmp_path / "again", ALL, **options)
     for file in folder.glob("*.stablehlo"):
         blob = file.read_bytes()
         assert b"site-packages" not in blob and b"/tensorflow/" not in blob
@@ -219,17 +216,13 @@ def test_an_export_without_a_compiler_says_that_its_twins_were_not_run(
     gpt: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    options = {"sparse": True, "skip_zeros": "cpu"}
-    card = to_xla(gpt, tmp_path / "x", ("prefill", "decode"), **options, **SIZES)
+    card = to_xla(gpt, tmp_path / "x", ("prefill", "decode"), **SKIPPING)
     assert card.max_abs_error is not None
     assert "programs that skip zeros were not run" in card.notes[0]
     assert "no-such-compiler" in card.notes[0]
     # Such a folder is recognised as an export, and replaced.
-    to_xla(
-        *(gpt, tmp_path / "x", ("decode",)),
-        **{"sparse": True, "check": False, "overwrite": True},
-        **SIZES,
-    )
+    options = {**SIZES, "check": False, "overwrite": True}
+    to_xla(gpt, tmp_path / "x", ("decode",), sparse=True, **options)
     assert not list((tmp_path / "x").glob("*.skipping.stablehlo"))
 
 
@@ -363,7 +356,7 @@ def test_a_wrong_call_is_an_error_of_xla_and_no_crash(library: str) -> None:
     np.testing.assert_array_equal(dkernel, x.T @ dy)
     (empty,) = call(calls.LINEAR, [(0, 3)], x[:0], packed.id, bias)
     assert empty.shape == (0, 3)
-    wrong: list[tuple[str, str, list[tuple[int, ...]], tuple[Any, ...]]] = [
+    wrong: list[Any] = [
         ("no packed kernel with the id 999", calls.LINEAR, [(4, 3)], (x, 999, bias)),
         ("no packed kernel", calls.LINEAR, [(4, 3)], (x, mask.id, bias)),
         ("`x` does not fit", calls.LINEAR, [(4, 3)], (x.T, packed.id, bias)),
@@ -421,3 +414,39 @@ def test_what_cannot_skip_zeros_is_refused(
     with pytest.raises(InputError, match=told):
         to_xla(gpt, tmp_path / "x", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_wrong_calls_run_clean_under_address_and_undefined_behaviour_sanitizers() -> (
+    None
+):
+    compiler = shutil.which("g++")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs g++ on Linux")
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
+    built = library_path("xla", compiler, flags)
+    # Python was compiled without the sanitizers, so they must be there before it.
+    preloaded = [
+        subprocess.run(
+            [compiler, f"-print-file-name=lib{name}.so"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for name in ("asan", "ubsan")
+    ]
+    program = str(Path(__file__).with_name("damaged_calls.py"))
+    done = subprocess.run(
+        [sys.executable, program, str(RUNNER.parent), str(built)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "LD_PRELOAD": " ".join(preloaded),
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+            "JAX_PLATFORMS": "cpu",
+        },
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "'refused': " in done.stdout

@@ -306,7 +306,7 @@ def test_inputs_of_a_program_are_checked(cards: dict[str, ExportCard]) -> None:
     ):
         runner.run("forward", token_ids=np.zeros((1, 3)))
     with pytest.raises(RunError, match="`position` of decode .* Received: nothing"):
-        runner.run("decode", token_ids=np.zeros((1, 1)))
+        runner.run("decode", token_ids=np.zeros((1, 1), np.int32))
     with pytest.raises(RunError, match="must be one of forward, .* Received: back"):
         runner.run("back")
     with pytest.raises(RunError, match="is no XLA artefact"):
