@@ -20,16 +20,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
     from spdf_keras.export.card import ExportCard
+    from spdf_keras.export.litertlm.exporter import to_litertlm
     from spdf_keras.export.saved_model.exporter import to_saved_model
     from spdf_keras.export.saved_model.text_model import to_text_model
     from spdf_keras.export.tflite.exporter import to_tflite
     from spdf_keras.export.xla.exporter import to_xla
     from spdf_keras.measuring.artefacts.measure import compare_artefacts
+    from spdf_keras.native.build import library_path
 
 _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
     "compare_artefacts": "spdf_keras.measuring.artefacts.measure",
+    "to_litertlm": "spdf_keras.export.litertlm.exporter",
+    "library_path": "spdf_keras.native.build",
     "to_saved_model": "spdf_keras.export.saved_model.exporter",
     "to_text_model": "spdf_keras.export.saved_model.text_model",
     "to_tflite": "spdf_keras.export.tflite.exporter",
@@ -40,6 +44,8 @@ __all__ = [
     "ExportCard",
     "ExportError",
     "compare_artefacts",
+    "library_path",
+    "to_litertlm",
     "to_saved_model",
     "to_text_model",
     "to_tflite",

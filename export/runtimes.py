@@ -57,18 +57,26 @@ TFLITE_SPARSE_RUNTIMES = (
     ),
 )
 
-_XLA_CPU = Runtime(
-    "XLA, CPU (JAX)",
-    False,
-    "StableHLO's products are dense: kernels are unpacked, and zeros multiplied.",
-)
-_XLA_CPU_LIBRARY = Runtime(
-    "XLA, CPU (JAX) with the library libspdf_ffi.so",
-    True,
-    "Its custom calls multiply kept weights alone, in all programs.",
+LITERTLM_RUNTIMES = (
+    Runtime(
+        "LiteRT-LM, CPU (XNNPACK)",
+        False,
+        "Its fully connected kernels are dense, and DENSIFY unpacks encoded weights "
+        "when they are loaded.",
+    ),
+    Runtime(
+        "LiteRT-LM, GPU",
+        False,
+        "Its kernels are dense. The bundle was not tried there.",
+    ),
 )
 
-_XLA_OTHERS = (
+XLA_RUNTIMES = (
+    Runtime(
+        "XLA, CPU (JAX)",
+        False,
+        "StableHLO's products are dense: kernels are unpacked, and zeros multiplied.",
+    ),
     Runtime(
         "XLA, GPU (JAX)",
         False,
@@ -83,5 +91,12 @@ _XLA_OTHERS = (
     ),
 )
 
-XLA_RUNTIMES = (_XLA_CPU, *_XLA_OTHERS)
-XLA_SKIPPING_RUNTIMES = (_XLA_CPU_LIBRARY, *XLA_RUNTIMES)
+XLA_SKIPPING_RUNTIMES = (
+    Runtime(
+        "XLA, CPU (JAX) with the library libspdf_ffi.so",
+        True,
+        "The custom calls of the programs `*.skipping.stablehlo` multiply kept weights "
+        "alone.",
+    ),
+    *XLA_RUNTIMES,
+)

@@ -8,6 +8,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.training.run import Run
 
 if TYPE_CHECKING:
+    from spdf_keras.data.tokenizers.bpe import Tokenizer
     from spdf_keras.model.gpt import GPT
 
 
@@ -59,6 +60,44 @@ def load_source(source: "GPT | Run | str", sparsity: float | None = None) -> "GP
     if isinstance(source, str):
         return build_gpt(source, sparsity or 0.0)
     return source.load_model() if isinstance(source, Run) else source
+
+
+def resolve_tokenizer(
+    source: "GPT | Run | str", tokenizer: "Tokenizer | None", separator: bool | None
+) -> "tuple[Tokenizer, bool]":
+    """Finds the tokenizer of an export from text to text, and how prompts are put.
+
+    Args:
+        source: What `resolve_source` returned.
+        tokenizer: The model's tokenizer; that of the run if None.
+        separator: Whether prompts are closed as in fine-tuning; None is False for the
+            run of a pre-training, and True otherwise.
+
+    Returns:
+        The tokenizer and the separator.
+
+    Raises:
+        InputError: If there is no tokenizer.
+    """
+    if isinstance(source, Run):
+        tokenizer = tokenizer or source.tokenizer()
+        if separator is None:
+            separator = source.origin().get("kind") == "finetune"
+    if tokenizer is None:
+        raise InputError(
+            "`tokenizer` must be given, or `model` be a run, which has one. Received: "
+            "tokenizer=None."
+        )
+    return tokenizer, separator is not False
+
+
+def check_tokenizer(tokenizer: "Tokenizer", vocabulary_size: int) -> None:
+    """Refuses a tokenizer with more tokens than the model has."""
+    if tokenizer.vocabulary_size > vocabulary_size:
+        raise InputError(
+            f"`tokenizer` must fit the model's {vocabulary_size} tokens. Received: a "
+            f"tokenizer of {tokenizer.vocabulary_size}."
+        )
 
 
 def _refuse_sparsity(sparsity: float | None, received: str) -> None:

@@ -144,6 +144,7 @@ def test_quickstart_on_real_files_resumes_and_reports(
         ("export {tmp} --format saved_model --sparse --out {tmp}/q", "a SavedModel"),
         ("export gpt_nano --format xla --quantize int8 --out {tmp}/q", "--precision"),
         ("export gpt_nano --format tflite --signature x --out {tmp}/q", "prefill and"),
+        ("export gpt_nano --format xla --logits all --out {tmp}/q", "is for tflite"),
         (
             "export gpt_nano --format saved_model --signature generate "
             "--signature generate_text --out {tmp}/q",

@@ -69,9 +69,10 @@ class TFLiteModel:
             )
         self._prefill = interpreter.get_signature_runner("prefill")
         self._decode = interpreter.get_signature_runner("decode")
-        self.prompt_length = int(
-            _shape(self._prefill.get_input_details(), "token_ids")[1]
-        )
+        inputs = self._prefill.get_input_details()
+        self.prompt_length = int(_shape(inputs, "token_ids")[1])
+        # Files with the logits of all tokens, and those of earlier versions, have none.
+        self._takes_lengths = "lengths" in inputs
         self.cache_length = int(_shape(self._decode.get_input_details(), "k_0")[2])
         logits = _shape(self._decode.get_output_details(), "logits")
         self.vocabulary_size = int(logits[2])
@@ -83,7 +84,8 @@ class TFLiteModel:
             token_ids: 1 to `prompt_length` token ids.
 
         Returns:
-            Logits `(len(token_ids), vocabulary_size)`, and the caches.
+            Logits `(rows, vocabulary_size)`, and the caches. The last row continues the
+            prompt; there is a row per token in files with all logits, else this alone.
 
         Raises:
             RunError: If the prompt's length or a token id is out of range.
@@ -101,7 +103,10 @@ class TFLiteModel:
         # Caches of the padding are overwritten before they are read.
         padded = np.zeros((1, self.prompt_length), np.int32)
         padded[0, : len(token_ids)] = token_ids
-        outputs = self._prefill(token_ids=padded)
+        inputs = {"token_ids": padded}
+        if self._takes_lengths:
+            inputs["lengths"] = np.array([len(token_ids)], np.int32)
+        outputs = self._prefill(**inputs)
         return outputs.pop("logits")[0, : len(token_ids)], outputs
 
     def decode(

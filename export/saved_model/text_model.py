@@ -7,7 +7,6 @@ import tensorflow as tf
 from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.data.tokenizers.in_graph import GraphTokenizer
-from spdf_keras.errors import InputError
 from spdf_keras.evaluation.texts import end_token_ids
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import staged
@@ -15,7 +14,12 @@ from spdf_keras.export.graphs import FoldedKernels, float32_model, write_signatu
 from spdf_keras.export.saved_model.check import check_texts
 from spdf_keras.export.saved_model.exporter import FOLDER_WITH, saved_model_card
 from spdf_keras.export.saved_model.signatures import Decoding, trace_text
-from spdf_keras.export.sources import load_source, resolve_source
+from spdf_keras.export.sources import (
+    check_tokenizer,
+    load_source,
+    resolve_source,
+    resolve_tokenizer,
+)
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
 
@@ -59,22 +63,11 @@ def to_text_model(
     """
     source = resolve_source(model, sparsity)
     if isinstance(source, Run):
-        tokenizer = tokenizer or source.tokenizer()
         settings = settings or source.config().decode
-        if separator is None:
-            separator = source.origin().get("kind") == "finetune"
-    if tokenizer is None:
-        raise InputError(
-            "`tokenizer` must be given, or `model` be a run, which has one. Received: "
-            "tokenizer=None."
-        )
-    settings, separator = settings or DecodeConfig(), separator is not False
+    settings = settings or DecodeConfig()
+    tokenizer, separator = resolve_tokenizer(source, tokenizer, separator)
     gpt, notes = float32_model(load_source(source, sparsity))
-    if tokenizer.vocabulary_size > gpt.embedding.vocabulary_size:
-        raise InputError(
-            f"`tokenizer` must fit the model's {gpt.embedding.vocabulary_size} "
-            f"tokens. Received: a tokenizer of {tokenizer.vocabulary_size}."
-        )
+    check_tokenizer(tokenizer, gpt.embedding.vocabulary_size)
     kernels, in_graph = FoldedKernels(gpt), GraphTokenizer(tokenizer)
     ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
     decoding = Decoding(gpt, kernels, ends, settings)

@@ -3,42 +3,26 @@
 import hashlib
 from pathlib import Path
 
-import tensorflow as tf
-
 from spdf_keras.errors import InputError
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
-from spdf_keras.export.graphs import (
-    FoldedKernels,
-    checked_lengths,
-    float32_model,
-    write_signatures,
-)
+from spdf_keras.export.graphs import FoldedKernels, checked_lengths, float32_model
 from spdf_keras.export.runtimes import (
     TFLITE_DENSE_RUNTIMES,
     TFLITE_SPARSE_RUNTIMES,
 )
 from spdf_keras.export.sources import load_source, resolve_source
 from spdf_keras.export.tflite.check import check_logits
-from spdf_keras.export.tflite.signatures import Lengths, trace_signatures
-from spdf_keras.export.tflite.sparse_encoding import SparseReport, sparse_encode
+from spdf_keras.export.tflite.conversion import (
+    VALUE_BYTES,
+    check_quantization,
+    convert,
+    suffix,
+    write,
+)
+from spdf_keras.export.tflite.signatures import LOGITS, TFLitePlan, trace_signatures
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
-
-# Bytes of a kernel's entry.
-_VALUE_BYTES = {"none": 4, "fp16": 2, "int8": 1}
-QUANTIZATIONS = tuple(_VALUE_BYTES)
-
-_LOADING_NOTE = "Loading takes longer, and memory is at least that of the dense file."
-_NOT_ENCODED_NOTE = (
-    "No weight had enough zeros to become smaller: this is the dense file."
-)
-_INT8_NOTES = {
-    False: "Kernels and activations are multiplied in int8; the token table is stored "
-    "twice, with one scale per token and with one for all.",
-    True: "Encoded kernels are multiplied in float32, at its speed: the runtime does "
-    "not load int8 sparse weights that int8 products read.",
-}
 
 
 def to_tflite(
@@ -51,6 +35,7 @@ def to_tflite(
     quantize: str = "none",
     *,
     sparsity: float | None = None,
+    logits: str = "last",
 ) -> ExportCard:
     """Writes a `.tflite` file that continues prompts with a cache.
 
@@ -58,8 +43,9 @@ def to_tflite(
     signatures `k_0, v_0, k_1, ...` are the caches, one pair per block, float32
     `(1, num_heads, cache_length, head_dim)`; token ids and positions are int32.
 
-    - `prefill`: `token_ids` `(1, prompt_length)`, padded at the right, to `logits`
-      `(1, prompt_length, vocabulary_size)` and the caches.
+    - `prefill`: `token_ids` `(1, prompt_length)`, padded at the right, and `lengths`
+      `(1,)`, the tokens before the padding, to `logits` `(1, 1, vocabulary_size)` after
+      the last of these tokens and the caches.
     - `decode`: `token_ids` `(1, 1)`, their `position` `(1,)` and the caches to
       `logits` `(1, 1, vocabulary_size)` and the caches.
 
@@ -80,6 +66,9 @@ def to_tflite(
             `int8` stores them in a quarter, and multiplies in int8 where they are
             not `sparse`; its error is some percent of the largest logit.
         sparsity: For a preset, sparsity of its masks.
+        logits: `last` projects the last token of a prompt alone, which is all that a
+            continuation needs. With `all`, `prefill` takes no `lengths`, and its
+            `logits` are `(1, prompt_length, vocabulary_size)`.
 
     Returns:
         The card, with size and error measured on random prompts.
@@ -89,76 +78,47 @@ def to_tflite(
             exists.
         ExportError: If the file's logits are not the model's.
     """
-    if quantize not in QUANTIZATIONS:
+    check_quantization(quantize)
+    if logits not in LOGITS:
         raise InputError(
-            f"`quantize` must be one of {', '.join(QUANTIZATIONS)}: of int4, blocks of "
-            "zeros do not load, and whole rows lose the model's accuracy. Received: "
-            f"quantize={quantize}."
+            f"`logits` must be one of {', '.join(LOGITS)}: the tokens that prefill "
+            f"projects. Received: logits={logits}."
         )
     source = resolve_source(model, sparsity)
     gpt, notes = float32_model(load_source(source, sparsity))
     context = gpt.embedding.max_sequence_length
-    lengths = Lengths(*checked_lengths(context, prompt_length, cache_length))
+    lengths = checked_lengths(context, prompt_length, cache_length)
+    plan = TFLitePlan(*lengths, logits)
     with staged(path, overwrite, beside=card_path(path)) as stage:
         kernels = FoldedKernels(gpt)
-        content = _convert(gpt, kernels, lengths, quantize, stage)
-        dense_size_bytes, report = len(content), None
-        if sparse:
-            content, report = sparse_encode(content)
-        stage.write_bytes(content)
+        content = _convert(gpt, kernels, plan, quantize, stage)
+        encoding = write(content, stage, sparse, quantize)
         del content
         error, scale = check_logits(stage, gpt, quantize)
         size = size_bytes(stage)
         with stage.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    encoded = bool(report and report.encoded)
-    if quantize == "int8":
-        notes = (*notes, _INT8_NOTES[encoded])
     card = ExportCard(
-        format="tflite"
-        + ("_sparse" if sparse else "")
-        + (f"_{quantize}" if quantize != "none" else ""),
+        format=f"tflite{suffix(sparse, quantize)}",
         path=str(path),
         size_bytes=size,
-        dense_size_bytes=dense_size_bytes,
-        bound_size_bytes=dense_size_bytes
-        - kernels.redundant_bytes(_VALUE_BYTES[quantize]),
+        dense_size_bytes=encoding.dense_size_bytes,
+        bound_size_bytes=encoding.dense_size_bytes
+        - kernels.redundant_bytes(VALUE_BYTES[quantize]),
         sparsity=kernels.sparsity,
         max_abs_error=error,
         max_abs_logit=scale,
         vocabulary_size=gpt.embedding.vocabulary_size,
         sha256=checksum,
-        notes=(*notes, *_notes(report)),
-        runtimes=TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES,
+        notes=(*notes, *encoding.notes),
+        runtimes=TFLITE_SPARSE_RUNTIMES if encoding.encoded else TFLITE_DENSE_RUNTIMES,
     )
     card.save(card_path(path))
     return card
 
 
 def _convert(
-    model: GPT, kernels: FoldedKernels, lengths: Lengths, quantize: str, stage: Path
+    model: GPT, kernels: FoldedKernels, plan: TFLitePlan, quantize: str, stage: Path
 ) -> bytes:
     """Makes the dense file."""
-    functions = trace_signatures(model, kernels, lengths)
-    intermediate = stage.with_name(f"{stage.name}.saved_model")
-    write_signatures(functions, intermediate)
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(intermediate), signature_keys=list(functions)
-    )
-    if quantize != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantize == "fp16":
-        converter.target_spec.supported_types = [tf.float16]
-    return bytes(converter.convert())
-
-
-def _notes(report: SparseReport | None) -> tuple[str, ...]:
-    if report is None:
-        return ()
-    if not report.encoded:
-        return (_NOT_ENCODED_NOTE,)
-    return (
-        _LOADING_NOTE,
-        f"{report.encoded} weights are encoded, {report.kept} are dense; the file has "
-        f"{report.densify_ops} DENSIFY operators, one per weight and signature.",
-    )
+    return convert(trace_signatures(model, kernels, plan), quantize, stage)

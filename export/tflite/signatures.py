@@ -18,28 +18,38 @@ from spdf_keras.export.graphs import (
 from spdf_keras.model.decoding.passes import decode, prefill, project
 from spdf_keras.model.gpt import GPT
 
+LOGITS = ("last", "all")
+
 
 @dataclass(frozen=True)
-class Lengths:
-    """The fixed lengths of a file.
+class TFLitePlan:
+    """The fixed shapes of a file's signatures.
 
     Attributes:
-        prompt: Longest prompt, in tokens.
-        cache: Longest sequence, prompt and continuation together.
+        prompt_length: Longest prompt, in tokens.
+        cache_length: Longest sequence, prompt and continuation together.
+        logits: The tokens that `prefill` projects to logits, one of `LOGITS`.
     """
 
-    prompt: int
-    cache: int
+    prompt_length: int
+    cache_length: int
+    logits: str
 
 
 def trace_signatures(
-    model: GPT, kernels: FoldedKernels, lengths: Lengths
+    model: GPT, kernels: FoldedKernels, plan: TFLitePlan
 ) -> dict[str, Any]:
     """Traces both signatures; returns concrete functions by name."""
     sizes = model.sizes
 
-    def run_prefill(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        hidden, caches = prefill(model, token_ids, lengths.cache, kernels.tensors())
+    def run_prefill(
+        token_ids: tf.Tensor, lengths: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        hidden, caches = prefill(model, token_ids, plan.cache_length, kernels.tensors())
+        if lengths is not None:
+            # The product is exact, and unlike a gather XNNPACK runs it with the rest.
+            last = tf.one_hot(lengths - 1, plan.prompt_length, dtype=hidden.dtype)
+            hidden = tf.matmul(last[:, None], hidden)
         return {"logits": project(model, hidden), **named_caches(caches)}
 
     def run_decode(
@@ -50,11 +60,12 @@ def trace_signatures(
         return {"logits": project(model, hidden), **named_caches(caches)}
 
     head_dim = sizes.hidden_dim // sizes.num_heads
-    cache = (1, sizes.num_heads, lengths.cache, head_dim)
+    cache = (1, sizes.num_heads, plan.cache_length, head_dim)
+    prompt = [tf.TensorSpec((1, plan.prompt_length), tf.int32, "token_ids")]
+    if plan.logits == "last":
+        prompt.append(tf.TensorSpec((1,), tf.int32, "lengths"))
     return {
-        "prefill": trace(
-            run_prefill, tf.TensorSpec((1, lengths.prompt), tf.int32, "token_ids")
-        ),
+        "prefill": trace(run_prefill, *prompt),
         "decode": trace(
             run_decode,
             tf.TensorSpec((1, 1), tf.int32, "token_ids"),

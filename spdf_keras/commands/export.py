@@ -3,8 +3,9 @@
     spdf-keras export RUN --format tflite --sparse --out gpt.tflite
     spdf-keras export gpt2_small --sparsity 0.75 --format xla --sparse --out gpt_xla
 
-`saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `xla` in JAX or any
-runtime of StableHLO. The card that is printed is stored with the artefact.
+`saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `litertlm` in LiteRT-LM,
+`xla` in JAX or any runtime of StableHLO. The card that is printed is stored with the
+artefact.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -24,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=["saved_model", "tflite", "xla"],
+        choices=list(_EXPORTERS),
         help="format to write",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="file or folder")
@@ -34,12 +35,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sparse",
         action="store_true",
-        help="for tflite and xla: store only the weights that masks keep",
+        help="for tflite, litertlm and xla: store only the weights that masks keep",
     )
     parser.add_argument(
         "--quantize",
         choices=["fp16", "int8"],
-        help="for tflite: store weights in half or a quarter of the bytes",
+        help="for tflite and litertlm: store weights in half or a quarter of the bytes",
+    )
+    parser.add_argument(
+        "--logits",
+        choices=["last", "all"],
+        help="for tflite: tokens of a prompt that prefill projects to logits "
+        "(default: last)",
     )
     parser.add_argument(
         "--signature",
@@ -55,13 +62,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         help="sparsity of a preset's masks (default: 0)",
     )
-    sizes = parser.add_argument_group("fixed sizes of tflite and xla")
+    sizes = parser.add_argument_group("fixed sizes of tflite, litertlm and xla")
     sizes.add_argument(
         "--prompt-length",
         type=int,
         default=0,
         metavar="TOKENS",
-        help="longest prompt (default: 64, or the cache where that is shorter)",
+        help="longest prompt; for litertlm longest piece of one (default: 64, or the "
+        "cache where that is shorter)",
     )
     sizes.add_argument(
         "--cache-length",
@@ -137,23 +145,38 @@ def _check(args: Namespace) -> None:
 
     if args.format == "saved_model" and args.sparse:
         raise InputError(
-            "`--sparse` is for tflite and xla: a SavedModel stores its variables "
-            "dense. Leave it out."
+            "`--sparse` is for tflite, litertlm and xla: a SavedModel stores its "
+            "variables dense. Leave it out."
         )
-    if args.format != "tflite" and args.quantize:
+    if args.format not in _LITERT and args.quantize:
         way_out = (
             "take --precision mixed_bfloat16 or mixed_float16 for xla"
             if args.format == "xla"
             else "take --format tflite"
         )
         raise InputError(
-            f"`--quantize` is for tflite. Received: --format {args.format}; {way_out}."
+            "`--quantize` is for tflite and litertlm. Received: --format "
+            f"{args.format}; {way_out}."
         )
-    if args.format == "tflite" and args.signature:
+    if args.format != "tflite" and args.logits:
         raise InputError(
-            "A .tflite file always has the signatures prefill and decode. Leave "
+            f"`--logits` is for tflite. Received: --format {args.format}. Leave it out."
+        )
+    if args.format in _LITERT and args.signature:
+        raise InputError(
+            f"The signatures of {args.format} are always prefill and decode. Leave "
             "`--signature` out."
         )
+    if args.format == "litertlm":
+        from spdf_keras.export.litertlm.bundle import check_path, require_builder
+
+        check_path(args.out)
+        require_builder()
+        if args.source in PRESETS:
+            raise InputError(
+                "`--format litertlm` needs a run, which has a tokenizer. Received: "
+                f"the preset {args.source}."
+            )
     if _TEXT in args.signature and len(args.signature) > 1:
         raise InputError(
             f"`--signature {_TEXT}` needs a folder of its own: it takes strings. "
@@ -181,7 +204,15 @@ def _tflite(source: Any, args: Namespace) -> Any:
     options = _options(
         args, "sparse", "prompt_length", "cache_length", "overwrite", "sparsity"
     )
+    options["logits"] = args.logits or "last"
     return to_tflite(source, args.out, quantize=args.quantize or "none", **options)
+
+
+def _litertlm(source: Any, args: Namespace) -> Any:
+    from spdf_keras.export import to_litertlm
+
+    options = _options(args, "sparse", "prompt_length", "cache_length", "overwrite")
+    return to_litertlm(source, args.out, quantize=args.quantize or "none", **options)
 
 
 def _xla(source: Any, args: Namespace) -> Any:
@@ -204,4 +235,11 @@ def _signatures(args: Namespace) -> dict[str, Any]:
     return {"signatures": tuple(args.signature)} if args.signature else {}
 
 
-_EXPORTERS = {"saved_model": _saved_model, "tflite": _tflite, "xla": _xla}
+_EXPORTERS = {
+    "saved_model": _saved_model,
+    "tflite": _tflite,
+    "litertlm": _litertlm,
+    "xla": _xla,
+}
+# The formats that LiteRT runs.
+_LITERT = ("tflite", "litertlm")

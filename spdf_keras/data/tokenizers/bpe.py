@@ -154,6 +154,18 @@ class Tokenizer:
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self._merges)]
         merges.write_text("\n".join(lines) + "\n", "utf-8")
 
+    def to_json(self) -> str:
+        """Returns the tokenizer as Hugging Face's `tokenizer.json`.
+
+        Text that spells `<|endoftext|>` is that token there, unlike here: prompt
+        templates of other runtimes are text.
+        """
+        import tokenizers
+
+        copy = tokenizers.Tokenizer.from_str(self._bpe.to_str())
+        copy.add_special_tokens([END_OF_TEXT])
+        return str(copy.to_str())
+
     @property
     def vocabulary_size(self) -> int:
         """Number of tokens."""

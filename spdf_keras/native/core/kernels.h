@@ -360,6 +360,66 @@ void gradient(const Structure& s, int64_t region, const float* x, const float* d
   sums.finish();
 }
 
+// Load a vector of values.
+inline Vector values_at(const float* p) { return load_unaligned(p); }
+inline Vector values_at(const Half* p) {
+#if SPDF_BYTES == 64
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif SPDF_BYTES == 32
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  return Vector{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+#endif
+}
+
+template <int kStep>
+inline Vector summed(Vector v) {
+  if constexpr (kStep == 0) return v;
+  else return summed<kStep / 2>(v + neighbours<kStep>(v, AllLanes()));
+}
+
+// Multiplies `kRows` dense rows by `kTokens` tokens; see `Loops::dense`.
+template <int kRows, int kTokens, class Value>
+inline void dense_rows(const Value* values, int64_t columns, const float* x, float* y,
+                       int64_t stride) {
+  Vector sums[kRows][kTokens] = {};
+  for (int64_t c = 0; c < columns; c += kLanes) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Vector value = values_at(values + r * columns + c);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t)
+        sums[r][t] += value * load(x + t * columns + c);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t)
+    for (int r = 0; r < kRows; ++r)
+      y[t * stride + r] = summed<kLanes / 2>(sums[r][t])[0];
+}
+
+template <int kTokens, class Value>
+void dense_product(const Value* values, int64_t columns, int64_t first, int64_t last,
+                   const float* x, float* y, int64_t stride) {
+  int64_t row = first;
+  for (; row + 4 <= last; row += 4)
+    dense_rows<4, kTokens>(values + row * columns, columns, x, y + row, stride);
+  for (; row < last; ++row)
+    dense_rows<1, kTokens>(values + row * columns, columns, x, y + row, stride);
+}
+
+template <class Value>
+void dense(const void* all_values, int64_t columns, int64_t first, int64_t last,
+           const float* x, int64_t tokens, float* y, int64_t stride) {
+  const auto* values = static_cast<const Value*>(all_values);
+  static_assert(spdf::kDenseTokens == 4);
+  switch (tokens) {
+    case 1: return dense_product<1>(values, columns, first, last, x, y, stride);
+    case 2: return dense_product<2>(values, columns, first, last, x, y, stride);
+    case 3: return dense_product<3>(values, columns, first, last, x, y, stride);
+    default: return dense_product<4>(values, columns, first, last, x, y, stride);
+  }
+}
+
 #if SPDF_BYTES == 64
 
 // A single token needs no transposition: it already is a tile.
@@ -460,6 +520,7 @@ constexpr spdf::Loops loops_of() {
           to_tile<kVectors>,
           from_tile<kVectors>,
           {product<kVectors, float>, product<kVectors, Half>, product<kVectors, int8_t>},
+          {dense<float>, dense<Half>},
           gradient<kVectors>};
 }
 
@@ -480,6 +541,7 @@ const Loops* SPDF_NAME() {
        copy_token,
        add_bias,
        {product_of_token<float>, product_of_token<Half>, product_of_token<int8_t>},
+       {dense<float>, dense<Half>},
        nullptr},
 #endif
       Loops{}};

@@ -65,6 +65,9 @@ inline int64_t copy_place(const Structure& s, int64_t row, int64_t column) {
   return s.row_stride == 1 ? column * kWindow + row : row * kMaxBlock + column;
 }
 
+// Largest number of tokens that a dense weight is multiplied by at a time.
+constexpr int64_t kDenseTokens = 4;
+
 // Index of all fillers, behind the copy.
 constexpr int64_t kCopy = kWindow * kMaxBlock;
 
@@ -119,6 +122,11 @@ struct Loops {
   // for each type of values.
   void (*product[3])(const Structure& s, int64_t window, const void* values,
                      const float* x, float* y);
+  // Write rows [first, last) of the product of a dense weight (rows, columns) and up to
+  // `kDenseTokens` tokens (tokens, columns) to `y`, (tokens, stride); one for float32 and
+  // one for float16. `columns` is a multiple of `kAlign`.
+  void (*dense[2])(const void* values, int64_t columns, int64_t first, int64_t last,
+                   const float* x, int64_t tokens, float* y, int64_t stride);
   // Adds to each value of a region the dot product of its row of `dy`, the tile of a
   // window, and its column of `x`, `(columns, tile)`.
   void (*gradient)(const Structure& s, int64_t region, const float* x, const float* dy,
@@ -132,6 +140,9 @@ const Loops* avx512_loops();
 
 // Returns the number of tokens of the widest tile of the instruction set in use.
 int64_t widest_tile();
+
+// Returns the widest loops in use.
+const Loops& widest_loops();
 
 // Computes `spdf_product` with values of any type.
 void product(const Structure& s, const Values& values, const float* x, const float* bias,

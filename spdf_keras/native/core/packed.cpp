@@ -25,6 +25,9 @@ using spdf::Panel;
 using spdf::run;
 using spdf::Structure;
 
+// A weight with fewer zeros takes less memory if they are stored too.
+constexpr double kLeastZeros = 0.1;
+
 // The loops load whole vectors of values, also behind the last one.
 constexpr size_t kBehind = 64;
 
@@ -120,10 +123,12 @@ struct spdf_packed {
   int64_t rows, columns;
   spdf_type type;
   std::vector<float> scales;
-  // Either a structure with its values, in a block, or an expanding weight.
+  // Either an expanding weight, or values in a block: dense rows of `padded_columns`, or
+  // those of a structure if that is 0.
   spdf::Block block;
-  Structure structure;
   const void* values;
+  int64_t padded_columns = 0;
+  Structure structure;
   std::unique_ptr<spdf::ExpandingWeight> expanding;
 };
 
@@ -177,6 +182,43 @@ void keep(const spdf_structure& made, const std::vector<uint8_t>& values,
   s.offsets = nullptr;
 }
 
+void keep_dense(const Entries& entries, const Converter& converter, spdf_packed* packed) {
+  const int64_t columns = packed->padded_columns =
+      (packed->columns + spdf::kAlign - 1) / spdf::kAlign * spdf::kAlign;
+  std::vector<uint8_t> values(packed->rows * columns * bytes_of(packed->type));
+  for (int64_t line = 0; line < entries.kept().lines; ++line)
+    entries.each(line, 0, entries.kept().length, [&](int64_t entry, float value) {
+      const bool by_column = entries.source().by_column;
+      const int64_t row = by_column ? entry : line, column = by_column ? line : entry;
+      converter.write(value, row, values.data(), row * columns + column);
+    });
+  packed->block = spdf::Block(spdf::Block::padded(values.size()));
+  packed->values = packed->block.add(values);
+}
+
+// Computes a product with dense rows, a few tokens at a time.
+void dense_product(const spdf_packed& packed, const float* x, const float* bias,
+                   int64_t tokens, float* y, spdf_parallel parallel, void* pool,
+                   int64_t threads) {
+  const int64_t columns = packed.padded_columns;
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, packed.rows));
+  for (int64_t first = 0; first < tokens; first += spdf::kDenseTokens) {
+    const int64_t here = std::min(spdf::kDenseTokens, tokens - first);
+    float* in = scratch.get(here * columns);
+    std::memset(in, 0, here * columns * sizeof(float));
+    for (int64_t t = 0; t < here; ++t)
+      std::copy_n(x + (first + t) * packed.columns, packed.columns, in + t * columns);
+    float* out = y + first * packed.rows;
+    run(parallel, pool, parts, [&](int64_t part) {
+      const int64_t row = packed.rows * part / parts, last = packed.rows * (part + 1) / parts;
+      spdf::widest_loops().dense[packed.type](packed.values, columns, row, last, in, here,
+                                              out, packed.rows);
+      for (int64_t t = 0; bias && t < here; ++t)
+        for (int64_t r = row; r < last; ++r) out[t * packed.rows + r] += bias[r];
+    });
+  }
+}
+
 spdf_packed* packed_weight(const spdf_source& source, spdf_type type, int exact,
                            spdf_parallel parallel, void* pool) {
   const Entries entries(source);
@@ -191,6 +233,12 @@ spdf_packed* packed_weight(const spdf_source& source, spdf_type type, int exact,
         entries, [&](float value, int64_t row, int8_t* to) {
           converter.write(value, row, reinterpret_cast<uint8_t*>(to), 0);
         });
+    return packed.release();
+  }
+  const double size = static_cast<double>(source.rows) * static_cast<double>(source.columns);
+  if (type != SPDF_INT8 &&
+      static_cast<double>(entries.kept().count()) > (1 - kLeastZeros) * size) {
+    keep_dense(entries, converter, packed.get());
     return packed.release();
   }
   const int64_t row_stride = source.by_column ? 1 : source.columns;
@@ -220,6 +268,8 @@ spdf_packed* spdf_pack(const spdf_source* source, spdf_type type, int exact,
   }
 }
 
+int spdf_rounds_inputs() { return spdf::expanding_loops() != nullptr; }
+
 void spdf_packed_free(spdf_packed* packed) { delete packed; }
 
 int64_t spdf_packed_rows(const spdf_packed* packed) { return packed->rows; }
@@ -238,6 +288,10 @@ void spdf_packed_product(const spdf_packed* packed, const float* x, const float*
   if (packed->expanding) {
     packed->expanding->product(x, bias, packed->scales.data(), tokens, y, parallel, pool,
                                threads);
+    return;
+  }
+  if (packed->padded_columns) {
+    dense_product(*packed, x, bias, tokens, y, parallel, pool, threads);
     return;
   }
   spdf::product(packed->structure,

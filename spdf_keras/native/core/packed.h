@@ -69,6 +69,10 @@ void spdf_packed_product(const spdf_packed* packed, const float* x, const float*
                          int64_t tokens, float* y, spdf_parallel parallel, void* pool,
                          int64_t threads);
 
+// Returns whether this processor has fast products of integers, which `spdf_pack` uses for
+// int8 values unless products must be exact.
+int spdf_rounds_inputs(void);
+
 // Counts the entries that are not zero, without packing; -1 if the source contradicts
 // itself.
 int64_t spdf_kept(const spdf_source* source);

@@ -96,6 +96,8 @@ namespace spdf {
 
 int64_t widest_tile() { return set_in_use->tile; }
 
+const Loops& widest_loops() { return *set_in_use; }
+
 void product(const Structure& s, const Values& values, const float* x, const float* bias,
              int64_t tokens, float* y, spdf_parallel parallel, void* pool,
              int64_t threads) {

@@ -18,7 +18,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.export import ExportCard, ExportError, to_tflite
 from spdf_keras.export.runners.profile_tflite import ProfileError, profile
 from spdf_keras.export.runners.run_tflite import RunError, TFLiteModel
-from spdf_keras.export.tflite import exporter as tflite
+from spdf_keras.export.tflite import conversion
 from spdf_keras.model.decoding.passes import effective_kernels
 
 Files = dict[str, ExportCard]
@@ -68,9 +68,10 @@ def test_both_signatures_give_the_logits_of_one_forward_pass(
     decode = interpreter.get_signature_runner("decode")
     token_ids = np.random.default_rng(1).integers(512, size=(1, 48)).astype(np.int32)
     expected = model(token_ids).numpy()
-    outputs = prefill(token_ids=token_ids[:, :16])
+    # The caches of the padding are overwritten before they are read.
+    outputs = prefill(token_ids=token_ids[:, :16], lengths=np.array([11], np.int32))
     logits = [outputs.pop("logits")]
-    for position in range(16, 48):
+    for position in range(11, 48):
         outputs = decode(
             token_ids=token_ids[:, position, None],
             position=np.array([position], np.int32),
@@ -79,7 +80,28 @@ def test_both_signatures_give_the_logits_of_one_forward_pass(
         logits.append(outputs.pop("logits"))
     received = np.concatenate(logits, axis=1)
     atol = TOLERANCE * np.abs(expected).max()
+    np.testing.assert_allclose(received, expected[:, 10:], atol=atol)
+
+
+def test_a_file_may_have_the_logits_of_all_tokens(
+    model: GPT, files: Files, tmp_path: Path
+) -> None:
+    card = to_tflite(
+        model,
+        tmp_path / "all.tflite",
+        prompt_length=16,
+        cache_length=48,
+        logits="all",
+    )
+    runner, last = TFLiteModel(card.path), TFLiteModel(files["dense"].path)
+    expected = model(np.array([PROMPTS[1]])).numpy()[0]
+    received, _ = runner.prefill(PROMPTS[1])
+    atol = TOLERANCE * np.abs(expected).max()
     np.testing.assert_allclose(received, expected, atol=atol)
+    np.testing.assert_allclose(last.prefill(PROMPTS[1])[0], expected[-1:], atol=atol)
+    assert runner.generate(PROMPTS[1], 9) == last.generate(PROMPTS[1], 9)
+    with pytest.raises(InputError, match="`logits` must be one of last, all"):
+        to_tflite(model, tmp_path / "m.tflite", logits="first")
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse"])
@@ -100,7 +122,10 @@ def test_signatures_have_static_shapes_and_explicit_caches(files: Files) -> None
     interpreter = Interpreter(model_path=files["dense"].path)
     caches = {name: (1, 4, 48, 16) for name in ("k_0", "v_0", "k_1", "v_1")}
     expected: Any = {
-        "prefill": ({"token_ids": (1, 16)}, {"logits": (1, 16, 512), **caches}),
+        "prefill": (
+            {"token_ids": (1, 16), "lengths": (1,)},
+            {"logits": (1, 1, 512), **caches},
+        ),
         "decode": (
             {"token_ids": (1, 1), "position": (1,), **caches},
             {"logits": (1, 1, 512), **caches},
@@ -246,7 +271,7 @@ def test_a_quantized_file_is_near_the_keras_model(
     card = quantized[kind, sparse]
     token_ids = np.random.default_rng(3).integers(512, size=16).tolist()
     received, _ = TFLiteModel(card.path).prefill(token_ids)
-    expected = model(np.array([token_ids])).numpy()[0]
+    expected = model(np.array([token_ids])).numpy()[0, -1:]
     allowed = QUANTIZED[kind, sparse]
     error = np.abs(received - expected).max() / np.abs(expected).max()
     assert 0 < error < allowed
@@ -362,7 +387,7 @@ def test_a_wrong_file_is_not_delivered(
         assert kernel in flatbuffer
         return flatbuffer.replace(kernel, b"\0" * len(kernel)), None
 
-    monkeypatch.setattr(tflite, "sparse_encode", lose_a_weight)
+    monkeypatch.setattr(conversion, "sparse_encode", lose_a_weight)
     with pytest.raises(ExportError, match="logits differ from the Keras model's by"):
         to_tflite(model, tmp_path / "m.tflite", True, 16, 48)  # as `files`
     assert not list(tmp_path.iterdir())
@@ -465,7 +490,7 @@ def test_what_cannot_be_run_is_told_in_one_sentence(
 
 def test_a_prompt_that_fills_the_file_is_the_longest(files: Files) -> None:
     runner = TFLiteModel(files["dense"].path)
-    assert runner.prefill([1] * 16)[0].shape == (16, 512)
+    assert runner.prefill([1] * 16)[0].shape == (1, 512)
     with pytest.raises(
         RunError, match="1 to 16 tokens, the prompt length of this file"
     ):

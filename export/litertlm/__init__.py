@@ -1,0 +1,1 @@
+"""LiteRT-LM bundles: model, tokenizer and prompt template in one file."""

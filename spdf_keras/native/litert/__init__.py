@@ -1,0 +1,1 @@
+"""The native library as a delegate of LiteRT."""
