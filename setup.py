@@ -9,6 +9,9 @@ INIT = Path(__file__).with_name("spdf_keras") / "__init__.py"
 # Read, not imported: a build has none of the dependencies.
 (VERSION,) = re.findall('^__version__ = "(.+)"$', INIT.read_text("utf-8"), re.M)
 
+# Writes LiteRT-LM bundles, and runs them before they are delivered.
+LITERTLM = ["litert-lm-builder>=0.18,<0.19", "litert-lm-api>=0.18,<0.19"]
+
 setup(
     name="spdf-keras",
     version=VERSION,
@@ -50,7 +53,9 @@ setup(
         "matplotlib>=3.11,<3.12",
     ],
     extras_require={
+        "litertlm": LITERTLM,
         "test": [
+            *LITERTLM,
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
             "hypothesis>=6.170,<7",

@@ -88,6 +88,7 @@ PYTHON = {
             "spdf_keras.export.to_saved_model",
             "spdf_keras.export.to_text_model",
             "spdf_keras.export.to_tflite",
+            "spdf_keras.export.to_litertlm",
             "spdf_keras.export.to_xla",
             "spdf_keras.export.ExportCard",
             "spdf_keras.export.ExportError",

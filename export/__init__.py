@@ -1,6 +1,6 @@
 """Exports a model to a file that runs elsewhere.
 
-    from spdf_keras.export import to_saved_model, to_tflite, to_xla
+    from spdf_keras.export import to_litertlm, to_saved_model, to_tflite, to_xla
 
     card = to_tflite(model, "gpt.tflite", sparse=True)
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes

@@ -106,6 +106,19 @@ def card_path(artefact: str | Path) -> Path:
     return artefact.with_name(f"{artefact.name}.card.json")
 
 
+def require_finite_logits(logits: Logits) -> None:
+    """Refuses logits of a model that no artefact can be compared with.
+
+    Raises:
+        ExportError: If one of them is NaN or infinite.
+    """
+    if not np.isfinite(logits).all():
+        raise ExportError(
+            "The model's logits must be finite to be exported. Received: a model whose "
+            "logits are not, as its weights are too large. Nothing was written."
+        )
+
+
 def logit_error(
     pairs: Iterable[tuple[Logits, Logits]], allowed: float = MAX_RELATIVE_ERROR
 ) -> tuple[float, float]:
@@ -128,10 +141,11 @@ def logit_error(
                 f"The exported model's logits have shape {received.shape}, the "
                 f"Keras model's {expected.shape}. Nothing was written."
             )
-        # `np.maximum`, unlike `max`, keeps a NaN from either side.
+        require_finite_logits(expected)
+        # `np.maximum`, unlike `max`, keeps a NaN.
         error = float(np.maximum(error, np.max(np.abs(expected - received))))
         scale = float(np.maximum(scale, np.max(np.abs(expected))))
-    if not error <= allowed * scale < np.inf:
+    if not error <= allowed * scale:
         raise ExportError(
             "The exported model's logits differ from the Keras model's by "
             f"{error:.2g}. Allowed is {allowed:g} of the largest logit, "

@@ -1,7 +1,7 @@
 """Folded kernels, traces and exact products, which the exporters share."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,18 @@ import tensorflow as tf
 from spdf_keras.errors import InputError
 from spdf_keras.export.bitmask import information_bound
 from spdf_keras.export.card import Logits
+from spdf_keras.export.weights import require_finite
+from spdf_keras.kernels import PackedKernel
 from spdf_keras.model.block import Cache
 from spdf_keras.model.build import build_gpt
 from spdf_keras.model.decoding.passes import Kernels, effective_kernels
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.substitution import substituted
 from spdf_keras.values import as_type
+
+# A kernel with fewer zeros is multiplied densely in programs that skip zeros: it gains
+# nothing for long prompts, and packing it takes longest.
+MIN_SPARSITY = 0.4
 
 _PROMPT_LENGTH = 64
 _FLOAT32_NOTE = "Computes in float32; the model itself computes in {}."
@@ -53,16 +60,45 @@ class FoldedKernels:
             for block in self._variables
         ]
 
+    def packed(self) -> Kernels:
+        """Packs the kernels with many zeros, for `prefill` and `decode`.
+
+        A program packs them at the head of each call, and then uses them for all of
+        its tokens. It runs on CPUs, with this package's TensorFlow operations.
+        """
+        return [
+            {
+                name: PackedKernel.pack(kernel, tf.not_equal(kernel, 0))
+                if self._has_many_zeros(index, name)
+                else kernel
+                for name, kernel in block.items()
+            }
+            for index, block in enumerate(self.tensors())
+        ]
+
+    @property
+    def num_packed(self) -> int:
+        """Number of kernels that `packed` packs."""
+        return sum(self._has_many_zeros(*place) for place in self._counts)
+
+    def _has_many_zeros(self, index: int, name: str) -> bool:
+        size, kept = self._counts[index, name]
+        return 1 - kept / size >= MIN_SPARSITY
+
     @cached_property
-    def _counts(self) -> list[tuple[int, int]]:
-        """Entries and non-zeros of each kernel."""
-        kernels = (v.numpy() for block in self._variables for v in block.values())
-        return [(kernel.size, int(np.count_nonzero(kernel))) for kernel in kernels]
+    def _counts(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """Entries and non-zeros of each kernel, by its block and name."""
+        return {
+            (index, name): (int(tf.size(v)), int(np.count_nonzero(v.numpy())))
+            for index, block in enumerate(self._variables)
+            for name, v in block.items()
+        }
 
     @property
     def sparsity(self) -> float:
         """Fraction of zeros in all kernels."""
-        sizes, kept = (sum(column) for column in zip(*self._counts, strict=True))
+        columns = zip(*self._counts.values(), strict=True)
+        sizes, kept = (sum(column) for column in columns)
         return float(1.0 - kept / sizes)
 
     def redundant_bytes(self, value_bytes: int = 4) -> int:
@@ -74,7 +110,7 @@ class FoldedKernels:
         return round(
             sum(
                 size * value_bytes - information_bound(size, kept, value_bytes)
-                for size, kept in self._counts
+                for size, kept in self._counts.values()
             )
         )
 
@@ -84,7 +120,12 @@ def float32_model(model: GPT) -> tuple[GPT, tuple[str, ...]]:
 
     Args:
         model: A GPT of any precision.
+
+    Raises:
+        InputError: If a weight is not finite.
     """
+    for path, weight in model.named_weights().items():
+        require_finite(path, weight.numpy())
     precision = model.embedding.dtype_policy.name
     if precision == "float32":
         return model, ()
@@ -99,8 +140,28 @@ def trace(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Any:
     return graph.get_concrete_function(*specs, **named_specs)
 
 
+@contextlib.contextmanager
+def reachable_positions(model: GPT, cache_length: int) -> Iterator[None]:
+    """Cuts the position table while a function is traced.
+
+    Args:
+        model: The model; its table is as before at the end.
+        cache_length: Number of positions that a cache can reach.
+    """
+    table = model.embedding.position_table
+    if cache_length == table.shape[0]:
+        yield
+        return
+    reachable = tf.convert_to_tensor(table)[:cache_length]
+    with substituted([(model.embedding, "position_table", reachable)]):
+        yield
+
+
 def write_signatures(
-    functions: dict[str, Any], path: Path, *tracked: tf.Module
+    functions: Mapping[str, Any],
+    path: Path,
+    *tracked: tf.Module,
+    variables: Sequence[tf.Variable] | None = None,
 ) -> None:
     """Writes a SavedModel of concrete functions.
 
@@ -108,17 +169,22 @@ def write_signatures(
         functions: The function of each signature by its name.
         path: Folder to write.
         *tracked: Modules whose tables the functions use.
+        variables: Variables of the folder in their order, by which they are stored;
+            `used_variables` if None.
     """
     # The module holds variables alone: one that holds a Keras object is traced again
     # when it is saved, and needs Keras when it is loaded.
     module = tf.Module()
     module.tracked = list(tracked)
-    module.variables_used = list(
-        {
-            id(v): v for function in functions.values() for v in function.variables
-        }.values()
-    )
-    tf.saved_model.save(module, str(path), signatures=functions)
+    if variables is None:
+        variables = used_variables(functions.values())
+    module.variables_used = list(variables)
+    tf.saved_model.save(module, str(path), signatures=dict(functions))
+
+
+def used_variables(functions: Iterable[Any]) -> list[tf.Variable]:
+    """Returns the variables of concrete functions, each once."""
+    return list({id(v): v for f in functions for v in f.variables}.values())
 
 
 @contextlib.contextmanager

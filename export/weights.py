@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.config import GPTConfig, SparsityConfig, get_preset
+from spdf_keras.errors import InputError
 from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
 from spdf_keras.model.gpt import GPT
@@ -141,6 +142,23 @@ class WeightSource:
             pretraining_optimizer(preset.model, preset.train),
             lambda path: initial_value(weights[path]).numpy(),
             mask,
+        )
+
+
+def require_finite(path: str, weight: NDArray[Any]) -> None:
+    """Refuses a weight that no artefact should have.
+
+    Args:
+        path: Path of the weight, as in `GPT.named_weights`.
+        weight: Its values.
+
+    Raises:
+        InputError: If one of them is NaN or infinite.
+    """
+    if not np.isfinite(weight).all():
+        raise InputError(
+            "The model's weights must be finite to be exported. Received: a model "
+            f"whose weight '{path}' has NaN or infinity; its training has diverged."
         )
 
 

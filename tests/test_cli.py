@@ -78,7 +78,7 @@ def test_the_whole_path_command_by_command(
     (generated,) = call("generate", tuned, *prompt)
     assert generated["output"] == out.read_text().splitlines()[3]
     for kind, extra in (
-        ("saved_model", ["--signature", "generate"]),
+        ("saved_model", ["--signature", "generate", "--skip-zeros", "cpu"]),
         ("tflite", ["--sparse", "--quantize", "fp16"]),
         ("xla", ["--sparse", "--signature", "decode", "--no-check"]),
     ):
@@ -144,6 +144,11 @@ def test_quickstart_on_real_files_resumes_and_reports(
         ("export {tmp} --format saved_model --sparse --out {tmp}/q", "a SavedModel"),
         ("export gpt_nano --format xla --quantize int8 --out {tmp}/q", "--precision"),
         ("export gpt_nano --format tflite --signature x --out {tmp}/q", "prefill and"),
+        (
+            "export gpt_nano --format tflite --skip-zeros cpu --out {tmp}/q",
+            "saved_model",
+        ),
+        ("export gpt_nano --format saved_model --skip-zeros cpu --out {tmp}/q", "40% "),
         ("export gpt_nano --format xla --logits all --out {tmp}/q", "is for tflite"),
         (
             "export gpt_nano --format saved_model --signature generate "

@@ -11,12 +11,15 @@ from typing import Any
 from spdf_keras.data.tokenizers.bpe import END_OF_TEXT, Tokenizer
 from spdf_keras.errors import InputError
 
+# The module that writes the container.
+BUILDER = "litert_lm_builder"
+
 _LINE_BREAK, _PARAGRAPH = "\n", "\n\n"
 
 
 def require_builder() -> None:
     """Refuses to go on without the package that writes the container."""
-    if importlib.util.find_spec("litert_lm_builder") is None:
+    if importlib.util.find_spec(BUILDER) is None:
         raise InputError(
             "A .litertlm bundle is written by the package litert-lm-builder, which is "
             "not installed. Install it with `pip install 'spdf_keras[litertlm]'`."

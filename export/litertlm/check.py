@@ -22,6 +22,9 @@ from spdf_keras.export.litertlm.signatures import cache_input
 from spdf_keras.export.tflite.check import ALLOWED_ERRORS
 from spdf_keras.model.gpt import GPT
 
+# The module of the runtime itself.
+RUNTIME = "litert_lm"
+
 _DECODED_TOKENS = 3
 _NEW_TOKENS = 8
 _TEXTS = ("name : Blue Spice | food : English", "a")
@@ -120,7 +123,7 @@ def check_texts(
     Raises:
         ExportError: If the runtime does not take the bundle.
     """
-    if importlib.util.find_spec("litert_lm") is None:
+    if importlib.util.find_spec(RUNTIME) is None:
         return None
     new_tokens = min(_NEW_TOKENS, cache_length // 2)
     room = cache_length - new_tokens - separator

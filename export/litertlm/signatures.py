@@ -14,6 +14,7 @@ from spdf_keras.export.graphs import (
     cache_names,
     caches_of,
     named_caches,
+    reachable_positions,
     trace,
 )
 from spdf_keras.model.block import Cache
@@ -66,13 +67,16 @@ def trace_signatures(
         tokens: tf.Tensor, input_pos: tf.Tensor, **named: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         caches = _caches(named, sizes.num_layers)
-        return _named(_extend(model, tokens, input_pos, caches, kernels.tensors()))
+        with reachable_positions(model, cache_length):
+            after = _extend(model, tokens, input_pos, caches, kernels.tensors())
+        return _named(after)
 
     def run_decode(
         tokens: tf.Tensor, input_pos: tf.Tensor, **named: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         caches = _caches(named, sizes.num_layers)
-        hidden, after = decode(model, tokens, input_pos, caches, kernels.tensors())
+        with reachable_positions(model, cache_length):
+            hidden, after = decode(model, tokens, input_pos, caches, kernels.tensors())
         return {"logits": project(model, hidden), **_named(after)}
 
     def traced(function: Any, length: int) -> Any:

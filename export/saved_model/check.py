@@ -1,7 +1,7 @@
 """Runs a SavedModel that has just been written, and compares it with the model."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from spdf_keras.errors import ExportError
 from spdf_keras.evaluation.texts import generate_texts
 from spdf_keras.export.card import Logits, logit_error
 from spdf_keras.export.graphs import exact_float32, keras_logits
-from spdf_keras.export.saved_model.signatures import Decoding
 from spdf_keras.model.gpt import GPT
 
 _NEW_TOKENS = 8
@@ -40,28 +39,29 @@ def _logit_pairs(serve: Any, model: GPT) -> Iterator[tuple[Logits, Logits]]:
         yield keras_logits(model, token_ids), received.numpy()
 
 
-def check_tokens(generate: Any, decoding: Decoding) -> None:
+def check_tokens(
+    generate: Any, model: GPT, end_token_ids: Sequence[int], settings: DecodeConfig
+) -> None:
     """Continues two prompts of different lengths as the model's own `generate` does.
 
     Raises:
         ExportError: If a token is not the model's.
     """
-    model = decoding.model
     random, context = np.random.default_rng(1), model.embedding.max_sequence_length
     lengths = [min(11, context - 1), min(5, context - 1)]
     token_ids = random.integers(
         model.embedding.vocabulary_size, size=(2, lengths[0]), dtype=np.int32
     )
     prompts = [row[:n].tolist() for row, n in zip(token_ids, lengths, strict=True)]
-    settings = dataclasses.replace(decoding.settings, max_new_tokens=_NEW_TOKENS)
+    settings = dataclasses.replace(settings, max_new_tokens=_NEW_TOKENS)
     with exact_float32():
         expected = model.generate(
-            prompts, end_token_ids=decoding.end_token_ids, **vars(settings)
+            prompts, end_token_ids=end_token_ids, **vars(settings)
         )
         outputs = generate(
             token_ids=tf.constant(token_ids),
             lengths=tf.constant(lengths),
-            max_new_tokens=tf.constant(_NEW_TOKENS),
+            max_new_tokens=tf.fill(len(prompts), _NEW_TOKENS),
         )
     rows = zip(outputs["token_ids"].numpy(), outputs["lengths"].numpy(), strict=True)
     received = [row[:count].tolist() for row, count in rows]
@@ -95,7 +95,8 @@ def check_texts(
             dataclasses.replace(settings, max_new_tokens=count),
             separator=separator,
         )
-        outputs = serve(text=tf.constant(_TEXTS), max_new_tokens=tf.constant(count))
+        counts = tf.fill(len(_TEXTS), count)
+        outputs = serve(text=tf.constant(_TEXTS), max_new_tokens=counts)
     received = [text.decode() for text in outputs["text"].numpy()]
     if received != expected:
         raise ExportError(

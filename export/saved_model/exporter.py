@@ -4,15 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from spdf_keras.config import DecodeConfig
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation.texts import end_token_ids as tokenizer_ends
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
-from spdf_keras.export.graphs import FoldedKernels, float32_model, write_signatures
-from spdf_keras.export.runtimes import SAVED_MODEL_RUNTIMES
+from spdf_keras.export.graphs import FoldedKernels, float32_model
 from spdf_keras.export.saved_model.check import check_logits, check_tokens
 from spdf_keras.export.saved_model.signatures import (
     BEAM_SEARCH,
@@ -21,13 +18,12 @@ from spdf_keras.export.saved_model.signatures import (
     trace_generation,
     trace_logits,
 )
+from spdf_keras.export.saved_model.two_graphs import FOLDER_WITH, Graphs
 from spdf_keras.export.sources import load_source, resolve_source
 from spdf_keras.model.decoding.generator import token_id_list
+from spdf_keras.model.decoding.passes import Kernels
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
-
-# The file by which a folder is known as a SavedModel.
-FOLDER_WITH = "saved_model.pb"
 
 
 def to_saved_model(
@@ -39,6 +35,7 @@ def to_saved_model(
     beam_search: DecodeConfig | None = None,
     *,
     sparsity: float | None = None,
+    skip_zeros: str | None = None,
 ) -> ExportCard:
     """Writes a SavedModel of token ids; batch and length are free, up to the context.
 
@@ -50,9 +47,14 @@ def to_saved_model(
     - `serving_default`: `token_ids`, int32 `(batch, length)`, to `logits`, float32
       `(batch, length, vocabulary_size)`.
     - `generate`: `token_ids`, padded at the right, with their `lengths` `(batch,)` and
-      `max_new_tokens`, a scalar, to the likeliest tokens one after the other, with a
+      `max_new_tokens` `(batch,)` to the likeliest tokens one after the other, with a
       key-value cache: `token_ids` `(batch, steps)`, -1 behind the end, and `lengths`.
     - `generate_beam`: the same by beam search, and `scores` `(batch,)`.
+
+    With `skip_zeros`, the folder has two graphs over the same variables, and
+    `tf.saved_model.load` must be told which: with `tags=["serve"]` the graph that the
+    folder has without the option, with `tags=["serve", "spdf"]` one that needs
+    `tf.load_op_library(library_path())` before and skips zeros.
 
     Args:
         model: A GPT, sparse or stripped, a `Run` or its folder (its newest or best
@@ -66,12 +68,15 @@ def to_saved_model(
             None, the run's `[decode]` settings where they have several beams, and
             otherwise those of the LoRA recipe.
         sparsity: For a preset, sparsity of its masks.
+        skip_zeros: `cpu` adds a graph that skips zeros on CPUs; None does not.
 
     Returns:
         The card, with size and error measured on random prompts.
 
     Raises:
-        InputError: If `model` or a signature is unknown, or `path` exists.
+        InputError: If `model`, a signature or `skip_zeros` is unknown, the model has
+            weights that are not finite or no zeros to skip, or `path` exists.
+        NotBuiltError: If the operations that skip zeros cannot be compiled.
         ExportError: If the file's logits or tokens are not the model's.
     """
     unknown = [name for name in signatures if name not in SIGNATURES]
@@ -88,27 +93,32 @@ def to_saved_model(
         if end_token_ids is None:
             end_token_ids = tokenizer_ends(source.tokenizer())
     gpt, notes = float32_model(load_source(source, sparsity))
-    kernels = FoldedKernels(gpt)
+    graphs = Graphs(FoldedKernels(gpt), skip_zeros)
     ends = token_id_list(end_token_ids)
-    decodings = {
-        "generate": Decoding(gpt, kernels, ends, DecodeConfig()),
-        "generate_beam": Decoding(gpt, kernels, ends, beam_search or BEAM_SEARCH),
+    settings = {
+        "generate": DecodeConfig(),
+        "generate_beam": beam_search or BEAM_SEARCH,
     }
-    makers: dict[str, Callable[[], Any]] = {
-        "serving_default": lambda: trace_logits(gpt, kernels),
-        "generate": lambda: trace_generation(decodings["generate"]),
-        "generate_beam": lambda: trace_generation(decodings["generate_beam"]),
-    }
+
+    def tracer(kernels: Callable[[], Kernels]) -> dict[str, Any]:
+        return {
+            name: trace_generation(Decoding(gpt, kernels, ends, settings[name]))
+            if name in settings
+            else trace_logits(gpt, kernels)
+            for name in signatures
+        }
+
+    def check(loaded: Any) -> tuple[float | None, float | None]:
+        for name in set(settings) & set(signatures):
+            check_tokens(loaded[name], gpt, ends, settings[name])
+        if "serving_default" not in signatures:
+            return None, None
+        return check_logits(loaded["serving_default"], gpt)
+
     with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
-        write_signatures({name: makers[name]() for name in signatures}, stage)
-        loaded = tf.saved_model.load(str(stage)).signatures
-        error: tuple[float | None, float | None] = (None, None)
-        if "serving_default" in signatures:
-            error = check_logits(loaded["serving_default"], gpt)
-        for name, decoding in decodings.items():
-            if name in signatures:
-                check_tokens(loaded[name], decoding)
-        card = saved_model_card(path, stage, gpt, kernels, error=error, notes=notes)
+        graphs.write(stage, tracer)
+        error = max(graphs.check(stage, check))
+        card = saved_model_card(path, stage, gpt, graphs, error=error, notes=notes)
         card.save(card_path(stage))
     return card
 
@@ -117,7 +127,7 @@ def saved_model_card(
     path: str | Path,
     stage: Path,
     model: GPT,
-    kernels: FoldedKernels,
+    graphs: Graphs,
     *,
     error: tuple[float | None, float | None],
     notes: tuple[str, ...],
@@ -130,11 +140,11 @@ def saved_model_card(
         path=str(path),
         size_bytes=size,
         dense_size_bytes=size,
-        bound_size_bytes=size - kernels.redundant_bytes(),
-        sparsity=kernels.sparsity,
+        bound_size_bytes=size - graphs.kernels.redundant_bytes(),
+        sparsity=graphs.kernels.sparsity,
         max_abs_error=error[0],
         max_abs_logit=error[1],
         vocabulary_size=model.embedding.vocabulary_size,
-        notes=notes,
-        runtimes=SAVED_MODEL_RUNTIMES,
+        notes=(*notes, *graphs.notes),
+        runtimes=graphs.runtimes,
     )

@@ -1,8 +1,8 @@
 """Exports a SavedModel from text to text, with the tokenizer inside."""
 
+from collections.abc import Callable
 from pathlib import Path
-
-import tensorflow as tf
+from typing import Any
 
 from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
@@ -10,16 +10,18 @@ from spdf_keras.data.tokenizers.in_graph import GraphTokenizer
 from spdf_keras.evaluation.texts import end_token_ids
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import staged
-from spdf_keras.export.graphs import FoldedKernels, float32_model, write_signatures
+from spdf_keras.export.graphs import FoldedKernels, float32_model
 from spdf_keras.export.saved_model.check import check_texts
-from spdf_keras.export.saved_model.exporter import FOLDER_WITH, saved_model_card
+from spdf_keras.export.saved_model.exporter import saved_model_card
 from spdf_keras.export.saved_model.signatures import Decoding, trace_text
+from spdf_keras.export.saved_model.two_graphs import FOLDER_WITH, Graphs
 from spdf_keras.export.sources import (
     check_tokenizer,
     load_source,
     resolve_source,
     resolve_tokenizer,
 )
+from spdf_keras.model.decoding.passes import Kernels
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.run import Run
 
@@ -33,13 +35,15 @@ def to_text_model(
     settings: DecodeConfig | None = None,
     *,
     sparsity: float | None = None,
+    skip_zeros: str | None = None,
 ) -> ExportCard:
     """Writes a SavedModel from text to text, with the tokenizer inside.
 
-    Its `serving_default` takes `text`, strings `(batch,)`, and `max_new_tokens`, a
-    scalar, to `text` `(batch,)`: the outputs of `generate_texts`. The tokenizer is made
-    of core TensorFlow operations, so plain TensorFlow loads it, without TensorFlow
-    Text. A text that leaves no room for the new tokens loses its end.
+    Its `serving_default` takes `text`, strings `(batch,)`, and `max_new_tokens`
+    `(batch,)` to `text` `(batch,)`: the outputs of `generate_texts`. The tokenizer is
+    made of core TensorFlow operations, so plain TensorFlow loads it, without TensorFlow
+    Text. A text that leaves no room for the new tokens loses its end, and an empty text
+    that nothing closes has an empty output.
 
     Args:
         model: As in `to_saved_model`.
@@ -52,13 +56,14 @@ def to_text_model(
         settings: How to decode. If None, the run's `[decode]` settings, and otherwise
             greedily.
         sparsity: For a preset, sparsity of its masks.
+        skip_zeros: As in `to_saved_model`.
 
     Returns:
         The card. Its error is 0, as texts that are not equal raise an error.
 
     Raises:
-        InputError: If `model` is unknown, the tokenizer is missing or does not fit it,
-            or `path` exists.
+        InputError: As `to_saved_model`, and if the tokenizer is missing or does not
+            fit the model.
         ExportError: If a text is not the model's.
     """
     source = resolve_source(model, sparsity)
@@ -68,20 +73,26 @@ def to_text_model(
     tokenizer, separator = resolve_tokenizer(source, tokenizer, separator)
     gpt, notes = float32_model(load_source(source, sparsity))
     check_tokenizer(tokenizer, gpt.embedding.vocabulary_size)
-    kernels, in_graph = FoldedKernels(gpt), GraphTokenizer(tokenizer)
+    graphs, in_graph = Graphs(FoldedKernels(gpt), skip_zeros), GraphTokenizer(tokenizer)
     ends = end_token_ids(tokenizer) if separator else [tokenizer.end_token_id]
-    decoding = Decoding(gpt, kernels, ends, settings)
     separator_id = tokenizer.end_token_id if separator else None
-    with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
-        function = trace_text(decoding, in_graph, separator_id)
-        write_signatures({"serving_default": function}, stage, in_graph)
-        serve = tf.saved_model.load(str(stage)).signatures["serving_default"]
+
+    def tracer(kernels: Callable[[], Kernels]) -> dict[str, Any]:
+        decoding = Decoding(gpt, kernels, ends, settings)
+        return {"serving_default": trace_text(decoding, in_graph, separator_id)}
+
+    def check(loaded: Any) -> None:
+        serve = loaded["serving_default"]
         check_texts(serve, gpt, tokenizer, settings=settings, separator=separator)
+
+    with staged(path, overwrite, folder_with=FOLDER_WITH) as stage:
+        graphs.write(stage, tracer, in_graph)
+        graphs.check(stage, check)
         card = saved_model_card(
             path,
             stage,
             gpt,
-            kernels,
+            graphs,
             error=(0.0, 0.0),
             notes=notes,
             format="saved_model_text",

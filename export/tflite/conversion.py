@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.export.graphs import write_signatures
+from spdf_keras.export.tflite.sharing import share_int8
 from spdf_keras.export.tflite.sparse_encoding import SparseReport, sparse_encode
 
 # Bytes of a kernel's entry.
@@ -19,8 +20,7 @@ _NOT_ENCODED_NOTE = (
     "No weight had enough zeros to become smaller: this is the dense file."
 )
 _INT8_NOTES = {
-    False: "Kernels and activations are multiplied in int8; the token table is stored "
-    "twice, with one scale per token and with one for all.",
+    False: "Kernels and activations are multiplied in int8.",
     True: "Encoded kernels are multiplied in float32, at its speed: the runtime does "
     "not load int8 sparse weights that int8 products read.",
 }
@@ -74,7 +74,8 @@ def convert(functions: dict[str, Any], quantize: str, stage: Path) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "fp16":
         converter.target_spec.supported_types = [tf.float16]
-    return bytes(converter.convert())
+    content = bytes(converter.convert())
+    return share_int8(content) if quantize == "int8" else content
 
 
 def write(content: bytes, path: Path, sparse: bool, quantize: str) -> Encoding:

@@ -55,7 +55,7 @@ def insert_densify(
     )
     subgraph.tensors.append(sparse)
     operator = schema.OperatorT(
-        opcodeIndex=_code_index(model, schema.BuiltinOperator.DENSIFY),
+        opcodeIndex=code_index(model, schema.BuiltinOperator.DENSIFY),
         inputs=[len(subgraph.tensors) - 1],
         outputs=[tensor],
         builtinOptionsType=schema.BuiltinOptions.DensifyOptions,
@@ -82,10 +82,10 @@ def insert_dequantize(model: Any, subgraph: Any, tensor: int) -> None:
             ]
             # Version 1 computes in float32; the version that stood here takes int8.
             code = schema.BuiltinOperator.FULLY_CONNECTED
-            operator.opcodeIndex = _code_index(model, code, version=1)
+            operator.opcodeIndex = code_index(model, code, version=1)
             operator.builtinOptions.asymmetricQuantizeInputs = False
     operator = schema.OperatorT(
-        opcodeIndex=_code_index(
+        opcodeIndex=code_index(
             model, schema.BuiltinOperator.DEQUANTIZE, version=_PER_CHANNEL
         ),
         inputs=[tensor],
@@ -101,7 +101,7 @@ def builtin_code(code: Any) -> int:
     return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
-def _code_index(model: Any, builtin: int, version: int = 1) -> int:
+def code_index(model: Any, builtin: int, version: int = 1) -> int:
     """Finds the code of an operator in a file, or adds it; returns its index."""
     for index, code in enumerate(model.operatorCodes):
         if builtin_code(code) == builtin and code.version == version:

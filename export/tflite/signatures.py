@@ -13,6 +13,7 @@ from spdf_keras.export.graphs import (
     cache_names,
     caches_of,
     named_caches,
+    reachable_positions,
     trace,
 )
 from spdf_keras.model.decoding.passes import decode, prefill, project
@@ -56,7 +57,10 @@ def trace_signatures(
         token_ids: tf.Tensor, position: tf.Tensor, **named: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         caches = caches_of(named, sizes.num_layers)
-        hidden, caches = decode(model, token_ids, position, caches, kernels.tensors())
+        with reachable_positions(model, plan.cache_length):
+            hidden, caches = decode(
+                model, token_ids, position, caches, kernels.tensors()
+            )
         return {"logits": project(model, hidden), **named_caches(caches)}
 
     head_dim = sizes.hidden_dim // sizes.num_heads

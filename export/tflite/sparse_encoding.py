@@ -33,6 +33,7 @@ from spdf_keras.export.tflite.operators import (
     insert_densify,
     insert_dequantize,
 )
+from spdf_keras.export.tflite.sharing import share_quantization
 
 # Types of weights that are encoded, and the NumPy types of their bytes.
 _VALUES = {
@@ -100,6 +101,7 @@ def sparse_encode(
                 insert_dequantize(model, subgraph, tensor)
     if not encoded:
         return flatbuffer, SparseReport(0, kept, 0, 0, 0)
+    index_bytes += share_quantization(model)
     result = write_flatbuffer(model, index_bytes, max_flatbuffer_bytes)
     return result, SparseReport(encoded, kept, densify_ops, dense_bytes, sparse_bytes)
 

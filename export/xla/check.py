@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spdf_keras.errors import ExportError
+from spdf_keras.export.card import require_finite_logits
 from spdf_keras.export.graphs import exact_float32
 from spdf_keras.export.weights import WeightSource
 from spdf_keras.export.xla.plan import XLAPlan
@@ -37,6 +38,7 @@ def write_check(source: WeightSource, plan: XLAPlan, folder: Path) -> dict[str, 
     decoded = range(start - 1, min(start + _DECODED_TOKENS, shape[1]))
     positions = np.array(sorted({*spread, *decoded}), np.int32)
     logits = reference_logits(source, token_ids, positions, plan.precision)
+    require_finite_logits(logits)
     labels = np.concatenate([token_ids[:, 1:], token_ids[:, :1]], 1)[:, positions]
     nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     loss = np.array([tf.reduce_mean(nll)], np.float32)

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from spdf_keras.errors import InputError
 from spdf_keras.export.bitmask import Bitmask, information_bound
-from spdf_keras.export.weights import WeightSource, prunable_paths
+from spdf_keras.export.weights import WeightSource, prunable_paths, require_finite
 from spdf_keras.export.xla.plan import XLAPlan
 from spdf_keras.export.xla.safetensors_file import safetensors_writer
 
@@ -49,9 +51,17 @@ def write_weights(source: WeightSource, plan: XLAPlan, path: Path) -> WrittenWei
     with safetensors_writer(path, 2 * len(source.shapes)) as writer:
         for name in source.shapes:
             weight: NDArray[Any] = source.read(name)
+            require_finite(name, weight)
             mask = source.mask(name) if trains else None
             dtype = tf.dtypes.as_dtype(plan.weight_dtype(name)).as_numpy_dtype
-            weight = weight.astype(dtype, copy=False)
+            with np.errstate(over="ignore"):
+                weight = weight.astype(dtype, copy=False)
+            if not np.isfinite(weight).all():
+                raise InputError(
+                    "`precision` must hold every weight. Received: "
+                    f"precision={plan.precision}, in which '{name}' is not finite. "
+                    "Take mixed_bfloat16 or float32."
+                )
             if mask is not None:
                 masked.append(name)
             dense_bytes += weight.nbytes

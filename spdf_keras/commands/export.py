@@ -62,6 +62,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         help="sparsity of a preset's masks (default: 0)",
     )
+    parser.add_argument(
+        "--skip-zeros",
+        choices=["cpu"],
+        help="for saved_model, and for xla with --sparse: add graphs or programs that "
+        "skip zeros on CPUs where this package's library is loaded",
+    )
     sizes = parser.add_argument_group("fixed sizes of tflite, litertlm and xla")
     sizes.add_argument(
         "--prompt-length",
@@ -102,11 +108,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=["load", "step"],
         default="load",
         help="with --sparse: decode kernels once at load, or inside every call",
-    )
-    xla.add_argument(
-        "--skip-zeros",
-        choices=["cpu"],
-        help="with --sparse: also write programs whose zeros a library skips on CPUs",
     )
     xla.add_argument(
         "--no-check",
@@ -158,6 +159,11 @@ def _check(args: Namespace) -> None:
             "`--quantize` is for tflite and litertlm. Received: --format "
             f"{args.format}; {way_out}."
         )
+    if args.format in _LITERT and args.skip_zeros:
+        raise InputError(
+            "`--skip-zeros` is for saved_model and xla. Received: --format "
+            f"{args.format}. Leave it out."
+        )
     if args.format != "tflite" and args.logits:
         raise InputError(
             f"`--logits` is for tflite. Received: --format {args.format}. Leave it out."
@@ -192,7 +198,7 @@ def _check(args: Namespace) -> None:
 def _saved_model(source: Any, args: Namespace) -> Any:
     from spdf_keras.export import to_saved_model, to_text_model
 
-    options = _options(args, "overwrite", "sparsity")
+    options = _options(args, "overwrite", "sparsity", "skip_zeros")
     if _TEXT in args.signature:
         return to_text_model(source, None, args.out, **options)
     return to_saved_model(source, args.out, **options, **_signatures(args))

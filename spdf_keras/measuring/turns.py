@@ -95,12 +95,22 @@ def time_in_turns(
     return take_turns(timed, rounds, warm_up=warm_up)
 
 
-def seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    """Measures the seconds of one call, as the mean over `repeats` calls."""
-    start = time.perf_counter()
+def seconds(
+    call: Callable[[], Any],
+    repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Measures the seconds of one call, as the mean over `repeats` calls.
+
+    Args:
+        call: What is measured.
+        repeats: Number of calls.
+        clock: Returns seconds; by default wall time.
+    """
+    start = clock()
     for _ in range(repeats):
         call()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> Spread:

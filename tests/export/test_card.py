@@ -28,9 +28,10 @@ def test_logits_that_are_off_or_not_finite_are_refused(received: list[float]) ->
 
 
 def test_a_model_that_is_not_finite_is_not_exported() -> None:
-    broken = np.array([1, np.nan], np.float32)
-    with pytest.raises(ExportError, match="logits differ"):
-        logit_error([(broken, broken)])
+    for value in (np.nan, np.inf):
+        broken = np.array([1, value], np.float32)
+        with pytest.raises(ExportError, match="model's logits must be finite"):
+            logit_error([(broken, broken)])
 
 
 def test_shapes_are_not_broadcast() -> None:

@@ -122,7 +122,7 @@ def beam_search(
         logits = constrain(logits, beams.history, beams.count, settings)
         return take(logits, beams), branches
 
-    start = _Beams.start(tf.shape(first)[0], tf.reduce_max(prompts.limits))
+    start = _Beams.start(tf.shape(first)[0], prompts.steps)
     beams = take(first[:, None], start)
     # The first beams have no parents, so each sees the prompt alone.
     beams = beams._replace(parents=tf.zeros_like(beams.parents))

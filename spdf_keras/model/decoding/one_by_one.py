@@ -28,7 +28,7 @@ def choose_one_by_one(
         branches: The cache of the prompts.
     """
     prompts = stepper.prompts
-    batch, steps = tf.shape(first)[0], tf.reduce_max(prompts.limits)
+    batch, steps = tf.shape(first)[0], prompts.steps
     parents = tf.zeros((batch, 1), tf.int32)
 
     def choose(logits: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -31,6 +31,11 @@ class Prompts(NamedTuple):
     ends: tf.Tensor
     uniform: tf.Tensor
 
+    @property
+    def steps(self) -> tf.Tensor:
+        """Largest number of new tokens of all prompts; a batch without any has 1."""
+        return tf.maximum(tf.reduce_max(self.limits), 1)
+
     @classmethod
     def signature(cls) -> "Prompts":
         """Specs with free sizes, since a trace costs more than a batch of decoding."""

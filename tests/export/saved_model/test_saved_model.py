@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain_tensorflow import in_plain_tensorflow
 
 from spdf_keras import GPT, GPTConfig, build_gpt
 from spdf_keras.config import DecodeConfig
@@ -16,7 +16,6 @@ from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation.texts import generate_texts
 from spdf_keras.export import ExportCard, ExportError, to_saved_model, to_text_model
-from spdf_keras.export.runners import run_saved_model
 from spdf_keras.export.saved_model import signatures as saved_model_signatures
 
 # One process runs both with the same operators; only fusions differ.
@@ -35,7 +34,7 @@ for name in ("generate", "generate_beam"):
     found = signatures[name](
         token_ids=tf.constant(rows),
         lengths=tf.constant(lengths),
-        max_new_tokens=tf.constant(32),
+        max_new_tokens=tf.fill([len(rows)], 32),
     )
     result[name] = {key: value.numpy().tolist() for key, value in found.items()}
 result["loaded"] = sorted({name.partition(".")[0] for name in sys.modules})
@@ -43,22 +42,6 @@ print(json.dumps(result))
 """
 
 PROMPTS = [[5, 17, 3, 200, 42], [7], list(range(100, 116))]
-
-
-def in_plain_tensorflow(code: str, *arguments: str) -> dict[str, Any]:
-    # Ours, by which TensorFlow itself would load tf_keras.
-    plain = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        env=plain,
-    )
-    assert done.returncode == 0, done.stderr
-    result = dict(json.loads(done.stdout))
-    ours = {"spdf_keras", "tf_keras", "keras_nlp", "tensorflow_model_optimization"}
-    assert not (ours | {"tensorflow_text"}) & set(result["loaded"])
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +93,7 @@ def test_continuations_end_at_an_end_token_and_at_the_context(
         return generate(
             token_ids=tf.concat([token_ids[:, :1], 1 + token_ids[:, 1:]], 1),
             lengths=tf.constant([length]),
-            max_new_tokens=tf.constant(count),
+            max_new_tokens=tf.constant([count]),
         )
 
     expected = model.generate([[1, 2]], max_new_tokens=8, end_token_ids=[end])[0]
@@ -127,7 +110,7 @@ def test_continuations_end_at_an_end_token_and_at_the_context(
 
 def test_the_saved_model_command_line_runs_it(card: ExportCard) -> None:
     arguments = "--tag_set", "serve", "--signature_def", "generate", "--input_exprs"
-    inputs = "token_ids=[[1,2,3],[4,5,0]];lengths=[3,2];max_new_tokens=4"
+    inputs = "token_ids=[[1,2,3],[4,5,0]];lengths=[3,2];max_new_tokens=[4,4]"
     done = subprocess.run(
         [str(Path(sys.executable).with_name("saved_model_cli")), "run"]
         + ["--dir", card.path, *arguments, inputs],
@@ -138,21 +121,12 @@ def test_the_saved_model_command_line_runs_it(card: ExportCard) -> None:
     assert "Result for output key lengths:\n[4 4]" in done.stdout
 
 
-def test_its_own_runner_continues_a_prompt(model: GPT, card: ExportCard) -> None:
-    runner = run_saved_model.SavedModel(card.path)
-    assert [runner.generate([1, 2, 3], 5)] == model.generate([[1, 2, 3]], 5)
-    with pytest.raises(run_saved_model.RunError, match="`lengths` must be in"):
-        runner.generate([], 5)
-    with pytest.raises(run_saved_model.RunError, match="Cannot load 'nowhere'"):
-        run_saved_model.SavedModel("nowhere")
-
-
 IN_PLAIN_TENSORFLOW_TEXT = """
 import json, sys
 import tensorflow as tf
 serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 texts = tf.constant(json.loads(sys.argv[2]))
-found = serve(text=texts, max_new_tokens=tf.constant(8))["text"]
+found = serve(text=texts, max_new_tokens=tf.fill(texts.shape, 8))["text"]
 loaded = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"text": [t.decode() for t in found.numpy()], "loaded": loaded}))
 """

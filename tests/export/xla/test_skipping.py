@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,20 @@ def test_32_greedy_tokens_and_all_caches_are_the_same(
     assert first.keys() == second.keys() == {"logits", "k_0", "v_0"}
     for name, value in second.items():
         assert_near(first[name], value)
+
+
+def test_calls_of_several_threads_at_once_do_not_block_each_other(
+    models: tuple[XLAModel, XLAModel],
+) -> None:
+    model, token_ids = models[0], draw(9, BATCH, 32)
+    expected = model.run("forward", token_ids=token_ids)["logits"]
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(model.run, "forward", token_ids=token_ids) for _ in range(40)
+        ]
+        for call in calls:
+            logits = call.result(timeout=120)["logits"]
+            np.testing.assert_array_equal(logits, expected)
 
 
 def test_three_training_steps_move_weights_and_moments_and_other_programs_alike(
