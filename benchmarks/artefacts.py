@@ -4,11 +4,11 @@
 
 It exports a preset and measures `prefill` and `decode`, with and without the library,
 in one process where all contenders take turns. In LiteRT float32, fp16 and int8 files
-run; `int8` is the dense file in the runtime's own int8 products, and the sparse file with
-the library. In XLA the portable programs run, and those with custom calls. With one
-thread the time is the thread's own processor time for LiteRT, and the process's for XLA;
-run that under `taskset -c 0`. With more threads it is wall time. A ratio compares two
-calls of one round.
+run; `int8` is the dense file in the runtime's own int8 products, and the sparse file
+with the library. In XLA the portable programs run, and those with custom calls. With
+one thread the time is the thread's own processor time for LiteRT, and the process's
+for XLA; run that under `taskset -c 0`. With more threads it is wall time. A ratio
+compares two calls of one round.
 """
 
 import argparse

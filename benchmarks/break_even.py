@@ -3,9 +3,9 @@
     python benchmarks/break_even.py --sparsity 0 0.1 0.2 0.3 0.4 0.5
 
 It converts a stack of the layers of GPT-2 Small's blocks with random zeros, and
-measures it for one token and for many, in the runtime's own products and in those of the
-delegate, which here takes every layer. Contenders take turns in one process; the time is
-the thread's own processor time. The thresholds of the delegate come from it.
+measures it for one token and for many, in the runtime's own products and in those of
+the delegate, which here takes every layer. Contenders take turns in one process; the
+time is the thread's own processor time. The thresholds of the delegate come from it.
 """
 
 import argparse

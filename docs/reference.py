@@ -93,6 +93,7 @@ PYTHON = {
             "spdf_keras.export.ExportCard",
             "spdf_keras.export.ExportError",
             "spdf_keras.export.compare_artefacts",
+            "spdf_keras.export.library_path",
             "spdf_keras.export.runners.run_saved_model.SavedModel",
             "spdf_keras.export.runners.run_tflite.TFLiteModel",
             "spdf_keras.export.runners.run_xla.XLAModel",

@@ -32,8 +32,9 @@ _AVX512 = ("-mavx512f", "-mavx512vl", *_AVX2, "-mprefer-vector-width=512")
 _VNNI = (*_AVX512, "-mavx512bw", "-mavx512vbmi2", "-mavx512vnni")
 _AMX = (*_VNNI, "-mamx-tile", "-mamx-int8")
 _X86_LOOPS = {"avx2": _AVX2, "avx512": _AVX512, "vnni": _VNNI, "amx": _AMX}
+_ARM_LOOPS = {"neon": ("-march=armv8.2-a+dotprod",)}
 # A library without these works; older compilers do not know their instructions.
-_OPTIONAL_LOOPS = ("loops_vnni", "loops_amx")
+_OPTIONAL_LOOPS = ("loops_vnni", "loops_amx", "loops_neon")
 
 
 class NotBuiltError(InputError):
@@ -110,7 +111,8 @@ def library_path(
     command = _compiler(compiler)
     machine = _machine(command)
     flags = (*_FLAGS, *door.compile_flags(), *extra_flags)
-    digest = hashlib.sha256(repr((flags, _X86_LOOPS, command, machine)).encode())
+    own_flags = [(path.name, own) for path, own in core_sources(machine).items()]
+    digest = hashlib.sha256(repr((flags, own_flags, command, machine)).encode())
     for path in (*sorted(_CORE.iterdir()), *sorted((_HERE / target).iterdir())):
         if path.is_file():
             digest.update(path.read_bytes())
@@ -147,7 +149,11 @@ def core_sources(machine: str) -> dict[Path, tuple[str, ...]]:
     Args:
         machine: As compilers name it, such as `x86_64-linux-gnu`.
     """
-    loops = {"portable": (), **(_X86_LOOPS if machine.startswith("x86_64") else {})}
+    loops: dict[str, tuple[str, ...]] = {"portable": ()}
+    if machine.startswith("x86_64"):
+        loops |= _X86_LOOPS
+    elif machine.startswith(("aarch64", "arm64")):
+        loops |= _ARM_LOOPS
     return {
         path: loops.get(path.stem.removeprefix("loops_"), ())
         for path in sorted(_CORE.glob("*.cpp"))

@@ -169,5 +169,6 @@ int main() {
     }
     std::printf("%s: worst so far %g of what is allowed\n", used, worst);
   }
+  std::printf("integer products: %s\n", spdf_rounds_inputs() ? "yes" : "no");
   return worst < 1 ? 0 : 1;
 }

@@ -103,7 +103,8 @@ const ExpandingLoops* expanding_loops(int64_t tokens) {
   return amx && tokens > 8 ? amx : vnni;
 #else
   static_cast<void>(tokens);
-  return nullptr;
+  static const ExpandingLoops* const neon = neon_loops ? neon_loops() : nullptr;
+  return neon;
 #endif
 }
 

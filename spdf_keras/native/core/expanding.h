@@ -33,7 +33,7 @@ struct Expanding {
   const float* scales;           // of each row's values
 };
 
-// Tokens as integers: x = scale * (integer - zero).
+// Tokens as integers of eight bits: x = scale * (integer - zero).
 struct Integers {
   int64_t tokens, padded_columns;  // a multiple of 64
   uint8_t* values;                 // (tokens, padded_columns), in an order of the loops
@@ -59,6 +59,7 @@ struct ExpandingLoops {
 // missing from the library where its compiler does not know the instructions.
 __attribute__((weak)) const ExpandingLoops* vnni_loops();
 __attribute__((weak)) const ExpandingLoops* amx_loops();
+__attribute__((weak)) const ExpandingLoops* neon_loops();
 
 // Returns the best loops for a number of tokens, or NULL if this processor has none. The
 // answer is NULL for all numbers of tokens or for none.
