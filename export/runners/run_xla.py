@@ -93,6 +93,11 @@ class XLAModel:
         """Whether the programs skip the zeros."""
         return self._kernels is not None
 
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the kernels and masks that the library holds."""
+        return self._kernels.size_bytes if self._kernels is not None else 0
+
     def _choose_products(self, library: str) -> str:
         backend = jax.default_backend()
         if "skipping" not in self.about:
@@ -407,7 +412,7 @@ class XLAModel:
         """
         if rounds < 1:
             raise RunError(f"`rounds` must be positive. Received: {rounds}.")
-        calls = {name: self._random_call(name) for name in self.programs}
+        calls = {name: self.random_call(name) for name in self.programs}
         first: dict[str, float] = {}
         times: dict[str, list[float]] = {name: [] for name in calls}
         peaks = []
@@ -442,7 +447,14 @@ class XLAModel:
             "programs": results,
         }
 
-    def _random_call(self, name: str) -> Callable[[], None]:
+    def random_call(self, name: str) -> Callable[[], None]:
+        """Returns a function that runs a program on random tokens, to time it.
+
+        The state that a call returns is the argument of the next one.
+
+        Args:
+            name: One of `programs`.
+        """
         random = np.random.default_rng(0)
         inputs: Arrays = {}
         caches: Arrays = {}

@@ -406,6 +406,7 @@ def test_memory_is_given_back_when_a_model_is_gone(
     assert model._kernels is not None
     packed = [packed for packed, _ in model._kernels._packed.values()]
     assert len(packed) == 12
+    assert model.packed_bytes == sum(one.size_bytes for one in packed) > 0
     sizes = SkippingLibrary.open(library, calls.INTERFACE)._library.spdf_xla_bytes
     ids = [int(one.id) for one in packed]
     assert all(sizes(number) > 0 for number in ids)
