@@ -4,8 +4,9 @@
     python benchmarks/accelerator.py --size 12288 --sparsity 0 0.5 0.75 0.9 0.95
 
 It needs JAX and NumPy alone, so it runs where TensorFlow is not: copy it there with
-`run_xla.py` beside it or in `../export/runners/`. For the same reason it takes turns by
-itself and not with `spdf_keras.measuring.turns`. Artefacts are timed program by program
+`run_xla.py`, `xla_artefact.py` and `xla_library.py` beside it or in
+`../export/runners/`. For the same reason it takes turns by itself and not with
+`spdf_keras.measuring.turns`. Artefacts are timed program by program
 (`run_xla.py --benchmark`). Products of a square random sparse matrix with a dense one,
 float32, are timed dense and as BCSR of `jax.experimental.sparse`, in turns; on a GPU
 BCSR runs cuSPARSE. With `--bfloat16`, dense products in bfloat16 are timed as well.

@@ -105,3 +105,13 @@ XLA_RUNTIMES = (
         "programs only through its own compiler, which was not tried.",
     ),
 )
+
+XLA_SKIPPING_RUNTIMES = (
+    Runtime(
+        "XLA, CPU (JAX) with the library libspdf_ffi.so",
+        True,
+        "The custom calls of the programs `*.skipping.stablehlo` multiply kept weights "
+        "alone.",
+    ),
+    *XLA_RUNTIMES,
+)

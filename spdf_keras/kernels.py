@@ -103,6 +103,11 @@ class PackedKernel(NamedTuple):
         return packed_linear(x, self.packed, bias)
 
 
+def cast_kernel(kernel: tf.Tensor | Kernel, dtype: str) -> tf.Tensor | Kernel:
+    """Casts a kernel that is a tensor or variable; other kinds keep their own dtype."""
+    return tf.cast(kernel, dtype) if tf.is_tensor(kernel) else kernel
+
+
 def linear(inputs: tf.Tensor, kernel: tf.Tensor | Kernel, bias: tf.Tensor) -> tf.Tensor:
     """Computes `inputs @ kernel + bias` over the last axis.
 

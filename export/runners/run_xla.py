@@ -1,43 +1,54 @@
 """Runs an exported XLA artefact; needs JAX and NumPy, nothing else.
 
+`xla_artefact.py` and `xla_library.py` must lie beside this file.
+
     python run_xla.py FOLDER --check
     python run_xla.py FOLDER --token-ids 1,2,3 --max-new-tokens 16
     python run_xla.py FOLDER --benchmark
+    python run_xla.py FOLDER --check --library libspdf_ffi.so
 
 `--check` compares the programs' results with those that were stored when the folder
 was written; `--benchmark` times each program on the device that JAX chooses, in
 turns. Each of them prints one JSON object. A folder or a prompt that cannot be used
 ends it with one sentence and exit status 2; wrong results end it with status 1.
+
+On CPUs, `--library` or the variable `SPDF_XLA_LIBRARY` names a library that skips the
+zeros of an artefact that was written with `--skip-zeros cpu`. Without a library the
+portable programs run, which multiply zeros.
 """
 
 import argparse
-import dataclasses
-import hashlib
 import json
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
-from jax import export
 
-FORMAT = "spdf-xla 1"
+if TYPE_CHECKING or __package__:
+    from .xla_artefact import Artefact, RunError
+    from .xla_library import PackedKernels, SkippingLibrary
+else:  # the files lie in one folder, in no package
+    from xla_artefact import Artefact, RunError
+    from xla_library import PackedKernels, SkippingLibrary
+
+# The variable that names the library where no argument does.
+LIBRARY = "SPDF_XLA_LIBRARY"
 
 Arrays = dict[str, Any]
 
-_DTYPES = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
-_DTYPES |= {"U8": np.uint8, "I32": np.int32, "BOOL": np.bool_}
+# Roles of the arguments that a caller gives.
+_GIVEN = ("input", "cache")
 
-
-class RunError(ValueError):
-    """The artefact or the prompt cannot be used; the message is one sentence."""
+# What JAX raises for a program that cannot be read, compiled or run.
+_JAX_ERRORS = (ValueError, TypeError, RuntimeError, NotImplementedError)
 
 
 class XLAModel:
@@ -46,39 +57,72 @@ class XLAModel:
     Args:
         folder: The folder.
         verify: Compare the checksums of all data that is read.
+        library: The library that skips zeros on CPUs. If None, the variable
+            `SPDF_XLA_LIBRARY` names it; an empty string stands for no library.
 
     Attributes:
         about: Content of `artefact.json`.
         programs: Names of the programs.
         vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
+        products: A sentence that says whether zeros are skipped, and why.
 
     Raises:
-        RunError: If the folder is no such artefact, or a file is damaged.
+        RunError: If the folder is no such artefact, a file is damaged, or the library
+            cannot be used.
     """
 
-    def __init__(self, folder: str | Path, verify: bool = True) -> None:
-        self._folder, self._verify = Path(folder), verify
-        try:
-            self.about = json.loads((self._folder / "artefact.json").read_text())
-            if self.about["format"] != FORMAT:
-                raise ValueError(f"it is of the format '{self.about['format']}'")
-            self.programs = list(self.about["programs"])
-            self._stored = read_safetensors(self._folder / "weights.safetensors")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"'{folder}' is no XLA artefact: {error}.") from error
+    def __init__(
+        self,
+        folder: str | Path,
+        verify: bool = True,
+        library: str | Path | None = None,
+    ) -> None:
+        self._artefact = Artefact(folder, verify)
+        self.about = self._artefact.about
+        self.programs = list(self.about["programs"])
         self.vocabulary_size: int = self.about["model"]["vocabulary_size"]
         self._functions: dict[str, Callable[..., Any]] = {}
+        self._kernels: PackedKernels | None = None
+        named = os.environ.get(LIBRARY, "") if library is None else str(library)
+        self.products = self._choose_products(named)
+        for name in self.programs:
+            self._artefact.require(self._stem(name))
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether the programs skip the zeros."""
+        return self._kernels is not None
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the kernels and masks that the library holds."""
+        return self._kernels.size_bytes if self._kernels is not None else 0
+
+    def _choose_products(self, library: str) -> str:
+        backend = jax.default_backend()
+        if "skipping" not in self.about:
+            return "Zeros are multiplied: the artefact has no programs that skip them."
+        if not library:
+            return f"Zeros are multiplied: neither --library nor {LIBRARY} is given."
+        if backend != "cpu":
+            return f"Zeros are multiplied: the library is for CPUs, not for {backend}."
+        interface = self.about["skipping"]["interface"]
+        opened = SkippingLibrary.open(library, interface)
+        self._kernels = PackedKernels(self._artefact, opened)
+        return f"Zeros are skipped by '{opened.path}'."
 
     @cached_property
     def state(self) -> Arrays:
-        """All arguments except inputs and caches, on the device, by name.
+        """All weights, masks and moments as arrays on the device, by name.
 
         Where programs take dense weights, encoded weights are unpacked here, once.
+        Kernels whose zeros are skipped are no arrays: the library packs them. It packs
+        them anew when a training step, or the caller, has put another array here.
         """
         arguments = {
             argument["name"]: argument
             for name in self.programs
-            for argument in self.about["programs"][name]["arguments"]
+            for argument in self._program(name)["arguments"]
         }
         state: Arrays = {}
         for name, argument in arguments.items():
@@ -86,43 +130,42 @@ class XLAModel:
                 state[name] = self._argument(name, argument)
             elif argument["role"] in ("moment", "step"):
                 state[name] = jnp.zeros(argument["shape"], argument["dtype"])
+        if self._kernels is not None:
+            self._kernels.pack(arguments, state)
         return state
 
     def _argument(self, name: str, argument: dict[str, Any]) -> Any:
         if argument["role"] == "mask":
-            path = name.removeprefix("mask/")
-            bits = self._tensor(name if name in self._stored else f"{path}.bits")
             size = int(np.prod(argument["shape"]))
+            bits = self._artefact.mask_bits(name.removeprefix("mask/"))
             mask = np.unpackbits(bits, count=size).astype(np.bool_)
             return jnp.asarray(mask.reshape(argument["shape"]))
-        if name in self._stored:
-            return jnp.asarray(self._tensor(name))
-        unpack = self._function(self.about["unpack"][name])
-        parts = (self._tensor(f"{name}.{part}") for part in ("bits", "values"))
-        return unpack(*map(jnp.asarray, parts))[0]
+        if name in self._artefact:
+            return jnp.asarray(self._artefact.tensor(name))
+        unpack = self.about["unpack"].get(name, f"to unpack {name}")
+        parts = (self._artefact.tensor(f"{name}.{part}") for part in ("bits", "values"))
+        return self._call(unpack, map(jnp.asarray, parts))[0]
 
-    def _tensor(self, name: str) -> Any:
-        if name not in self._stored:
-            raise RunError(f"'{self._folder}' is incomplete: it has no '{name}'.")
-        tensor = self._stored[name]
-        self._compare(name, self.about["tensors"], tensor)
-        return tensor
+    def _program(self, name: str) -> dict[str, Any]:
+        """Returns the description of the program that runs under a name."""
+        if self._is_skipping(name):
+            return dict(self.about["skipping"]["programs"][name])
+        known = {**self.about["unpack_programs"], **self.about["programs"]}
+        if name not in known:
+            raise RunError(f"{self._artefact} is damaged: it has no program '{name}'.")
+        return dict(known[name])
 
-    def _compare(self, name: str, checksums: dict[str, str], data: Any) -> None:
-        is_array = isinstance(data, np.ndarray)
-        view = data.reshape(-1).view(np.uint8).data if is_array else data
-        if self._verify and hashlib.sha256(view).hexdigest() != checksums.get(name):
-            raise RunError(
-                f"'{self._folder}' is damaged: '{name}' has the wrong checksum."
-            )
+    def _is_skipping(self, name: str) -> bool:
+        return self.skips_zeros and name in self.about["skipping"]["programs"]
+
+    def _stem(self, name: str) -> str:
+        return f"{name}.skipping" if self._is_skipping(name) else name
 
     def _function(self, name: str) -> Callable[..., Any]:
         """Returns a program as a function of its arguments in order."""
         if name not in self._functions:
-            about = {**self.about["programs"], **self.about["unpack_programs"]}[name]
-            blob = (self._folder / f"{name}.stablehlo").read_bytes()
-            self._compare(name, {name: about["sha256"]}, blob)
-            call = exported(name, about, blob).call
+            about = self._program(name)
+            call = self._artefact.program(self._stem(name), about)
             # A result takes the memory of the argument of the same name.
             replaced = {result["name"] for result in about["results"]}
             donated = [
@@ -132,6 +175,22 @@ class XLAModel:
             ]
             self._functions[name] = jax.jit(call, donate_argnums=donated)
         return self._functions[name]
+
+    def _call(self, name: str, values: Iterable[Any]) -> Sequence[Any]:
+        try:
+            results: Sequence[Any] = self._function(name)(*values)
+            if self.skips_zeros:
+                # A call that has failed is told here, and the library may forget a
+                # kernel as soon as no call uses it.
+                jax.block_until_ready(results)
+        except RunError:
+            raise
+        except _JAX_ERRORS as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(
+                f"JAX cannot run the program '{name}' of {self._artefact}: {reason}"
+            ) from error
+        return results
 
     def run(self, name: str, **inputs: Any) -> Arrays:
         """Runs a program.
@@ -147,35 +206,52 @@ class XLAModel:
             Results of the program by name.
 
         Raises:
-            RunError: If there is no such program, or an input is missing or does not
-                fit.
+            RunError: If there is no such program, an input is missing, does not fit or
+                is out of range, or the program does not run.
         """
         if name not in self.programs:
             known = ", ".join(self.programs)
             raise RunError(f"The program must be one of {known}. Received: {name}.")
-        about = self.about["programs"][name]
+        about = self._program(name)
+        taken = [a["name"] for a in about["arguments"] if a["role"] in _GIVEN]
+        if unknown := sorted(inputs.keys() - set(taken)):
+            raise RunError(
+                f"The inputs of {name} must be {', '.join(taken)}. Received: "
+                f"{', '.join(unknown)}."
+            )
         values = [self._value(a, inputs, name) for a in about["arguments"]]
-        results = self._function(name)(*values)
+        results = self._call(name, values)
         names = (result["name"] for result in about["results"])
         return dict(zip(names, results, strict=True))
 
-    def _value(self, argument: dict[str, Any], inputs: Arrays, name: str) -> Any:
-        if argument["role"] not in ("input", "cache"):
-            return self.state[argument["name"]]
-        value = inputs.get(argument["name"])
-        if value is None or list(np.shape(value)) != argument["shape"]:
-            received = "nothing" if value is None else f"shape {list(np.shape(value))}"
-            raise RunError(
-                f"The input `{argument['name']}` of {name} must have the shape "
-                f"{argument['shape']}. Received: {received}."
+    def _value(self, argument: dict[str, Any], inputs: Arrays, program: str) -> Any:
+        name, role = argument["name"], argument["role"]
+        if role in _GIVEN:
+            label = f"The input `{name}` of {program}"
+            return _checked_input(
+                label, inputs.get(name), argument, self._range(program, name)
             )
-        return jnp.asarray(value, argument["dtype"])
+        if self._kernels is not None and role in ("packed", "structure"):
+            path = name.partition("/")[2]
+            weight = self.state.get(path)  # the first use of the state packs kernels
+            return self._kernels.id(name, weight)
+        return self.state[name]
+
+    def _range(self, program: str, name: str) -> tuple[int, int]:
+        if name == "lengths":
+            return 1, self.shape(program, "token_ids")[1] + 1
+        if name == "position":
+            return 0, self.shape(program, "k_0")[2]
+        return 0, self.vocabulary_size
 
     def shape(self, program: str, argument: str) -> list[int]:
         """Returns the shape of one argument of a program."""
-        arguments = self.about["programs"][program]["arguments"]
-        (shape,) = (a["shape"] for a in arguments if a["name"] == argument)
-        return list(shape)
+        for described in self._program(program)["arguments"]:
+            if described["name"] == argument:
+                return list(described["shape"])
+        raise RunError(
+            f"{self._artefact} is damaged: its program {program} has no '{argument}'."
+        )
 
     def generate(self, token_ids: Sequence[int], max_new_tokens: int = 16) -> list[int]:
         """Continues a prompt with the likeliest tokens.
@@ -206,6 +282,10 @@ class XLAModel:
             raise RunError(
                 f"Token ids must be in [0, {self.vocabulary_size}). Received: "
                 f"{min(token_ids)} to {max(token_ids)}."
+            )
+        if max_new_tokens < 0:
+            raise RunError(
+                f"`max_new_tokens` must not be negative. Received: {max_new_tokens}."
             )
         padded = np.zeros((batch, longest), np.int32)
         padded[:, : len(token_ids)] = token_ids
@@ -254,11 +334,10 @@ class XLAModel:
 
         Returns:
             `error`, the largest difference as a fraction of the largest logit (or of
-            the loss), `max_abs_error`, `max_abs_logit`, and `passed`.
+            the loss), `max_abs_error`, `max_abs_logit`, `passed`, `skips_zeros` and
+            `products`.
         """
-        expected = read_safetensors(self._folder / "check.safetensors")
-        for name, tensor in expected.items():
-            self._compare(name, self.about["tensors"], tensor)
+        expected = self._artefact.expected()
         tokens, places = expected["token_ids"], expected["positions"].tolist()
         logits = dict(zip(places, np.moveaxis(expected["logits"], 1, 0), strict=True))
         scale = float(np.abs(expected["logits"]).max())
@@ -291,6 +370,8 @@ class XLAModel:
             "max_abs_error": error,
             "max_abs_logit": scale,
             "tolerance": self.about["tolerance"],
+            "skips_zeros": self.skips_zeros,
+            "products": self.products,
         }
 
     def _check_decoding(self, tokens: Any, logits: Any) -> list[tuple[Any, Any]]:
@@ -324,9 +405,14 @@ class XLAModel:
             The device, its measured matrix peak in the programs' dtype, and for each
             program `compile_s` (the first call), median and quartiles of
             `latency_ms`, `tokens_per_second`, `flops_per_second` (products with zeros
-            counted, as they are computed) and `share_of_peak`.
+            counted, also where they are skipped) and `share_of_peak`.
+
+        Raises:
+            RunError: If `rounds` is not positive, or a program does not run.
         """
-        calls = {name: self._random_call(name) for name in self.programs}
+        if rounds < 1:
+            raise RunError(f"`rounds` must be positive. Received: {rounds}.")
+        calls = {name: self.random_call(name) for name in self.programs}
         first: dict[str, float] = {}
         times: dict[str, list[float]] = {name: [] for name in calls}
         peaks = []
@@ -357,14 +443,22 @@ class XLAModel:
             "device": jax.devices()[0].device_kind,
             "peak_flops_per_second": peak,
             "dtype": self.about["compute_dtype"],
+            "skips_zeros": self.skips_zeros,
             "programs": results,
         }
 
-    def _random_call(self, name: str) -> Callable[[], None]:
+    def random_call(self, name: str) -> Callable[[], None]:
+        """Returns a function that runs a program on random tokens, to time it.
+
+        The state that a call returns is the argument of the next one.
+
+        Args:
+            name: One of `programs`.
+        """
         random = np.random.default_rng(0)
         inputs: Arrays = {}
         caches: Arrays = {}
-        for argument in self.about["programs"][name]["arguments"]:
+        for argument in self._program(name)["arguments"]:
             shape = argument["shape"]
             if argument["role"] == "cache":
                 caches[argument["name"]] = jnp.zeros(shape, argument["dtype"])
@@ -401,59 +495,46 @@ def matrix_peak(dtype: str, size: int = 0, repeats: int = 3) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Maps the tensors of a file into memory, without reading them."""
-    data = np.memmap(path, np.uint8, "r")
-    start = 8 + int(data[:8].view("<u8")[0])
-    if start > data.size:
-        raise ValueError(f"{path.name} is cut short")
-    header = json.loads(data[8:start].tobytes())
-    tensors = {}
-    for name, about in header.items():
-        if name != "__metadata__":
-            low, high = about["data_offsets"]
-            if not 0 <= low <= high <= data.size - start:
-                raise ValueError(f"{path.name} is cut short")
-            raw = data[start + low : start + high]
-            tensors[name] = raw.view(_DTYPES[about["dtype"]]).reshape(about["shape"])
-    return tensors
+def _checked_input(
+    label: str, value: Any, argument: dict[str, Any], bounds: tuple[int, int]
+) -> Any:
+    """Returns an input as an array, and refuses what would be computed silently.
 
-
-def exported(name: str, about: dict[str, Any], blob: bytes) -> Any:
-    """Wraps a program in JAX's public class for StableHLO."""
-    version = export.maximum_supported_calling_convention_version
-
-    def shapes(arguments: list[dict[str, Any]]) -> tuple[Any, ...]:
-        make = jax.core.ShapedArray
-        return tuple(make(tuple(a["shape"]), np.dtype(a["dtype"])) for a in arguments)
-
-    inputs, outputs = shapes(about["arguments"]), shapes(about["results"])
-    fields: dict[str, Any] = {
-        "fun_name": name,
-        "in_tree": jax.tree.structure((inputs, {})),
-        "in_avals": inputs,
-        "out_tree": jax.tree.structure(outputs),
-        "out_avals": outputs,
-        "_has_named_shardings": True,
-        "_in_named_shardings": (None,) * len(inputs),
-        "_out_named_shardings": (None,) * len(outputs),
-        "in_shardings_hlo": (None,) * len(inputs),
-        "out_shardings_hlo": (None,) * len(outputs),
-        "nr_devices": 1,
-        # The program names no platform: it is compiled for the one at hand.
-        "platforms": (jax.export.default_export_platform(),),
-        "ordered_effects": (),
-        "unordered_effects": (),
-        "disabled_safety_checks": (),
-        "mlir_module_serialized": blob,
-        "calling_convention_version": version,
-        "module_kept_var_idx": tuple(range(len(inputs))),
-        "uses_global_constants": False,
-        "_get_vjp": None,
-    }
-    # Other versions of JAX lack some of these fields.
-    known = {field.name for field in dataclasses.fields(export.Exported)}
-    return export.Exported(**{k: v for k, v in fields.items() if k in known})
+    Args:
+        label: Beginning of messages.
+        value: What a caller has given; None for nothing.
+        argument: The argument's description.
+        bounds: Range of integers: the least, and the end.
+    """
+    shape, dtype = argument["shape"], argument["dtype"]
+    if value is None:
+        raise RunError(f"{label} must have the shape {shape}. Received: nothing.")
+    try:
+        value = value if hasattr(value, "dtype") else np.asarray(value)
+    except ValueError as error:
+        raise RunError(f"{label} must be an array. Received: {error}.") from error
+    if list(value.shape) != shape:
+        raise RunError(
+            f"{label} must have the shape {shape}. Received: shape {list(value.shape)}."
+        )
+    name = np.dtype(value.dtype).name
+    if argument["role"] == "cache":
+        if name != dtype:
+            raise RunError(f"{label} must be {dtype}. Received: {name}.")
+    elif dtype != "int32":
+        if np.dtype(value.dtype).kind not in "fiu" or not np.isfinite(value).all():
+            raise RunError(f"{label} must be finite numbers. Received: {name}.")
+    elif np.dtype(value.dtype).kind not in "iu":
+        raise RunError(f"{label} must be integers. Received: {name}.")
+    else:
+        low, end = bounds
+        values = np.asarray(value)
+        least, most = int(values.min()), int(values.max())
+        if not low <= least <= most < end:
+            raise RunError(
+                f"{label} must be in [{low}, {end}). Received: {least} to {most}."
+            )
+    return jnp.asarray(value, dtype)
 
 
 def _padded(array: Any, shape: Sequence[int]) -> Any:
@@ -477,9 +558,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="calls that are timed")
     parser.add_argument("--token-ids", help="a prompt to continue, as in 1,2,3")
     parser.add_argument("--max-new-tokens", type=int, default=16)
+    parser.add_argument(
+        "--library",
+        metavar="FILE",
+        help=f"library that skips zeros on CPUs (default: the variable {LIBRARY})",
+    )
     options = parser.parse_args(arguments)
     try:
-        model = XLAModel(options.folder)
+        model = XLAModel(options.folder, library=options.library)
         if options.token_ids is not None:
             prompt = _token_ids(options.token_ids)
             new = model.generate(prompt, options.max_new_tokens)

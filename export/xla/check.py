@@ -1,9 +1,10 @@
 """Stores results of the Keras layers, and compares the programs with them in JAX."""
 
 import json
+import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spdf_keras.export.weights import WeightSource
 from spdf_keras.export.xla.plan import XLAPlan
 from spdf_keras.export.xla.safetensors_file import safetensors_writer
 from spdf_keras.model.binding import bound, skeleton
+from spdf_keras.native.build import NotBuiltError, library_path
 
 _DECODED_TOKENS = 4
 
@@ -84,28 +86,80 @@ def reference_logits(
     return np.asarray(tf.cast(logits, tf.float32))
 
 
-def run_check(folder: Path) -> dict[str, Any]:
-    """Runs the artefact in JAX, in a process of its own.
+@dataclass(frozen=True)
+class Checked:
+    """What running the programs has shown.
 
-    Returns:
-        As `XLAModel.check`; empty if JAX is not installed.
+    Attributes:
+        max_abs_error: Largest difference of the logits, of all programs that ran; None
+            if none ran.
+        max_abs_logit: Largest of the logits.
+        notes: Sentences about what was not run.
+    """
+
+    max_abs_error: float | None = None
+    max_abs_logit: float | None = None
+    notes: tuple[str, ...] = (
+        "Not run: `run_xla.py --check` compares it where there is memory for it.",
+    )
+
+
+def run_checks(folder: Path) -> Checked:
+    """Runs the portable programs of an artefact, and those that skip zeros.
+
+    The latter need a library, which is compiled if it is not there.
 
     Raises:
         ExportError: If a program does not run, or its results are not the model's.
     """
-    if find_spec("jax") is None:
-        return {}
+    about = json.loads((folder / "artefact.json").read_text("utf-8"))
+    results, notes = [run_check(folder)], []
+    if "skipping" in about:
+        try:
+            library = library_path("xla")
+        except NotBuiltError as error:
+            notes.append(f"The programs that skip zeros were not run. {error}")
+        else:
+            results.append(run_check(folder, library))
+    return Checked(
+        max(result["max_abs_error"] for result in results),
+        results[0]["max_abs_logit"],
+        tuple(notes),
+    )
+
+
+def run_check(folder: Path, library: Path | None = None) -> dict[str, Any]:
+    """Runs the artefact in JAX, in a process of its own.
+
+    Args:
+        folder: The artefact.
+        library: The library that skips zeros; None for the portable programs.
+
+    Returns:
+        As `XLAModel.check`.
+
+    Raises:
+        ExportError: If a program does not run, or its results are not the model's.
+    """
     runner = Path(__file__).parents[1] / "runners" / "run_xla.py"
+    arguments = [str(folder), "--check", "--library", str(library or "")]
+    # The library computes on CPUs.
+    platform = {"JAX_PLATFORMS": "cpu"} if library else {}
     done = subprocess.run(
-        [sys.executable, str(runner), str(folder), "--check"],
+        [sys.executable, str(runner), *arguments],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **platform},
     )
     if not done.stdout.strip():
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise ExportError(f"JAX cannot run the programs: {last}")
     result = json.loads(done.stdout)
+    if library and not result["skips_zeros"]:
+        raise ExportError(
+            f"The programs that skip zeros do not run: {result['products']}"
+        )
     if not result["passed"]:
         raise ExportError(
             "The exported programs' results differ from the Keras model's by "

@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from spdf_keras.errors import InputError
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
-from spdf_keras.export.runtimes import XLA_RUNTIMES
+from spdf_keras.export.runtimes import XLA_RUNTIMES, XLA_SKIPPING_RUNTIMES
 from spdf_keras.export.targets import KNOWN_BY
 from spdf_keras.export.weights import WeightSource
-from spdf_keras.export.xla.check import run_check, write_check
+from spdf_keras.export.xla.calls import INTERFACE
+from spdf_keras.export.xla.check import Checked, run_checks, write_check
 from spdf_keras.export.xla.lowering import Program
 from spdf_keras.export.xla.plan import XLAPlan
 from spdf_keras.export.xla.signatures import Signatures
@@ -35,6 +38,7 @@ def to_xla(
     sparse: bool = False,
     unpack: str = "load",
     *,
+    skip_zeros: str | None = None,
     sparsity: float | None = None,
     precision: str | None = None,
     batch_size: int = 1,
@@ -62,6 +66,11 @@ def to_xla(
       `labels` and `sample_weight`. It takes and returns weights, moments and step;
       moments and the step start at zero.
 
+    With `skip_zeros="cpu"`, each program has a twin in `PROGRAM.skipping.stablehlo`,
+    whose products skip the zeros by custom calls. A library computes them on CPUs:
+    `python -m spdf_keras.native.build --target xla` compiles it. Hosts without it run
+    the portable programs.
+
     No more than one layer is in memory at a time, so a preset or a run of any size
     exports in a few GiB.
 
@@ -73,6 +82,8 @@ def to_xla(
         sparse: Store kernels as a bit per weight and the non-zeros.
         unpack: With `sparse`, where kernels become dense: `load`, by programs of
             their own that run once, or `step`, inside each program at every call.
+        skip_zeros: `cpu` to write the twins too, with `sparse` and in float32; None to
+            write the portable programs alone.
         sparsity: For a preset, sparsity of its masks.
         precision: Precision that the programs compute in, such as `mixed_bfloat16`;
             that of the model if None. Weights are stored in it too, unless
@@ -82,6 +93,7 @@ def to_xla(
         prompt_length: Longest prompt; 0 is 64, or the cache where that is shorter.
         cache_length: Longest sequence with a cache; 0 is the context.
         check: Run the programs in JAX and compare, which needs memory for the model.
+            The twins run too, unless their library cannot be compiled here.
         overwrite: Replace such a folder that is there.
 
     Returns:
@@ -100,6 +112,11 @@ def to_xla(
         >>> card.sparsity
         0.75
     """
+    if find_spec("jax") is None:
+        raise InputError(
+            "An XLA export needs JAX, which finishes and checks its programs. Install "
+            "jax."
+        )
     source = WeightSource.of(model, sparsity)
     plan = XLAPlan.of(
         source,
@@ -111,6 +128,7 @@ def to_xla(
         sequence_length=sequence_length,
         prompt_length=prompt_length,
         cache_length=cache_length,
+        skip_zeros=skip_zeros,
     )
     with staged(path, overwrite, folder_with=_FOLDER_WITH) as stage:
         stage.mkdir()
@@ -124,8 +142,8 @@ def to_xla(
         }
         text = json.dumps(about, indent=1)
         (stage / _FOLDER_WITH).write_text(text + "\n", "utf-8")
-        result = run_check(stage) if check else {}
-        card = _card(source, plan, weights, stage, path=path, result=result)
+        checked = run_checks(stage) if check else Checked()
+        card = _card(source, plan, weights, stage, path=path, checked=checked)
         card.save(card_path(stage))
     return card
 
@@ -163,7 +181,9 @@ def _write_programs(signatures: Signatures, folder: Path) -> dict[str, Any]:
                 unpackers[name] = signatures.lower_unpack(shape, stored)
     for name, program in {**programs, **unpackers}.items():
         (folder / f"{name}.stablehlo").write_bytes(program.blob)
+    twins = _write_twins(signatures, folder) if plan.skip_zeros else {}
     return {
+        **twins,
         "programs": {
             name: {**_about(program), "flops": signatures.flops(name)}
             for name, program in programs.items()
@@ -171,6 +191,24 @@ def _write_programs(signatures: Signatures, folder: Path) -> dict[str, Any]:
         "unpack_programs": {n: _about(program) for n, program in unpackers.items()},
         "unpack": unpacker_of,
     }
+
+
+def _write_twins(signatures: Signatures, folder: Path) -> dict[str, Any]:
+    """Writes the programs that skip zeros; returns the part of `artefact.json`."""
+    programs = {
+        name: signatures.lower(name, skipping=True)
+        for name in signatures.plan.signatures
+        if signatures.skipped(name)
+    }
+    for name, program in programs.items():
+        (folder / f"{name}.skipping.stablehlo").write_bytes(program.blob)
+    encoded = signatures.weights.encoded
+    skipping = {
+        "interface": INTERFACE,
+        "kernels": {path: shape for path, (shape, _) in encoded.items()},
+        "programs": {name: _about(program) for name, program in programs.items()},
+    }
+    return {"skipping": skipping} if programs else {}
 
 
 def _about(program: Program) -> dict[str, Any]:
@@ -188,12 +226,10 @@ def _card(
     stage: Path,
     *,
     path: str | Path,
-    result: dict[str, Any],
+    checked: Checked,
 ) -> ExportCard:
     """Makes the card of a folder at `stage` that will be at `path`."""
-    notes = []
-    if not result:
-        notes.append("Not run: `run_xla.py --check` compares it where there is JAX.")
+    notes = list(checked.notes)
     if plan.sparse and not weights.encoded:
         notes.append("No kernel had enough zeros to become smaller: all are dense.")
     if weights.encoded:
@@ -202,6 +238,12 @@ def _card(
             f"{len(weights.encoded)} kernels take "
             f"{weights.stored_bytes / weights.kernel_bytes:.3f} of their dense bytes; "
             f"they are unpacked {where}, and their zeros are multiplied."
+        )
+    if twins := list(stage.glob("*.skipping.stablehlo")):
+        total = sum(twin.stat().st_size for twin in twins)
+        notes.append(
+            f"{len(twins)} further programs ({total / 1e6:.2f} MB) skip the zeros on "
+            "CPUs, by the library of `python -m spdf_keras.native.build --target xla`."
         )
     size = size_bytes(stage)
     rest = size - (stage / "weights.safetensors").stat().st_size
@@ -212,9 +254,9 @@ def _card(
         dense_size_bytes=rest + weights.dense_bytes,
         bound_size_bytes=rest + round(weights.bound_bytes),
         sparsity=weights.sparsity,
-        max_abs_error=result.get("max_abs_error"),
-        max_abs_logit=result.get("max_abs_logit"),
+        max_abs_error=checked.max_abs_error,
+        max_abs_logit=checked.max_abs_logit,
         vocabulary_size=source.sizes.vocabulary_size,
         notes=tuple(notes),
-        runtimes=XLA_RUNTIMES,
+        runtimes=XLA_SKIPPING_RUNTIMES if twins else XLA_RUNTIMES,
     )

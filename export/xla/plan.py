@@ -26,6 +26,7 @@ class XLAPlan:
         sequence_length: Tokens of `forward` and `train_step`.
         prompt_length: Tokens of `prefill`.
         cache_length: Slots of the caches.
+        skip_zeros: `cpu` for further programs that skip zeros there; see `to_xla`.
     """
 
     signatures: tuple[str, ...]
@@ -36,6 +37,7 @@ class XLAPlan:
     sequence_length: int
     prompt_length: int
     cache_length: int
+    skip_zeros: str | None = None
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class XLAPlan:
         sequence_length: int,
         prompt_length: int,
         cache_length: int,
+        skip_zeros: str | None,
     ) -> "XLAPlan":
         """Checks the arguments of `to_xla`, and fills in the defaults.
 
@@ -62,6 +65,9 @@ class XLAPlan:
         _one_of("precision", (precision,), PRECISIONS)
         if "train_step" in signatures:
             _check_training(source, precision, in_step=sparse and unpack == "step")
+        if skip_zeros is not None:
+            _one_of("skip_zeros", (skip_zeros,), ("cpu",))
+            _check_skipping(sparse, precision)
         context = source.sizes.max_sequence_length
         prompt_length, cache_length = checked_lengths(
             context, prompt_length, cache_length
@@ -87,6 +93,7 @@ class XLAPlan:
             sequence_length=sequence_length,
             prompt_length=prompt_length,
             cache_length=cache_length,
+            skip_zeros=skip_zeros,
         )
 
     @property
@@ -123,6 +130,18 @@ def _check_training(source: WeightSource, precision: str, in_step: bool) -> None
         raise InputError(
             "`unpack` must be 'load' for `train_step`: it moves dense weights. "
             "Received: unpack='step'."
+        )
+
+
+def _check_skipping(sparse: bool, precision: str) -> None:
+    if not sparse:
+        raise InputError(
+            "`skip_zeros` needs sparse=True: it packs the bits and values of kernels."
+        )
+    if precision != "float32":
+        raise InputError(
+            "`skip_zeros` needs precision='float32', in which the library computes. "
+            f"Received: precision='{precision}'."
         )
 
 

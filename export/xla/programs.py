@@ -12,7 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.export.graphs import caches_of, named_caches
+from spdf_keras.export.xla.calls import MaskedCall
 from spdf_keras.export.xla.lowering import Tensors
+from spdf_keras.kernels import Kernel
 from spdf_keras.model.binding import bound
 from spdf_keras.model.decoding.passes import decode, effective_kernels, prefill, project
 from spdf_keras.model.gpt import GPT
@@ -70,6 +72,8 @@ def train_step(model: GPT, optimizer: AdamW | None, tensors: Tensors) -> Tensors
     It computes what `GPT.train_step` does, with all state as arguments: weights by
     path, masks at `mask/PATH`, moments at `m/PATH` and `v/PATH`, and `step`, the number
     of steps before it. `token_ids`, `labels` and `sample_weight` are `(batch, length)`.
+    The id of a mask at `structure/PATH` takes the place of the mask where the zeros of
+    the kernel are skipped.
 
     Returns:
         `loss`, `gradient_norm`, and the state after the step.
@@ -77,19 +81,13 @@ def train_step(model: GPT, optimizer: AdamW | None, tensors: Tensors) -> Tensors
     assert optimizer is not None  # `XLAPlan.of` refuses it before
     paths = list(model.named_weights())
     weights = {path: tensors[path] for path in paths}
-    masks = {
-        path: tensors[f"mask/{path}"] for path in paths if f"mask/{path}" in tensors
-    }
     shares = tf.math.divide_no_nan(
         tensors["sample_weight"], tf.reduce_sum(tensors["sample_weight"])
     )
     with tf.GradientTape() as tape:
         tape.watch(list(weights.values()))
         masked = {
-            path: weight * tf.cast(masks[path], weight.dtype)
-            if path in masks
-            else weight
-            for path, weight in weights.items()
+            path: _masked(path, weight, tensors) for path, weight in weights.items()
         }
         with bound(model, masked):
             logits = model(tensors["token_ids"], training=True)
@@ -117,6 +115,14 @@ def train_step(model: GPT, optimizer: AdamW | None, tensors: Tensors) -> Tensors
         names = (path, f"m/{path}", f"v/{path}")
         state.update(zip(names, moved, strict=True))
     return {"loss": loss, "gradient_norm": norm, "step": done + 1, **state}
+
+
+def _masked(path: str, weight: tf.Tensor, tensors: Tensors) -> tf.Tensor | Kernel:
+    if f"structure/{path}" in tensors:
+        return MaskedCall(weight, tensors[f"structure/{path}"])
+    if f"mask/{path}" in tensors:
+        return weight * tf.cast(tensors[f"mask/{path}"], weight.dtype)
+    return weight
 
 
 def unpack(bits: tf.Tensor, values: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:

@@ -1,14 +1,17 @@
 """The programs of an XLA export with their arguments and results in order."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import tensorflow as tf
+
 from spdf_keras.export.graphs import cache_names
 from spdf_keras.export.weights import WeightSource
 from spdf_keras.export.xla import programs
+from spdf_keras.export.xla.calls import TARGETS, PackedCall
 from spdf_keras.export.xla.lowering import Argument, Program, Tensors, lower
 from spdf_keras.export.xla.plan import XLAPlan
 from spdf_keras.export.xla.weights import WrittenWeights
@@ -31,32 +34,52 @@ class Signatures:
     plan: XLAPlan
     weights: WrittenWeights
 
-    def lower(self, name: str) -> Program:
-        """Lowers one of `SIGNATURES`."""
+    def lower(self, name: str, skipping: bool = False) -> Program:
+        """Lowers one of `SIGNATURES`.
+
+        Args:
+            name: The program.
+            skipping: Skip the zeros of the kernels in `skipped(name)`, by custom calls.
+        """
         function, inputs = self._function(name)
+        skipped = self.skipped(name) if skipping else ()
         arguments = [
             argument
             for path, shape in self.source.shapes.items()
-            for argument in self._weight_arguments(path, shape)
+            for argument in self._weight_arguments(path, shape, name, skipped)
         ]
         roles = dict.fromkeys(cache_names(len(self._model.blocks)), "cache")
         if name == "train_step":
-            state = list(self._training_state())
+            state = list(self._training_state(skipped))
             arguments += state
             roles |= {argument.name: argument.role for argument in state}
             roles |= dict.fromkeys(self.source.shapes, "weight")
-        in_step = self.weights.encoded if self.plan.unpack == "step" else {}
 
         def run(named: Tensors) -> Tensors:
-            dense = {
-                path: programs.unpack(
-                    named[f"{path}.bits"], named[f"{path}.values"], shape
-                )
-                for path, (shape, _) in in_step.items()
-            }
-            return function({**named, **dense})
+            kernels: Tensors = {}
+            for path, (shape, _) in self.weights.encoded.items():
+                if f"packed/{path}" in named:
+                    packed = named[f"packed/{path}"]
+                    kernels[path] = PackedCall(packed, tf.TensorShape(shape))
+                elif f"{path}.bits" in named:
+                    bits, values = named[f"{path}.bits"], named[f"{path}.values"]
+                    kernels[path] = programs.unpack(bits, values, shape)
+            return function({**named, **kernels})
 
-        return lower(run, [*arguments, *inputs], roles)
+        calls = TARGETS if skipping else ()
+        return lower(run, [*arguments, *inputs], roles, name=name, calls=calls)
+
+    def skipped(self, name: str) -> list[str]:
+        """Paths of the kernels whose zeros a program can skip.
+
+        A training step moves weights, so only zeros that a mask keeps stay zeros.
+        """
+        encoded = self.weights.encoded
+        return [
+            path
+            for path in encoded
+            if name != "train_step" or path in self.weights.masked
+        ]
 
     def lower_unpack(self, shape: tuple[int, ...], stored: int) -> Program:
         """Lowers the program that makes an encoded kernel dense.
@@ -69,7 +92,8 @@ class Signatures:
         def run(named: Tensors) -> Tensors:
             return {"dense": programs.unpack(named[".bits"], named[".values"], shape)}
 
-        return lower(run, list(self._code_arguments("", shape, stored)))
+        arguments = list(self._code_arguments("", shape, stored))
+        return lower(run, arguments, name="unpack")
 
     def flops(self, name: str) -> float:
         """Operations of a call of a program, zeros counted."""
@@ -122,9 +146,15 @@ class Signatures:
         ]
 
     def _weight_arguments(
-        self, path: str, shape: tuple[int, ...]
+        self,
+        path: str,
+        shape: tuple[int, ...],
+        program: str,
+        skipped: Collection[str],
     ) -> Iterator[Argument]:
-        if path in self.weights.encoded and self.plan.unpack == "step":
+        if path in skipped and program != "train_step":
+            yield Argument(f"packed/{path}", "packed", (), "int32")
+        elif path in self.weights.encoded and self.plan.unpack == "step":
             yield from self._code_arguments(path, *self.weights.encoded[path])
         else:
             yield Argument(path, "weight", shape, self.plan.weight_dtype(path))
@@ -136,10 +166,13 @@ class Signatures:
         yield Argument(f"{path}.bits", "bits", (num_bytes,), "uint8")
         yield Argument(f"{path}.values", "values", (stored,), dtype)
 
-    def _training_state(self) -> Iterator[Argument]:
+    def _training_state(self, skipped: Collection[str]) -> Iterator[Argument]:
         for path, shape in self.source.shapes.items():
             for moment in "mv":
                 yield Argument(f"{moment}/{path}", "moment", shape, "float32")
         for path in self.weights.masked:
-            yield Argument(f"mask/{path}", "mask", self.source.shapes[path], "bool")
+            if path in skipped:
+                yield Argument(f"structure/{path}", "structure", (), "int32")
+            else:
+                yield Argument(f"mask/{path}", "mask", self.source.shapes[path], "bool")
         yield Argument("step", "step", (), "int32")

@@ -55,7 +55,8 @@ def bound(model: GPT, tensors: Mapping[str, tf.Tensor]) -> Iterator[None]:
     Args:
         model: From `skeleton`.
         tensors: Tensors by path, as in `GPT.named_weights`: for each layer all of its
-            weights or none. They are cast to the layer's compute dtype.
+            weights or none. They are cast to the layer's compute dtype. Kernels of
+            blocks may be a `spdf_keras.kernels.Kernel` of any kind.
 
     Example:
         >>> model = skeleton(GPTConfig(1, 2, 8, vocabulary_size=16))

@@ -148,10 +148,13 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             return self
         return super()._lookup_dependency(name, cached_dependencies)
 
-    def own_kernels(self) -> dict[str, tf.Tensor]:
-        """Returns the block's kernels as tensors, by name."""
-        tensors = map(tf.convert_to_tensor, self._kernels)
-        return dict(zip(self.prunable_names, tensors, strict=True))
+    def own_kernels(self) -> dict[str, Any]:
+        """Returns the block's kernels by name: tensors, unless others were bound."""
+        kernels = (
+            tf.convert_to_tensor(kernel) if tf.is_tensor(kernel) else kernel
+            for kernel in self._kernels
+        )
+        return dict(zip(self.prunable_names, kernels, strict=True))
 
     def call(
         self,

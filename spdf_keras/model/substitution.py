@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.kernels import cast_kernel
 from spdf_keras.model.paths import KERNELS
 
 # A layer, the name of an attribute, and the tensor or tensors to put there.
@@ -35,13 +36,14 @@ def linear_replacements(
     Args:
         block: A `GPTBlock`.
         tensors: Tensors by the block's own paths, such as `query/kernel`, after
-            `prefix`. They are cast to the block's compute dtype.
+            `prefix`. They are cast to the block's compute dtype. A kernel may be a
+            `spdf_keras.kernels.Kernel`, which stays as it is.
         prefix: Beginning of every path.
     """
 
-    def cast(kind: str) -> list[tf.Tensor]:
+    def cast(kind: str) -> list[Any]:
         values = [tensors[f"{prefix}{name}/{kind}"] for name in KERNELS]
-        return [tf.cast(value, block.compute_dtype) for value in values]
+        return [cast_kernel(value, block.compute_dtype) for value in values]
 
     return [(block, "_kernels", cast("kernel")), (block, "_biases", cast("bias"))]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.kernels import PackedKernel
+from spdf_keras.kernels import PackedKernel, cast_kernel
 from spdf_keras.model.block import Cache
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
@@ -31,10 +31,8 @@ def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
             kernels = layer.own_kernels()
         blocks.append(
             {
-                name: k
-                if isinstance(k, PackedKernel)
-                else tf.cast(k, layer.compute_dtype)
-                for name, k in kernels.items()
+                name: cast_kernel(kernel, layer.compute_dtype)
+                for name, kernel in kernels.items()
             }
         )
     return blocks

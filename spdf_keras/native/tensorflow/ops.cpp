@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "buffer.h"
 #include "parallel.h"
 #include "sparse.h"
 #include "tensorflow/core/framework/op.h"
@@ -22,6 +23,7 @@
 
 namespace {
 
+using spdf::Buffer;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
@@ -106,39 +108,6 @@ ThreadPool* workers(OpKernelContext* context) {
 
 const float* data(const Tensor& tensor) { return tensor.flat<float>().data(); }
 float* data(Tensor* tensor) { return tensor->flat<float>().data(); }
-
-// Memory that later calls reuse: the system would zero newly allocated memory each time.
-class Buffer {
- public:
-  explicit Buffer(int64_t floats) {
-    {
-      std::lock_guard<std::mutex> lock(mutex());
-      if (!unused().empty()) {
-        floats_ = std::move(unused().back());
-        unused().pop_back();
-      }
-    }
-    if (floats_.size() < static_cast<size_t>(floats)) floats_.resize(floats);
-  }
-  ~Buffer() {
-    std::lock_guard<std::mutex> lock(mutex());
-    unused().push_back(std::move(floats_));
-  }
-  Buffer(const Buffer&) = delete;
-  float* data() { return floats_.data(); }
-
- private:
-  static std::mutex& mutex() {
-    static auto* made = new std::mutex;
-    return *made;
-  }
-  static std::vector<std::vector<float>>& unused() {
-    static auto* made = new std::vector<std::vector<float>>;
-    return *made;
-  }
-
-  std::vector<float> floats_;
-};
 
 int64_t size(const Structure& structure) {
   return spdf_structure_size(structure.get());

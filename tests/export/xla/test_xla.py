@@ -17,6 +17,7 @@ from spdf_keras.export import ExportCard, to_xla
 from spdf_keras.export.bitmask import Bitmask
 from spdf_keras.export.runners import run_xla
 from spdf_keras.export.runners.run_xla import RunError, XLAModel
+from spdf_keras.export.runners.xla_artefact import exported
 from spdf_keras.export.weights import WeightSource
 from spdf_keras.export.xla import check as xla_check
 
@@ -31,10 +32,11 @@ PROMPTS = ([7], [1, 2, 3, 4, 5], list(range(100, 116)))
 
 # Runs where TensorFlow is not: logits, greedy tokens and 20 steps of training.
 WITHOUT_TENSORFLOW = """
-import json, runpy, sys
+import json, sys
 import numpy as np
 folder, given = sys.argv[1], json.loads(sys.argv[2])
-XLAModel = runpy.run_path(sys.argv[3])["XLAModel"]
+sys.path.insert(0, sys.argv[3])
+from run_xla import XLAModel
 model, result = XLAModel(folder), {}
 if "forward" in model.programs:
     tokens = np.array(given["token_ids"], np.int32)
@@ -58,7 +60,14 @@ print(json.dumps(result))
 
 
 def in_jax(folder: str, **given: Any) -> dict[str, Any]:
-    arguments = "-I", "-c", WITHOUT_TENSORFLOW, folder, json.dumps(given), str(RUNNER)
+    arguments = (
+        "-I",
+        "-c",
+        WITHOUT_TENSORFLOW,
+        folder,
+        json.dumps(given),
+        str(RUNNER.parent),
+    )
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
@@ -149,7 +158,7 @@ def test_programs_are_portable_and_take_weights_as_arguments(
     for name, program in about["programs"].items():
         blob = (folder / f"{name}.stablehlo").read_bytes()
         assert b"StableHLO_v1.0.0" in blob[:32]
-        text = run_xla.exported(name, program, blob).mlir_module()
+        text = exported(name, program, blob).mlir_module()
         # Six products a block, two of attention, and the projection to tokens.
         products = 2 * (6 + 2) + 1
         trained = 3 * products if name == "train_step" else products
@@ -248,7 +257,7 @@ def test_a_damaged_file_is_detected(
     content[-3] ^= 1
     (folder / file).write_bytes(content)
     with pytest.raises(RunError, match=told):
-        XLAModel(folder).run("forward", token_ids=np.zeros((1, 32)))
+        XLAModel(folder).run("forward", token_ids=np.zeros((1, 32), np.int32))
     shutil.copytree(cards["load"].path, folder, dirs_exist_ok=True)
     with (folder / "weights.safetensors").open("r+b") as cut:
         cut.truncate(1000)
@@ -297,7 +306,7 @@ def test_inputs_of_a_program_are_checked(cards: dict[str, ExportCard]) -> None:
     ):
         runner.run("forward", token_ids=np.zeros((1, 3)))
     with pytest.raises(RunError, match="`position` of decode .* Received: nothing"):
-        runner.run("decode", token_ids=np.zeros((1, 1)))
+        runner.run("decode", token_ids=np.zeros((1, 1), np.int32))
     with pytest.raises(RunError, match="must be one of forward, .* Received: back"):
         runner.run("back")
     with pytest.raises(RunError, match="is no XLA artefact"):
