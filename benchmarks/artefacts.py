@@ -13,7 +13,6 @@ compares two calls of one round.
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -93,7 +92,7 @@ def measure_litert(
             if key not in contenders:
                 path = exported_tflite(args, sparsity, folder, (sparse, quantize))
                 contenders[key] = litert_contender(args, path, threads, with_library)
-        pairs.append((f"LiteRT {name}", *names))
+        pairs.append((f"LiteRT {name}", names[0], names[1]))
     clock = time.thread_time if threads == 1 else time.perf_counter
     return compare(args, sparsity, threads, contenders, pairs, clock)
 
@@ -227,4 +226,4 @@ def relative_error(plain: Contender, library: Contender, program: str) -> float 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,8 @@ def contenders(
             x = np.random.default_rng(tokens).normal(size=(tokens, args.hidden_dim))
             inputs = {"x": x.astype(np.float32)}
             repeats = 5 if tokens == 1 else 1
-            calls[name, tokens] = lambda run=run, inputs=inputs, repeats=repeats: (
-                seconds(lambda: run(**inputs), repeats, time.thread_time)
+            calls[name, tokens] = partial(
+                seconds, partial(run, **inputs), repeats, time.thread_time
             )
     return calls
 
