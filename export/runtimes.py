@@ -4,7 +4,7 @@ The reasons were measured, or read in the source, with the versions that `setup.
 names; `docs/results/export.md` has the figures. A smaller file is not a faster one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,54 @@ class Runtime:
         name: Name of the runtime and its device.
         skips_zeros: Whether it leaves out products with zeros.
         reason: The reason, in one or two sentences.
+        library: Which library of this package it loads for that, a target of
+            `spdf_keras.export.library_path`; empty without one.
+        pays_from: Fraction of zeros from which skipping them was measured to pay; None
+            where nothing was measured.
+        minimum_version: Oldest version of the runtime that runs the artefact, as its
+            converter writes it; empty where none is known.
     """
 
     name: str
     skips_zeros: bool
     reason: str
+    library: str = ""
+    pays_from: float | None = None
+    minimum_version: str = ""
+
+
+# Fractions of zeros from which the delegate takes a layer, as in
+# `spdf_keras/native/litert/weights.cpp`; `benchmarks/break_even.py` measures them.
+LITERT_PAYS_FROM = {"none": 0.2, "fp16": 0.2, "int8": 0.3}
+# Oldest versions of TensorFlow Lite that have all operators of a file.
+_LITERT_VERSIONS = {"none": "2.9", "fp16": "2.9", "int8": "2.17"}
+
+
+def litert_runtimes(
+    encoded: bool, quantize: str, sparsity: float
+) -> tuple["Runtime", ...]:
+    """Returns the runtimes of a `.tflite` file.
+
+    Args:
+        encoded: Whether zeros are stored as an index.
+        quantize: `none`, `fp16` or `int8`.
+        sparsity: Fraction of zeros in the kernels.
+    """
+    pays_from, version = LITERT_PAYS_FROM[quantize], _LITERT_VERSIONS[quantize]
+    skips = sparsity >= pays_from
+    delegate = Runtime(
+        "LiteRT, CPU with the delegate libspdf_delegate.so",
+        skips,
+        f"The delegate takes layers from {pays_from:.0%} zeros on, where it is as fast "
+        f"as XNNPACK or faster. This file has {sparsity:.0%}.",
+        "litert",
+        pays_from,
+    )
+    plain = TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES
+    return tuple(
+        replace(runtime, minimum_version=f"TensorFlow Lite {version}")
+        for runtime in (delegate, *plain)
+    )
 
 
 SAVED_MODEL_RUNTIMES = (
@@ -42,6 +85,8 @@ SAVED_MODEL_SKIPPING_RUNTIMES = (
         "The operations of this package skip the zeros. Kernels are packed at the head "
         "of each call: with GPT-2 Small at 75 %, calls below 200 tokens of logits, or "
         "6 new ones, take longer than in the plain graph.",
+        "tensorflow",
+        0.4,
     ),
 )
 
@@ -112,6 +157,8 @@ XLA_SKIPPING_RUNTIMES = (
         True,
         "The custom calls of the programs `*.skipping.stablehlo` multiply kept weights "
         "alone.",
+        "xla",
+        0.5,
     ),
     *XLA_RUNTIMES,
 )

@@ -1,9 +1,10 @@
 """Measures one artefact in a process of its own, on demand.
 
-    python measure.py tflite MODEL.tflite
+    python measure.py tflite MODEL.tflite [libspdf_delegate.so]
 
 `spdf-keras benchmark` starts one such process per artefact and asks them in turns, so
-that no artefact shares memory with another (`spdf_keras/measuring/artefacts.py`). It
+that no artefact shares memory with another (`spdf_keras/measuring/artefacts/`). A
+library skips the zeros of the artefact; without one they are multiplied. The program
 lies beside the runners, which it uses; it needs nothing else of spdf_keras.
 
 Each line of its input is an order, each line of its output the result, in JSON:
@@ -41,10 +42,12 @@ class Measurer:
     Args:
         kind: A key of `RUNNERS`.
         path: File or folder of the artefact.
+        library: The library that skips its zeros; empty for none.
     """
 
-    def __init__(self, kind: str, path: str) -> None:
-        module, name, self._options = RUNNERS[kind]
+    def __init__(self, kind: str, path: str, library: str = "") -> None:
+        module, name, options = RUNNERS[kind]
+        self._options = {**options, "library": library}
         self._make = getattr(import_module(module), name)
         self._path = path
         self._model: Any = None
@@ -64,6 +67,8 @@ class Measurer:
         token_ids = self._model.generate(prompt, 2)
         seconds = time.perf_counter() - start
         _check_count(prompt, token_ids)
+        if self._options["library"] and not self._model.skips_zeros:
+            raise MeasureError(f"Its zeros are not skipped. {self._model.products}")
         return {"load_s": seconds, "memory_bytes": _peak_bytes() - self._bytes_before}
 
     def generate(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def main() -> None:
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        measurer = Measurer(*sys.argv[1:3])
+        measurer = Measurer(*sys.argv[1:4])
     except Exception as error:  # its runtime is not installed
         print(json.dumps({"error": _sentence(error)}), file=results, flush=True)
         return

@@ -2,20 +2,27 @@
 
     python run_tflite.py MODEL.tflite --token-ids 1,2,3 --max-new-tokens 16
     python run_tflite.py MODEL.tflite --tokenizer RUN/tokenizer --prompt "I am"
+    python run_tflite.py MODEL.tflite --token-ids 1,2,3 --library libspdf_delegate.so
 
 It prints one JSON object with the prompt, its greedy continuation, the seconds to
 load, to the first token and per token, and the peak of memory. `profile_tflite.py`
 times each operator. A file or a prompt that cannot be used ends it with one sentence
 and exit status 2.
 
+`--library` or the variable `SPDF_LITERT_LIBRARY` names the delegate that skips the
+zeros of the file; without it the runtime multiplies them. The result says which
+happened.
+
 The card beside the file says whether the model was fine-tuned. If it was, the prompt
 is closed by the end-of-text token, and the text ends at an empty line.
 """
 
 import argparse
+import ctypes
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 import resource
 import runpy
@@ -27,11 +34,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
 Caches = dict[str, NDArray[np.float32]]
 
+# The variable that names the library where no argument does.
+LIBRARY = "SPDF_LITERT_LIBRARY"
 # Number of sizes of each input and output; caches have four.
 _RANKS = {"token_ids": 2, "lengths": 1, "position": 1, "logits": 3}
 # Fine-tuned models end an output at an empty line.
@@ -49,27 +58,43 @@ class TFLiteModel:
         path: The file.
         num_threads: Threads of the runtime; the runtime chooses if None.
         verify: Compare the file's checksum with that of its card, if there is a card.
+        library: The delegate that skips zeros. If None, the variable
+            `SPDF_LITERT_LIBRARY` names it; an empty string stands for no library.
 
     Attributes:
         prompt_length: Longest prompt, in tokens.
         cache_length: Longest sequence, prompt and continuation together.
         vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
+        skips_zeros: Whether the delegate has taken layers.
+        products: A sentence about that.
 
     Raises:
-        RunError: If the file is missing or damaged, or `to_tflite` has not written it.
+        RunError: If the file is missing or damaged, `to_tflite` has not written it, or
+            the library cannot be used.
     """
 
     def __init__(
-        self, path: str | Path, num_threads: int | None = None, verify: bool = True
+        self,
+        path: str | Path,
+        num_threads: int | None = None,
+        verify: bool = True,
+        library: str | Path | None = None,
     ) -> None:
         path = Path(path)
         if not path.is_file():
             raise RunError(f"There is no file '{path}'.")
         if verify:
             _verify(path)
+        delegate = _Delegate(
+            os.environ.get(LIBRARY, "") if library is None else library
+        )
         try:
             # The runtime raises these two for a bad file.
-            interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+            interpreter = Interpreter(
+                model_path=str(path),
+                num_threads=num_threads,
+                experimental_delegates=delegate.loaded,
+            )
             runners = {
                 name: interpreter.get_signature_runner(name)
                 for name in interpreter.get_signature_list()
@@ -82,6 +107,7 @@ class TFLiteModel:
                 f"'{path}' with {', '.join(runners) or 'none'}."
             )
         self._path = path
+        self.skips_zeros, self.products = delegate.result()
         self._prefill, self._decode = runners["prefill"], runners["decode"]
         _check_signatures(path, self._prefill, self._decode)
         inputs = self._prefill.get_input_details()
@@ -209,6 +235,39 @@ class TFLiteModel:
         return new
 
 
+class _Delegate:
+    """The delegate, and what it has done.
+
+    Args:
+        library: Path of the library; empty for none.
+    """
+
+    def __init__(self, library: str | Path) -> None:
+        self.loaded: list[Any] | None = None
+        self._library = str(library)
+        if not self._library:
+            return
+        path = os.path.abspath(self._library)
+        try:
+            # The runtime loads the same library, and the counter is the library's.
+            self._count = ctypes.CDLL(path).spdf_layers_taken
+            self._before = self._count()
+            self.loaded = [load_delegate(path)]
+        except (OSError, AttributeError, ValueError) as error:
+            raise RunError(
+                f"Cannot load the library '{library}': {_line(error)}"
+            ) from error
+
+    def result(self) -> tuple[bool, str]:
+        """Returns whether zeros are skipped, and a sentence about it."""
+        if self.loaded is None:
+            return False, f"Zeros are multiplied: {LIBRARY} names no library."
+        layers = self._count() - self._before
+        if not layers:
+            return False, "Zeros are multiplied: no layer has enough of them."
+        return True, f"The zeros of {layers} layers are skipped."
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Runs an exported .tflite file.")
@@ -226,6 +285,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--end-token-ids", default="", help="tokens to stop at")
     parser.add_argument("--num-threads", type=int)
+    parser.add_argument(
+        "--library",
+        help=f"delegate that skips zeros (default: the variable {LIBRARY})",
+    )
     options = parser.parse_args(arguments)
     try:
         tokenizer = _tokenizer(options)
@@ -255,7 +318,7 @@ def _measured(
 ) -> dict[str, Any]:
     """Continues a prompt, and measures time and memory."""
     start = time.perf_counter()
-    model = TFLiteModel(options.model, options.num_threads)
+    model = TFLiteModel(options.model, options.num_threads, library=options.library)
     loaded = time.perf_counter()
     model.generate(prompt, 2)  # the first call of each signature sets it up
     ready = time.perf_counter()
@@ -267,6 +330,7 @@ def _measured(
     return {
         "token_ids": prompt,
         "new_token_ids": new,
+        "skips_zeros": model.skips_zeros,
         "load_s": loaded - start,
         "first_use_s": ready - loaded,
         "first_token_s": first - ready,
@@ -308,22 +372,25 @@ def _encode(
 
 def _check_signatures(path: Path, prefill: Any, decode: Any) -> None:
     """Refuses a file of another program, which has other inputs or outputs."""
-    caches = {n for n in decode.get_output_details() if re.fullmatch("[kv]_[0-9]+", n)}
-    results = {"logits", "k_0", *caches}
-    token_ids = {"token_ids"}
+    caches = {n for n in decode.get_input_details() if re.fullmatch("[kv]_[0-9]+", n)}
+    caches |= {"k_0"}
+    outputs = decode.get_output_details()
+    rows = {f"new_{name}" for name in caches}
+    after = rows if rows & outputs.keys() else caches
+    tokens = {"token_ids"}
     for place, details, needed, allowed in (
-        ("inputs of prefill", prefill.get_input_details(), token_ids, {"lengths"}),
-        ("outputs of prefill", prefill.get_output_details(), results, set()),
+        ("inputs of prefill", prefill.get_input_details(), tokens, {"lengths"}),
+        ("outputs of prefill", prefill.get_output_details(), {"logits", *caches}, ()),
         (
             "inputs of decode",
             decode.get_input_details(),
-            {*token_ids, "position", "k_0", *caches},
-            set(),
+            {*tokens, "position", *caches},
+            (),
         ),
-        ("outputs of decode", decode.get_output_details(), results, set()),
+        ("outputs of decode", outputs, {"logits", *after}, ()),
     ):
         missing = sorted(needed - details.keys())
-        unknown = sorted(details.keys() - needed - allowed)
+        unknown = sorted(details.keys() - needed - {*allowed})
         if missing or unknown:
             wrong = f"lack {missing[0]}" if missing else f"have {unknown[0]} too"
             raise RunError(

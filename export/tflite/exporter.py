@@ -6,10 +6,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import checksum, size_bytes, staged
 from spdf_keras.export.graphs import FoldedKernels, checked_lengths, float32_model
-from spdf_keras.export.runtimes import (
-    TFLITE_DENSE_RUNTIMES,
-    TFLITE_SPARSE_RUNTIMES,
-)
+from spdf_keras.export.runtimes import litert_runtimes
 from spdf_keras.export.sources import (
     load_source,
     resolve_separator,
@@ -129,9 +126,7 @@ def to_tflite(
             separator=resolve_separator(source, separator),
             sha256=checksum(stage),
             notes=(*notes, *encoding.notes),
-            runtimes=TFLITE_SPARSE_RUNTIMES
-            if encoding.encoded
-            else TFLITE_DENSE_RUNTIMES,
+            runtimes=litert_runtimes(encoding.encoded, quantize, kernels.sparsity),
         )
         card.save(stage.with_name(card_path(path).name))
     return card

@@ -2,10 +2,11 @@
 
     spdf-keras benchmark dense.tflite sparse.tflite gpt_xla gpt_saved_model
 
-Each artefact runs in a process of its own, with its runtime alone. The table has
-medians, and quartiles in brackets. An artefact that cannot be measured gets a sentence
-after the table of the others, and the exit status is not 0; with --json, its object
-has `path` and `error`.
+Each artefact runs in a process of its own, with its runtime alone, and once more with
+the library of this package that skips its zeros, where its card names one. The table
+has medians, and quartiles in brackets. An artefact that cannot be measured gets a
+sentence after the table of the others, and the exit status is not 0; with --json, its
+object has `path` and `error`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -42,6 +43,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="tokens to generate (default: 32)",
     )
     parser.add_argument(
+        "--no-libraries",
+        dest="with_libraries",
+        action="store_false",
+        help="measure without the libraries of this package that skip zeros",
+    )
+    parser.add_argument(
         "--out", metavar="DIR", help="write benchmark.csv, .json and .png there"
     )
     add_json(parser)
@@ -63,6 +70,7 @@ def run(args: Namespace) -> None:
             args.rounds,
             args.prompt_tokens,
             args.new_tokens,
+            with_libraries=args.with_libraries,
             report=lambda done, total: say(f"round {done} of {total}"),
             on_failure=lambda *failure: failed.append(failure),
         )

@@ -67,7 +67,9 @@ def run(args: Namespace) -> None:
         print(f"- {note}")
     for runtime in card.runtimes:
         does = "skips" if runtime.skips_zeros else "does not skip"
-        print(f"- {runtime.name} {does} the zeros. {runtime.reason}")
+        oldest = runtime.minimum_version
+        version = f" It needs {oldest} or later." if oldest else ""
+        print(f"- {runtime.name} {does} the zeros. {runtime.reason}{version}")
     if args.json:
         print(card.to_json())
 

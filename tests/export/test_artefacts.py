@@ -31,10 +31,13 @@ def artefacts(model: GPT, files: dict[str, ExportCard], tmp_path_factory: Any) -
         folder / "xla",
         ("prefill", "decode"),
         sparse=True,
+        skip_zeros="cpu",
         prompt_length=16,
         cache_length=48,
     )
-    saved = to_saved_model(model, folder / "saved", signatures=["generate"])
+    saved = to_saved_model(
+        model, folder / "saved", signatures=["generate"], skip_zeros="cpu"
+    )
     return [files["dense"].path, files["sparse"].path, xla.path, saved.path]
 
 
@@ -50,9 +53,16 @@ def test_all_formats_are_measured_in_turns_and_give_the_same_tokens(
         report=lambda *turn: reports.append(turn),
     )
     assert reports == [(1, 2), (2, 2)]
-    assert [row.format for row in rows] == [
-        *("tflite", "tflite_sparse", "xla_sparse", "saved_model")
+    # Each artefact runs with its library too.
+    formats = ("tflite", "tflite_sparse", "xla_sparse", "saved_model")
+    delegate, calls = "libspdf_delegate.so", "libspdf_ffi.so"
+    libraries = (delegate, delegate, calls, "libspdf_operations.so")
+    assert [(row.format, row.library) for row in rows] == [
+        (name, used)
+        for name, library in zip(formats, libraries, strict=True)
+        for used in ("", library)
     ]
+    assert [row.cells()[2] for row in rows] == ["multiplied", "skipped"] * 4
     assert len({tuple(row.token_ids) for row in rows}) == 1
     assert len(rows[0].token_ids) == 6
     for row in rows:
@@ -62,7 +72,7 @@ def test_all_formats_are_measured_in_turns_and_give_the_same_tokens(
     with saving(tmp_path / "out") as write:
         write(rows)
     stored = json.loads((tmp_path / "out" / "benchmark.json").read_text())
-    assert stored["hardware"] and len(stored["artefacts"]) == 4
+    assert stored["hardware"] and len(stored["artefacts"]) == 8
     with (tmp_path / "out" / "benchmark.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [float(line["load_s_median"]) for line in lines] == [
@@ -227,10 +237,12 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_a_row_shows_medians_with_quartiles() -> None:
     spread = Spread.of([0.1, 0.2, 0.3, 0.4, 0.5])
-    row = Row("a/m.tflite", "tflite", 5_000_000, None, spread, 7e6, spread, spread, [1])
+    sizes = 5_000_000, None, spread, 7e6, spread, spread
+    row = Row("a/m.tflite", "tflite", "libspdf_delegate.so", *sizes, [1])
     assert dict(zip(Row.columns, row.cells(), strict=True)) == {
         "artefact": "m.tflite",
         "format": "tflite",
+        "zeros": "skipped",
         "size (MB)": "5.0",
         "load (s)": "0.3 (0.2-0.4)",
         "memory (MB)": "7",

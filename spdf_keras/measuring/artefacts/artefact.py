@@ -9,6 +9,7 @@ from typing import Any
 from spdf_keras.errors import InputError
 from spdf_keras.export.card import card_path
 from spdf_keras.export.files import checksum
+from spdf_keras.native.build import TARGETS
 from spdf_keras.values import shown
 
 # What is read of a card, and whether it can be so.
@@ -58,6 +59,17 @@ class Artefact:
                     "Export it again, or remove the card."
                 )
         return cls(path, kind, card)
+
+    @property
+    def library_target(self) -> str:
+        """The library that skips its zeros, by its card; empty if there is none."""
+        runtimes = self.card.get("runtimes")
+        for runtime in runtimes if isinstance(runtimes, list) else ():
+            if isinstance(runtime, dict) and runtime.get("skips_zeros") is True:
+                target = runtime.get("library")
+                if isinstance(target, str) and target in TARGETS:
+                    return target
+        return ""
 
     @property
     def vocabulary_size(self) -> int:

@@ -12,7 +12,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Draws one panel per quantity, one bar per artefact, into a PNG file."""
     from matplotlib.figure import Figure
 
-    names = [f"{Path(row.path).name}\n{row.format}" for row in rows]
+    names = [
+        f"{Path(row.path).name}\n{row.format}{', zeros skipped' * bool(row.library)}"
+        for row in rows
+    ]
     panels: dict[str, list[float] | list[Spread]] = {
         "size (MB)": [row.size_bytes / 1e6 for row in rows],
         "memory (MB)": [row.memory_bytes / 1e6 for row in rows],

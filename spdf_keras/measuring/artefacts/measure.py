@@ -1,5 +1,6 @@
 """Measures exported artefacts side by side: size, load time, memory, speed, error."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from spdf_keras.export.files import size_bytes
 from spdf_keras.measuring.artefacts.artefact import Artefact
 from spdf_keras.measuring.artefacts.process import ArtefactProcess, Continuation
 from spdf_keras.measuring.turns import Spread, take_turns
+from spdf_keras.native.build import NotBuiltError, library_path
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Row:
     Attributes:
         path: The artefact.
         format: Its format, from its card.
+        library: File name of the library that skipped its zeros; empty where they
+            were multiplied.
         size_bytes: Size of the file or folder.
         relative_error: Error on its card; None where it was not run.
         load_s: Seconds from nothing to two tokens, compilation included.
@@ -34,6 +38,7 @@ class Row:
 
     path: str
     format: str
+    library: str
     size_bytes: int
     relative_error: float | None
     load_s: Spread
@@ -43,17 +48,20 @@ class Row:
     token_ids: list[int]
 
     columns: ClassVar[tuple[str, ...]] = (
-        *("artefact", "format", "size (MB)", "load (s)", "memory (MB)"),
+        *("artefact", "format", "zeros", "size (MB)", "load (s)", "memory (MB)"),
         *("first token (ms)", "ms per token", "tokens/s", "error"),
     )
 
     @classmethod
-    def of(cls, artefact: Artefact, continuations: Sequence[Continuation]) -> "Row":
+    def of(
+        cls, artefact: Artefact, library: str, continuations: Sequence[Continuation]
+    ) -> "Row":
         """Summarises the rounds of one artefact; `continuations` has one per round."""
         first = continuations[0]
         return cls(
             path=str(artefact.path),
             format=artefact.card.get("format", artefact.kind),
+            library=Path(library).name,
             size_bytes=size_bytes(artefact.path),
             relative_error=artefact.card.get("relative_error"),
             load_s=Spread.of([c.load_s for c in continuations]),
@@ -70,6 +78,7 @@ class Row:
         return (
             Path(self.path).name,
             self.format,
+            "skipped" if self.library else "multiplied",
             f"{self.size_bytes / 1e6:.1f}",
             self.load_s.show(),
             f"{self.memory_bytes / 1e6:.0f}",
@@ -85,13 +94,16 @@ def compare_artefacts(
     rounds: int = 5,
     prompt_tokens: int = 16,
     new_tokens: int = 32,
+    *,
+    with_libraries: bool = True,
     report: Callable[[int, int], None] | None = None,
     on_failure: Callable[[str | Path, Exception], None] | None = None,
 ) -> list[Row]:
     """Measures artefacts in turns, each in a process of its own.
 
     In each round every artefact is loaded and continues one prompt, while the others
-    wait; other load of the machine then meets all of them alike.
+    wait; other load of the machine then meets all of them alike. An artefact whose card
+    names a library of this package that skips its zeros is measured with it too.
 
     Args:
         artefacts: Files and folders that `to_tflite`, `to_xla` (with `prefill` and
@@ -99,12 +111,14 @@ def compare_artefacts(
         rounds: Number of rounds.
         prompt_tokens: Tokens of the prompt, drawn at random.
         new_tokens: Tokens to add to it.
+        with_libraries: Whether artefacts are measured with a library too.
         report: Gets the number of rounds that are done, and of all.
         on_failure: Gets each artefact that cannot be measured and its error, and the
             others go on without it. If None, the first error is raised.
 
     Returns:
-        A row per artefact that was measured, in their order.
+        A row per artefact that was measured, in their order; a row with a library
+        follows the one without.
 
     Raises:
         InputError: If an argument is out of range, or a path is no such artefact.
@@ -118,43 +132,56 @@ def compare_artefacts(
         raise InputError(
             f"`new_tokens` must be at least 2. Received: new_tokens={new_tokens}."
         )
-    # Numbers are the keys: one artefact may be named twice.
-    processes: dict[int, ArtefactProcess] = {}
+    # Places are the keys: one artefact may be named twice.
+    processes: dict[tuple[int, str], ArtefactProcess] = {}
     rows: list[Row] = []
 
     @contextmanager
-    def guarded(number: int) -> Iterator[None]:
+    def guarded(key: tuple[int, str]) -> Iterator[None]:
         try:
             yield
         except (InputError, ExportError, OSError) as error:
             if on_failure is None:
                 raise
-            processes.pop(number, None)
-            on_failure(artefacts[number], error)
+            processes.pop(key, None)
+            on_failure(artefacts[key[0]], error)
 
     with ExitStack() as stack:
         for number, path in enumerate(artefacts):
-            with guarded(number):
-                process = ArtefactProcess(Artefact.open(path))
-                processes[number] = stack.enter_context(process)
+            with guarded((number, "")):
+                artefact = Artefact.open(path)
+                for library in ("", *_libraries(artefact, with_libraries)):
+                    process = ArtefactProcess(artefact, library)
+                    processes[number, library] = stack.enter_context(process)
         # They have started side by side; the first round begins when all are ready.
-        for number, process in list(processes.items()):
-            with guarded(number):
+        for key, process in list(processes.items()):
+            with guarded(key):
                 process.wait()
         sizes = (process.artefact.vocabulary_size for process in processes.values())
         random = np.random.default_rng(0)
         prompt = random.integers(min(sizes, default=2), size=prompt_tokens).tolist()
 
-        def measure(number: int) -> Continuation | None:
-            with guarded(number):
-                if number in processes:
-                    return processes[number].measure(prompt, new_tokens)
+        def measure(key: tuple[int, str]) -> Continuation | None:
+            with guarded(key):
+                if key in processes:
+                    return processes[key].measure(prompt, new_tokens)
             return None
 
-        calls = {number: partial(measure, number) for number in processes}
+        calls = {key: partial(measure, key) for key in processes}
         results = take_turns(calls, rounds, warm_up=0, report=report) if calls else {}
-        for number, process in list(processes.items()):
-            with guarded(number):
-                rounds_of_it = [result for result in results[number] if result]
-                rows.append(Row.of(process.artefact, rounds_of_it))
+        for key, process in list(processes.items()):
+            with guarded(key):
+                rounds_of_it = [result for result in results[key] if result]
+                rows.append(Row.of(process.artefact, process.library, rounds_of_it))
     return rows
+
+
+def _libraries(artefact: Artefact, wanted: bool) -> tuple[str, ...]:
+    """Returns the path of the library for an artefact, if there is one."""
+    if not wanted or not artefact.library_target:
+        return ()
+    try:
+        return (str(library_path(artefact.library_target)),)
+    except NotBuiltError as error:
+        warnings.warn(f"{error} '{artefact.path}' runs without it.", stacklevel=3)
+        return ()

@@ -34,16 +34,20 @@ class ArtefactProcess:
 
     Args:
         artefact: The artefact.
+        library: Path of the library that skips its zeros; empty for none.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
-        self.artefact = artefact
+    def __init__(self, artefact: Artefact, library: str = "") -> None:
+        self.artefact, self.library = artefact, library
 
     def __enter__(self) -> "ArtefactProcess":
         artefact = self.artefact
         script = Path(runners.__path__[0]) / "measure.py"
         self._process = subprocess.Popen(
-            [sys.executable, str(script), artefact.kind, str(artefact.path)],
+            [
+                *(sys.executable, str(script)),
+                *(artefact.kind, str(artefact.path), self.library),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

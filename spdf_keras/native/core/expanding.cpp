@@ -87,7 +87,10 @@ void ExpandingWeight::product(const float* x, const float* bias, const float* sc
   float* memory = rounded.get(head + room * columns / 4);
   const Integers integers{tokens, columns, reinterpret_cast<uint8_t*>(memory + head),
                           memory, reinterpret_cast<int32_t*>(memory + room)};
-  loops.round(x, columns_, integers);
+  const int64_t shares = std::max<int64_t>(1, std::min(threads, room));
+  run(parallel, pool, shares, [&](int64_t share) {
+    loops.round(x, columns_, integers, room * share / shares, room * (share + 1) / shares);
+  });
   const Expanding weight{rows_, columns_, words_, bits_, starts_, values_, sums_, scales};
   const int64_t blocks = (rows_ + kRowBlock - 1) / kRowBlock;
   const int64_t parts = std::max<int64_t>(1, std::min(threads, blocks));

@@ -48,8 +48,9 @@ struct ExpandingLoops {
   const char* name;
   // Returns how many tokens `values` must have room for.
   int64_t (*padded_tokens)(int64_t tokens);
-  // Rounds tokens (tokens, columns).
-  void (*round)(const float* x, int64_t columns, const Integers& integers);
+  // Rounds tokens [first, last) of (tokens, columns); those from `tokens` on are zeros.
+  void (*round)(const float* x, int64_t columns, const Integers& integers, int64_t first,
+                int64_t last);
   // Returns the floats of scratch memory that a product needs.
   int64_t (*scratch_floats)(const Expanding& weight, int64_t tokens);
   // Computes rows [first, last) of a product; `first` is a multiple of kRowBlock.

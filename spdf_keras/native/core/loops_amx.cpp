@@ -25,12 +25,13 @@ int64_t padded_tokens(int64_t tokens) {
 }
 
 // Writes tokens as tiles (token block, step, 16 groups of 4 columns, 16 tokens, 4).
-void round_tokens(const float* x, int64_t columns, const Integers& q) {
+void round_tokens(const float* x, int64_t columns, const Integers& q, int64_t first,
+                  int64_t last) {
   const int64_t steps = q.padded_columns / kStep;
   const __m512i apart = _mm512_mullo_epi32(
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
       _mm512_set1_epi32(static_cast<int>(kTile)));
-  for (int64_t t = 0; t < padded_tokens(q.tokens); ++t) {
+  for (int64_t t = first; t < last; ++t) {
     uint8_t* tile = q.values + t / kTile * steps * 1024 + t % kTile * 4;
     if (t >= q.tokens) {
       q.scales[t] = 0, q.zeros[t] = 0;

@@ -37,8 +37,10 @@ int64_t padded_tokens(int64_t tokens) { return tokens; }
 int64_t scratch_floats(const Expanding& w, int64_t) { return kRows * w.words * 16; }
 
 // Rounds tokens to -128 ... 127, as SDOT multiplies signed bytes.
-void round_tokens(const float* x, int64_t columns, const Integers& q) {
-  for (int64_t t = 0; t < q.tokens; ++t, x += columns) {
+void round_tokens(const float* all, int64_t columns, const Integers& q, int64_t first,
+                  int64_t last) {
+  for (int64_t t = first; t < last; ++t) {
+    const float* x = all + t * columns;
     float low = 0, high = 0;
     for (int64_t c = 0; c < columns; ++c) {
       low = x[c] < low ? x[c] : low;

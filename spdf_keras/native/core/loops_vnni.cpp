@@ -12,8 +12,9 @@ constexpr int kRows = 4, kTokens = 6;
 
 int64_t padded_tokens(int64_t tokens) { return tokens; }
 
-void round_tokens(const float* x, int64_t columns, const Integers& q) {
-  for (int64_t t = 0; t < q.tokens; ++t)
+void round_tokens(const float* x, int64_t columns, const Integers& q, int64_t first,
+                  int64_t last) {
+  for (int64_t t = first; t < last; ++t)
     round_token(x + t * columns, columns, q.padded_columns, q.scales + t, q.zeros + t,
                 [&](int64_t c, __m128i bytes) {
                   _mm_storeu_si128(

@@ -7,6 +7,7 @@
 // DEQUANTIZE or not. The runtime's own delegate takes what is left.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,9 @@ namespace {
 
 using spdf::Delegate;
 using spdf::Stored;
+
+// Layers that the delegates of this process have taken.
+std::atomic<int> layers_taken{0};
 
 // The nodes of a graph that concern the delegate.
 struct Graph {
@@ -161,6 +165,7 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
   const TfLiteStatus status = context->ReplaceNodeSubsetsWithDelegateKernels(
       context, spdf::layers_operator(), list, base);
   std::free(list);
+  if (!status) layers_taken += static_cast<int>(delegate.by_node.size());
   // The operators hold their weights from now on.
   delegate.by_node.clear();
   delegate.blends.clear();
@@ -188,6 +193,9 @@ __attribute__((visibility("default"))) TfLiteDelegate* tflite_plugin_create_dele
   made->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
   return &made.release()->base;
 }
+
+// Returns the number of layers that the delegates of this process have taken so far.
+__attribute__((visibility("default"))) int spdf_layers_taken() { return layers_taken; }
 
 __attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(
     TfLiteDelegate* delegate) {

@@ -18,7 +18,7 @@ struct Tested {
   const char* name;
   int first_major, first_minor, major, minor;
 };
-constexpr Tested kTested[] = {{"/ai_edge_litert/", "ai_edge_litert", 2, 1, 2, 3},
+constexpr Tested kTested[] = {{"/ai_edge_litert/", "ai_edge_litert", 2, 3, 2, 3},
                               {"/tensorflow/", "tensorflow", 2, 21, 2, 21}};
 
 // Finds the version of a package by its folder `NAME-VERSION.dist-info`.

@@ -14,7 +14,8 @@ namespace {
 
 // Fractions of zeros from which skipping paid in the runtime, for prefill and decode
 // together; `docs/results/artefacts.md` has the measurement.
-constexpr double kPaysFloat = 0.2, kPaysInt8 = 0.3;
+constexpr double kPaysFloat = 0.2;
+constexpr double kPaysInt8 = 0.3;
 
 // Entries of the smallest dense weight that is taken.
 constexpr int64_t kLargeWeight = 1 << 20;

@@ -16,8 +16,11 @@ from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
 from spdf_keras.export import ExportCard, library_path, to_tflite
+from spdf_keras.export.runners.run_tflite import RunError, TFLiteModel
+from spdf_keras.export.runtimes import LITERT_PAYS_FROM
 from spdf_keras.export.tflite.sparse_encoding import sparse_encode
 from spdf_keras.model.gpt import GPT
+from spdf_keras.native import build
 from spdf_keras.native.build import NotBuiltError
 
 # 1e-5 is float32's sums in another order. Plain int8 rounds inputs in another way than
@@ -266,6 +269,47 @@ def test_a_model_with_biases_generates_the_same_tokens(
         )
         assert received == tokens
         assert np.abs(other - logits).max() <= 1e-5 * np.abs(logits).max()
+
+
+def test_the_runner_says_whether_zeros_are_skipped(
+    library: str,
+    files: dict[str, ExportCard],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    path = files["sparse"].path
+    plain, skipping = TFLiteModel(path), TFLiteModel(path, library=library)
+    assert not plain.skips_zeros and "names no library" in plain.products
+    assert skipping.skips_zeros and "zeros of 24 layers" in skipping.products
+    assert plain.generate([1, 2, 3], 32) == skipping.generate([1, 2, 3], 32)
+    monkeypatch.setenv("SPDF_LITERT_LIBRARY", library)
+    assert TFLiteModel(path).skips_zeros
+    assert not TFLiteModel(path, library="").skips_zeros
+    foreign = tmp_path / "libother.so"
+    foreign.write_bytes(b"no library")
+    for wrong in (foreign, tmp_path / "missing.so"):
+        with pytest.raises(RunError, match=f"Cannot load the library '{wrong}'"):
+            TFLiteModel(path, library=wrong)
+
+
+def test_the_card_names_the_library_and_the_oldest_runtime(
+    files: dict[str, ExportCard],
+) -> None:
+    for card in files.values():
+        delegate, *others = card.runtimes
+        assert (delegate.library, delegate.skips_zeros) == ("litert", True)
+        assert not any(other.skips_zeros or other.library for other in others)
+        assert {r.minimum_version for r in card.runtimes} == {"TensorFlow Lite 2.9"}
+
+
+def test_the_thresholds_of_cards_are_those_of_the_delegate() -> None:
+    source = (build._HERE / "litert" / "weights.cpp").read_text("utf-8")
+    (floats, integers) = re.findall(r"kPays\w+ = ([\d.]+)", source)
+    assert LITERT_PAYS_FROM == {
+        "none": float(floats),
+        "fp16": float(floats),
+        "int8": float(integers),
+    }
 
 
 @pytest.mark.parametrize("quantize", ["fp16", "int8"])
