@@ -219,6 +219,20 @@ def _about(program: Program) -> dict[str, Any]:
     }
 
 
+def _bytes_beside_weights(stage: Path) -> int:
+    """Counts the bytes that the same export has with every zero stored.
+
+    These are all but the weights themselves, the programs that unpack them, and those
+    that skip their zeros. The header of the weights counts.
+    """
+    file = stage / "weights.safetensors"
+    with file.open("rb") as content:
+        header = 8 + int.from_bytes(content.read(8), "little")
+    needless = [*stage.glob("unpack_*.stablehlo"), *stage.glob("*.skipping.stablehlo")]
+    weights = file.stat().st_size - header
+    return size_bytes(stage) - weights - sum(path.stat().st_size for path in needless)
+
+
 def _card(
     source: WeightSource,
     plan: XLAPlan,
@@ -245,8 +259,7 @@ def _card(
             f"{len(twins)} further programs ({total / 1e6:.2f} MB) skip the zeros on "
             "CPUs, by the library of `python -m spdf_keras.native.build --target xla`."
         )
-    size = size_bytes(stage)
-    rest = size - (stage / "weights.safetensors").stat().st_size
+    size, rest = size_bytes(stage), _bytes_beside_weights(stage)
     return ExportCard(
         format="xla_sparse" if plan.sparse else "xla",
         path=str(path),
