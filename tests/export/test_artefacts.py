@@ -140,6 +140,7 @@ def test_bad_artefacts_get_a_sentence_each_and_good_ones_their_rows(
     paths = [artefacts[1], *map(str, bad), artefacts[0]]
     out = tmp_path / "out"
     options = ["--rounds", "1", "--prompt-tokens", "4", "--new-tokens", "8", "--json"]
+    options.append("--no-libraries")
     assert main(["benchmark", *paths, *options, "--out", str(out)]) == 1
     printed = capsys.readouterr()
     objects = {o["path"]: o for o in json.loads(printed.out.splitlines()[-1])}
@@ -180,8 +181,10 @@ def test_a_prompt_that_leaves_no_room_for_two_tokens_gives_no_speed(
         new_tokens=4,
         on_failure=lambda path, error: failures.append((path, str(error))),
     )
-    assert [row.path for row in rows] == [artefacts[0]]
-    assert [path for path, _ in failures] == [short]
+    # Each runs with the delegate too, and a sentence says which way has failed.
+    assert [row.path for row in rows] == [artefacts[0]] * 2
+    assert [path for path, _ in failures] == [short] * 2
+    assert sum("with libspdf_delegate.so cannot" in told for _, told in failures) == 1
     # Two tokens fit: fewer than were asked for, and a time for the second.
     (row,) = compare_artefacts([short], rounds=1, prompt_tokens=7, new_tokens=32)
     assert len(row.token_ids) == 2 and row.token_s.low > 0
@@ -205,6 +208,7 @@ def test_a_process_that_dies_costs_its_own_row_alone(
         rounds=2,
         prompt_tokens=4,
         new_tokens=8,
+        with_libraries=False,
         on_failure=lambda _, error: failures.append(str(error)),
     )
     assert [row.path for row in rows] == artefacts[:1]

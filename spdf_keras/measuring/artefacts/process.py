@@ -96,8 +96,9 @@ class ArtefactProcess:
         except ValueError:  # the line has not come, or not whole
             result = {"error": self._how_it_ended()}
         if "error" in result:
+            library = f" with {Path(self.library).name}" if self.library else ""
             raise ExportError(
-                f"'{self.artefact.path}' cannot be measured: {result['error']}"
+                f"'{self.artefact.path}'{library} cannot be measured: {result['error']}"
             )
         return dict(result)
 
