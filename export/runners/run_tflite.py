@@ -265,7 +265,7 @@ class _Delegate:
         layers = self._count() - self._before
         if not layers:
             return False, "Zeros are multiplied: no layer has enough of them."
-        return True, f"The zeros of {layers} layers are skipped."
+        return True, f"The delegate has taken {layers} layers, and skips their zeros."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -186,7 +186,7 @@ def test_a_prompt_that_leaves_no_room_for_two_tokens_gives_no_speed(
     assert [path for path, _ in failures] == [short] * 2
     assert sum("with libspdf_delegate.so cannot" in told for _, told in failures) == 1
     # Two tokens fit: fewer than were asked for, and a time for the second.
-    (row,) = compare_artefacts([short], rounds=1, prompt_tokens=7, new_tokens=32)
+    (row, _) = compare_artefacts([short], rounds=1, prompt_tokens=7, new_tokens=32)
     assert len(row.token_ids) == 2 and row.token_s.low > 0
 
 
