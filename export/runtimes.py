@@ -34,6 +34,8 @@ class Runtime:
 # Fractions of zeros from which the delegate takes a layer, as in
 # `spdf_keras/native/litert/weights.cpp`; `benchmarks/break_even.py` measures them.
 LITERT_PAYS_FROM = {"none": 0.2, "fp16": 0.2, "int8": 0.3}
+# Oldest runtime that the delegate was tested with, as `native/litert/runtime.cpp` has it.
+_DELEGATE_VERSION = "ai-edge-litert 2.3"
 # Oldest versions of TensorFlow Lite that have all operators of a file.
 _LITERT_VERSIONS = {"none": "2.9", "fp16": "2.9", "int8": "2.17"}
 
@@ -53,16 +55,15 @@ def litert_runtimes(
     delegate = Runtime(
         "LiteRT, CPU with the delegate libspdf_delegate.so",
         skips,
-        f"The delegate takes layers from {pays_from:.0%} zeros on, where it is as fast "
-        f"as XNNPACK or faster. This file has {sparsity:.0%}.",
+        f"The delegate takes layers from {pays_from:.0%} zeros on, from where a token "
+        f"was measured to be faster than in XNNPACK. This file has {sparsity:.0%}.",
         "litert",
         pays_from,
+        _DELEGATE_VERSION,
     )
     plain = TFLITE_SPARSE_RUNTIMES if encoded else TFLITE_DENSE_RUNTIMES
-    return tuple(
-        replace(runtime, minimum_version=f"TensorFlow Lite {version}")
-        for runtime in (delegate, *plain)
-    )
+    oldest = f"TensorFlow Lite {version}"
+    return (delegate, *(replace(each, minimum_version=oldest) for each in plain))
 
 
 SAVED_MODEL_RUNTIMES = (

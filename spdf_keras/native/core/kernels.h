@@ -53,34 +53,32 @@ inline Vector repeat(const float* p) {
 }
 
 // Do the same with values that are stored as float16 or int8.
-inline Vector repeat(const Half* p) {
 #if SPDF_BYTES > 16
+inline Vector broadcast(__m128 four) {
+#if SPDF_BYTES == 64
+  return _mm512_broadcast_f32x4(four);
+#else
+  return _mm256_set_m128(four, four);
+#endif
+}
+inline Vector repeat(const Half* p) {
   int64_t halves;
   std::memcpy(&halves, p, sizeof halves);
-  const __m128 four = _mm_cvtph_ps(_mm_cvtsi64_si128(halves));
-#endif
-#if SPDF_BYTES == 64
-  return _mm512_broadcast_f32x4(four);
-#elif SPDF_BYTES == 32
-  return _mm256_set_m128(four, four);
-#else
-  return Vector{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
-#endif
+  return broadcast(_mm_cvtph_ps(_mm_cvtsi64_si128(halves)));
 }
 inline Vector repeat(const int8_t* p) {
-#if SPDF_BYTES > 16
   int32_t bytes;
   std::memcpy(&bytes, p, sizeof bytes);
-  const __m128 four = _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(bytes)));
-#endif
-#if SPDF_BYTES == 64
-  return _mm512_broadcast_f32x4(four);
-#elif SPDF_BYTES == 32
-  return _mm256_set_m128(four, four);
-#else
-  return Vector{float(p[0]), float(p[1]), float(p[2]), float(p[3])};
-#endif
+  return broadcast(_mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(bytes))));
 }
+#else
+inline Vector repeat(const Half* p) {
+  return Vector{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+}
+inline Vector repeat(const int8_t* p) {
+  return Vector{float(p[0]), float(p[1]), float(p[2]), float(p[3])};
+}
+#endif
 
 // Copies float `kIndex` of the four that `repeat` broadcast to all lanes.
 template <int kIndex, size_t... kLane>
