@@ -34,7 +34,7 @@ class Runtime:
 # Fractions of zeros from which the delegate takes a layer, as in
 # `spdf_keras/native/litert/weights.cpp`; `benchmarks/break_even.py` measures them.
 LITERT_PAYS_FROM = {"none": 0.2, "fp16": 0.2, "int8": 0.3}
-# Oldest runtime that the delegate was tested with, as `native/litert/runtime.cpp` has it.
+# Oldest runtime that the delegate was tested with; `native/litert/runtime.cpp` has it.
 _DELEGATE_VERSION = "ai-edge-litert 2.3"
 # Oldest versions of TensorFlow Lite that have all operators of a file.
 _LITERT_VERSIONS = {"none": "2.9", "fp16": "2.9", "int8": "2.17"}
