@@ -5,7 +5,7 @@ another number format) is one more class with `shape` and `linear`; no layer cha
 `sparsity/skipping.py` decides which masked kernels skip their zeros.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -103,9 +103,17 @@ class PackedKernel(NamedTuple):
         return packed_linear(x, self.packed, bias)
 
 
-def cast_kernel(kernel: tf.Tensor | Kernel, dtype: str) -> tf.Tensor | Kernel:
-    """Casts a kernel that is a tensor or variable; other kinds keep their own dtype."""
-    return tf.cast(kernel, dtype) if tf.is_tensor(kernel) else kernel
+def as_kernel(kernel: Any, dtype: str | None = None) -> tf.Tensor | Kernel:
+    """Reads values as a tensor, cast unless `dtype` is None; other kinds stay.
+
+    Args:
+        kernel: A tensor, variable or array, or a `Kernel`, which keeps its own dtype.
+        dtype: Name of the dtype.
+    """
+    # NumPy's arrays and TensorFlow's tensors compute no product with a bias.
+    if hasattr(kernel, "linear"):
+        return kernel
+    return tf.convert_to_tensor(kernel) if dtype is None else tf.cast(kernel, dtype)
 
 
 def linear(inputs: tf.Tensor, kernel: tf.Tensor | Kernel, bias: tf.Tensor) -> tf.Tensor:
@@ -121,7 +129,7 @@ def linear(inputs: tf.Tensor, kernel: tf.Tensor | Kernel, bias: tf.Tensor) -> tf
     Returns:
         `(..., out_features)`.
     """
-    if tf.is_tensor(kernel):
+    if not hasattr(kernel, "linear"):
         kernel = DenseKernel(kernel)
     in_features, out_features = kernel.shape
     # One matrix product of all tokens: a product per batch row is slower, and

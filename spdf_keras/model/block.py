@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.keras2 import keras, named_after
-from spdf_keras.kernels import linear
+from spdf_keras.kernels import as_kernel, linear
 from spdf_keras.model.paths import KERNELS
 
 import tensorflow_model_optimization as tfmot  # isort: skip
@@ -150,10 +150,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
 
     def own_kernels(self) -> dict[str, Any]:
         """Returns the block's kernels by name: tensors, unless others were bound."""
-        kernels = (
-            tf.convert_to_tensor(kernel) if tf.is_tensor(kernel) else kernel
-            for kernel in self._kernels
-        )
+        kernels = map(as_kernel, self._kernels)
         return dict(zip(self.prunable_names, kernels, strict=True))
 
     def call(

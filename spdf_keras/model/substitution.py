@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.kernels import cast_kernel
+from spdf_keras.kernels import as_kernel
 from spdf_keras.model.paths import KERNELS
 
 # A layer, the name of an attribute, and the tensor or tensors to put there.
@@ -43,7 +43,7 @@ def linear_replacements(
 
     def cast(kind: str) -> list[Any]:
         values = [tensors[f"{prefix}{name}/{kind}"] for name in KERNELS]
-        return [cast_kernel(value, block.compute_dtype) for value in values]
+        return [as_kernel(value, block.compute_dtype) for value in values]
 
     return [(block, "_kernels", cast("kernel")), (block, "_biases", cast("bias"))]
 

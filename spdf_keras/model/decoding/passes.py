@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.kernels import PackedKernel, cast_kernel
+from spdf_keras.kernels import PackedKernel, as_kernel
 from spdf_keras.model.block import Cache
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
@@ -31,7 +31,7 @@ def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
             kernels = layer.own_kernels()
         blocks.append(
             {
-                name: cast_kernel(kernel, layer.compute_dtype)
+                name: as_kernel(kernel, layer.compute_dtype)
                 for name, kernel in kernels.items()
             }
         )
