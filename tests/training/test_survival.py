@@ -202,5 +202,5 @@ def test_when_a_worker_is_killed_the_others_stop_and_all_resume(
 
 def test_devices_that_do_not_fit_are_refused(start: Start, tmp_path: Path) -> None:
     told = finish(start(tmp_path / "run", "--worker", "2", "--workers", "a:1,b:2"), 2)
-    assert "`worker` must be 0 to 1, the place of this process in `workers`" in told
+    assert "`--worker` must be 0 to 1, the place of this process in `--workers`" in told
     assert not (tmp_path / "run").exists()
