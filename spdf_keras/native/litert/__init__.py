@@ -1,1 +1,0 @@
-"""The native library as a delegate of LiteRT."""
