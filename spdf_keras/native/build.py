@@ -168,7 +168,13 @@ def _compile(
         **core_sources(machine),
         **dict.fromkeys(sorted((_HERE / target).glob("*.cpp")), ()),
     }
-    library.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotBuiltError(
+            f"Cannot write to '{library.parent}': {error.strerror}. Name another "
+            "folder in SPDF_CACHE, or compute densely."
+        ) from error
     # The library gets its name when it is finished, so two processes may compile.
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         objects = []

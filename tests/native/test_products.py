@@ -279,7 +279,9 @@ def test_without_a_compiler_products_are_dense_with_one_line(
 
 
 def test_installing_compiles_or_says_why_not(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert build.main([]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(library_path())
@@ -289,6 +291,12 @@ def test_installing_compiles_or_says_why_not(
     assert "need a C++17 compiler" in told and told.endswith("products are dense.\n")
     assert build.main([]) == 1
     assert capsys.readouterr().out == ""
+    monkeypatch.delenv("CXX")
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("SPDF_CACHE", str(file))
+    assert build.main([]) == 1
+    assert f"Cannot write to '{file}" in capsys.readouterr().err
 
 
 def test_the_library_is_compiled_once_and_by_its_sources(

@@ -104,6 +104,7 @@ bool take_blends(TfLiteContext* context, const Graph& graph, Delegate* delegate,
 
 TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
   auto& delegate = *static_cast<Delegate*>(base->data_);
+  std::lock_guard<std::mutex> lock(delegate.preparing);
   const std::string refused = spdf::refusal(context, delegate.options.any_version);
   if (!refused.empty()) {
     context->ReportError(context, "spdf: %s", refused.c_str());
@@ -135,7 +136,10 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* base) {
         delegate.weights.get(stored, has_one_token(x, stored.columns()), delegate.options,
                              delegate.pool.get());
     if (!weight) continue;
-    delegate.by_node[index] = std::move(weight);
+    TfLiteSparsity* const index_of_weight =
+        delegate.options.release_index ? stored.constant->sparsity : nullptr;
+    delegate.by_node[index] = {std::move(weight), spdf::Weights::key_of(stored),
+                               index_of_weight};
     taken.push_back(index);
     if (stored.unpackers.empty()) continue;
     // The layer reads the constant itself from now on, so that no memory is planned for

@@ -13,7 +13,7 @@ namespace {
 
 // One fully connected layer: indices of its tensors, -1 for no bias.
 struct Layer {
-  PackedWeight weight;
+  Taken taken;
   int x, y, bias;
   TfLiteFusedActivation activation;
   bool keep_num_dims;
@@ -44,13 +44,13 @@ void* init(TfLiteContext* context, const char* buffer, size_t) {
     const int index = params->nodes_to_replace->data[i];
     const auto blend = made->delegate->blends.find(index);
     if (blend != made->delegate->blends.end()) made->blends.push_back(blend->second);
-    const auto weight = made->delegate->by_node.find(index);
+    const auto taken = made->delegate->by_node.find(index);
     // Other nodes only unpack a weight, or compute a part of a blend.
-    if (weight == made->delegate->by_node.end() ||
+    if (taken == made->delegate->by_node.end() ||
         context->GetNodeAndRegistration(context, index, &node, &registration))
       continue;
     const auto* layer = static_cast<const TfLiteFullyConnectedParams*>(node->builtin_data);
-    made->layers.push_back({weight->second, node->inputs->data[0], node->outputs->data[0],
+    made->layers.push_back({taken->second, node->inputs->data[0], node->outputs->data[0],
                             node->inputs->size > 2 ? node->inputs->data[2] : -1,
                             layer->activation, layer->keep_num_dims});
     const int y = made->layers.back().y;
@@ -69,7 +69,7 @@ int64_t size_of(const TfLiteTensor& tensor) {
 
 // Returns the shape of a layer's result for a shape of its input.
 TfLiteIntArray* result_shape(const Layer& layer, const TfLiteTensor& x) {
-  const int64_t rows = spdf_packed_rows(layer.weight.get());
+  const int64_t rows = spdf_packed_rows(layer.taken.weight.get());
   const int size = layer.keep_num_dims ? x.dims->size : 2;
   auto* shape = static_cast<TfLiteIntArray*>(
       std::malloc(sizeof(TfLiteIntArray) + size * sizeof(int)));
@@ -77,7 +77,7 @@ TfLiteIntArray* result_shape(const Layer& layer, const TfLiteTensor& x) {
   if (layer.keep_num_dims)
     std::copy_n(x.dims->data, size, shape->data);
   else
-    shape->data[0] = static_cast<int>(size_of(x) / spdf_packed_columns(layer.weight.get()));
+    shape->data[0] = static_cast<int>(size_of(x) / spdf_packed_columns(layer.taken.weight.get()));
   shape->data[size - 1] = static_cast<int>(rows);
   return shape;
 }
@@ -95,8 +95,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   for (const Layer& layer : made->layers) {
     const TfLiteTensor& x = context->tensors[layer.x];
     TfLiteTensor& y = context->tensors[layer.y];
-    const int64_t columns = spdf_packed_columns(layer.weight.get());
-    const int64_t rows = spdf_packed_rows(layer.weight.get());
+    const int64_t columns = spdf_packed_columns(layer.taken.weight.get());
+    const int64_t rows = spdf_packed_rows(layer.taken.weight.get());
     if (x.dims->size < 1 || size_of(x) % columns ||
         (layer.keep_num_dims && x.dims->data[x.dims->size - 1] != columns)) {
       context->ReportError(context, "spdf: an input of %lld values does not fit a weight of "
@@ -134,22 +134,25 @@ void activate(TfLiteFusedActivation activation, float* y, int64_t size) {
 TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   auto* made = static_cast<Layers*>(node->user_data);
   Pool* pool = made->delegate->pool.get();
-  made->delegate->weights.release_indices();
   const auto memory = [&](int tensor) {
     const auto inner = made->inner.find(tensor);
     return inner != made->inner.end() ? inner->second.data()
                                       : static_cast<float*>(context->tensors[tensor].data);
   };
   for (const Blend& blend : made->blends) run_blend(context, blend, pool);
-  for (const Layer& layer : made->layers) {
+  for (Layer& layer : made->layers) {
+    if (layer.taken.index) {
+      made->delegate->weights.release_index(layer.taken.key, layer.taken.index);
+      layer.taken.index = nullptr;
+    }
     const int64_t size = size_of(context->tensors[layer.x]);
-    const int64_t tokens = size / spdf_packed_columns(layer.weight.get());
+    const int64_t tokens = size / spdf_packed_columns(layer.taken.weight.get());
     if (!tokens) continue;
     float* y = memory(layer.y);
-    spdf_packed_product(layer.weight.get(), memory(layer.x),
+    spdf_packed_product(layer.taken.weight.get(), memory(layer.x),
                         layer.bias < 0 ? nullptr : memory(layer.bias), tokens, y,
                         Pool::parallel, pool, pool->threads());
-    activate(layer.activation, y, tokens * spdf_packed_rows(layer.weight.get()));
+    activate(layer.activation, y, tokens * spdf_packed_rows(layer.taken.weight.get()));
   }
   return kTfLiteOk;
 }

@@ -4,6 +4,7 @@
 #define SPDF_LAYERS_H_
 
 #include <map>
+#include <mutex>
 
 #include "abi.h"
 #include "blend.h"
@@ -11,14 +12,24 @@
 
 namespace spdf {
 
+// What the delegate has taken for one layer.
+struct Taken {
+  PackedWeight weight;
+  Weights::Key key;
+  // Indices that are freed at the layer's first call, or NULL.
+  TfLiteSparsity* index;
+};
+
 // Everything of one delegate.
 struct Delegate {
   TfLiteDelegate base{};
   Options options;
   std::unique_ptr<Pool> pool;
   Weights weights;
-  // Weights of the layers of the graph that is being prepared, and its blends, by node.
-  std::map<int, PackedWeight> by_node;
+  // Held while a graph is prepared.
+  std::mutex preparing;
+  // Layers and blends of the graph that is being prepared, by node.
+  std::map<int, Taken> by_node;
   std::map<int, Blend> blends;
 };
 

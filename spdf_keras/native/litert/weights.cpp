@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 namespace spdf {
 namespace {
@@ -183,11 +184,22 @@ bool find_stored(TfLiteContext* context, const std::map<int, int>& producers, in
   return false;
 }
 
+Weights::Key Weights::key_of(const Stored& stored) {
+  uint64_t fingerprint = 0;
+  const TfLiteAffineQuantization* q = stored.integers ? affine(*stored.integers) : nullptr;
+  for (int i = 0; q && i < q->scale->size; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, &q->scale->data[i], sizeof bits);
+    fingerprint = (fingerprint ^ bits) * 0x9E3779B97F4A7C15ull;
+  }
+  return {stored.constant->data, stored.rows(), stored.columns(), fingerprint};
+}
+
 PackedWeight Weights::get(const Stored& stored, bool one_token, const Options& options,
                           Pool* pool) {
-  const void* key = stored.constant->data;
-  TfLiteSparsity* sparsity = stored.constant->sparsity;
-  Entry& entry = entries_[key];
+  std::lock_guard<std::mutex> lock(mutex_);
+  const TfLiteSparsity* sparsity = stored.constant->sparsity;
+  Entry& entry = entries_[key_of(stored)];
   // Another model may lie where one lay that is gone; then there are indices again.
   if (sparsity && sparsity->dim_metadata[1].array_indices->size) entry.only_copy = nullptr;
   PackedWeight packed = entry.only_copy ? entry.only_copy : entry.packed.lock();
@@ -197,24 +209,21 @@ PackedWeight Weights::get(const Stored& stored, bool one_token, const Options& o
     entry.packed = packed;
     ++count_;
     bytes_ += spdf_packed_bytes(packed.get());
-    if (options.release_pages) give_back(key, stored.constant->bytes);
+    if (options.release_pages) give_back(stored.constant->data, stored.constant->bytes);
   }
-  if (sparsity && options.release_index) to_release_[sparsity] = key;
   return packed;
 }
 
-void Weights::release_indices() {
-  for (const auto& [sparsity, key] : to_release_) {
-    Entry& entry = entries_[key];
-    TfLiteDimensionMetadata& columns = sparsity->dim_metadata[1];
-    entry.only_copy = entry.packed.lock();
-    if (!entry.only_copy || !columns.array_indices->size) continue;
-    std::free(columns.array_indices);
-    // An array, as the Python interface reads it.
-    columns.array_indices =
-        static_cast<TfLiteIntArray*>(std::calloc(1, sizeof(TfLiteIntArray)));
-  }
-  to_release_.clear();
+void Weights::release_index(const Key& key, TfLiteSparsity* sparsity) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Entry& entry = entries_[key];
+  TfLiteDimensionMetadata& columns = sparsity->dim_metadata[1];
+  entry.only_copy = entry.packed.lock();
+  if (!entry.only_copy || !columns.array_indices->size) return;
+  std::free(columns.array_indices);
+  // An array, as the Python interface reads it.
+  columns.array_indices =
+      static_cast<TfLiteIntArray*>(std::calloc(1, sizeof(TfLiteIntArray)));
 }
 
 }  // namespace spdf

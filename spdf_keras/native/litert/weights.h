@@ -5,6 +5,8 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
+#include <tuple>
 #include <vector>
 
 #include "abi.h"
@@ -40,14 +42,19 @@ using PackedWeight = std::shared_ptr<const spdf_packed>;
 // it is packed to, for as long as one of them uses it.
 class Weights {
  public:
+  // Where a constant lies, its sizes and a fingerprint of its scales: tensors of one buffer
+  // may be read in several ways.
+  using Key = std::tuple<const void*, int64_t, int64_t, uint64_t>;
+  static Key key_of(const Stored& stored);
+
   // Returns the packed weight, or NULL if packing it does not pay or its constant
   // contradicts itself. `one_token` tells whether its layer computes a single token.
   PackedWeight get(const Stored& stored, bool one_token, const Options& options,
                    Pool* pool);
 
-  // Frees the indices that the runtime unpacked for weights that are packed. Until the
-  // first call the runtime may still put its graph back as it was, and needs them.
-  void release_indices();
+  // Frees the indices that the runtime unpacked for a packed weight. Until the first call
+  // the runtime may still put its graph back as it was, and needs them.
+  void release_index(const Key& key, TfLiteSparsity* sparsity);
 
   // Number of weights that `get` has packed, and their bytes.
   int count() const { return count_; }
@@ -60,8 +67,8 @@ class Weights {
     PackedWeight only_copy;
   };
 
-  std::map<const void*, Entry> entries_;
-  std::map<TfLiteSparsity*, const void*> to_release_;
+  std::mutex mutex_;
+  std::map<Key, Entry> entries_;
   int count_ = 0;
   int64_t bytes_ = 0;
 };

@@ -213,6 +213,20 @@ def test_one_delegate_serves_one_model_after_the_other(library: str, net: Net) -
         del interpreter
 
 
+def test_an_interpreter_that_never_ran_leaves_nothing_behind(
+    library: str, net: Net, tmp_path: Path
+) -> None:
+    content, _ = sparse_encode(net.convert("none", tmp_path))
+    delegate = load_delegate(library)
+    x = np.random.default_rng(0).normal(size=(5, 200)).astype(np.float32)
+    for _ in range(3):
+        unused = Interpreter(model_content=content, experimental_delegates=[delegate])
+        del unused
+        used = Interpreter(model_content=content, experimental_delegates=[delegate])
+        received = used.get_signature_runner("t5")(x=x)["y"]
+        np.testing.assert_allclose(received, net.expected(x)["y"], rtol=0, atol=1e-4)
+
+
 def test_two_interpreters_run_at_once(library: str, net: Net, tmp_path: Path) -> None:
     content, _ = sparse_encode(net.convert("none", tmp_path))
     delegate = load_delegate(library, {"num_threads": 2})
@@ -228,13 +242,14 @@ def test_two_interpreters_run_at_once(library: str, net: Net, tmp_path: Path) ->
         for _ in range(50):
             errors.append(np.abs(run(x=x)["y"] - right).max())
 
-    delegates = delegate, load_delegate(library, {"num_threads": 2})
+    # Two of the three share a delegate.
+    delegates = delegate, delegate, load_delegate(library, {"num_threads": 2})
     threads = [threading.Thread(target=run, args=[d]) for d in delegates]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(errors) == 100 and max(errors) < 1e-4
+    assert len(errors) == 150 and max(errors) < 1e-4
 
 
 def logits_of(path: str, delegates: Any, steps: int = 32) -> tuple[list[int], Any]:
