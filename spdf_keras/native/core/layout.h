@@ -28,6 +28,11 @@ using OwnedLayout = std::unique_ptr<spdf_layout>;
 OwnedLayout lay_out_regions(const spdf_mask& mask, const float* kept, spdf_type type,
                             int uses, spdf_parallel parallel, void* pool);
 
+// Lays values out in pairs of bfloat16, for products in SPDF_BFLOAT16 where the processor
+// has `paired_loops`.
+OwnedLayout lay_out_pairs(const spdf_mask& mask, const float* kept, int uses,
+                          spdf_parallel parallel, void* pool);
+
 }  // namespace spdf
 
 #endif  // SPDF_LAYOUT_H_
