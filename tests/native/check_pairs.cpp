@@ -34,8 +34,8 @@ void backwards(void*, int64_t count, void (*body)(void*, int64_t), void* argumen
   while (count > 0) body(argument, --count);
 }
 
-// Returns how far a value is from the right one, in units of its allowed error: that of one
-// rounding to `bits` bits, and what remains of sums of float32.
+// Returns how far a value is from the right one, in units of its allowed error: that of
+// one rounding to `bits` bits, and what remains of sums of float32.
 double excess(double value, double right, int bits) {
   return std::fabs(value - right) / (std::ldexp(std::fabs(right), -bits) + 1e-5);
 }
@@ -70,15 +70,15 @@ double check(const Case& c) {
   std::vector<uint16_t> y(tokens * out), dx(tokens * in), other_y(y), other_dx(dx);
   std::vector<float> other(gradient);
   {
-    const auto layout =
-        spdf::lay_out_pairs(*made, kept.data(), SPDF_PRODUCT | SPDF_GRADIENTS, nullptr, nullptr);
+    const auto layout = spdf::lay_out_pairs(
+        *made, kept.data(), SPDF_PRODUCT | SPDF_GRADIENTS, nullptr, nullptr);
     layout->product(x.data(), bias.data(), tokens, y.data(), nullptr, nullptr, 1);
     layout->gradients(x.data(), dy.data(), tokens, dx.data(), gradient.data(), nullptr,
                       nullptr, 1);
     layout->product(x.data(), bias.data(), tokens, other_y.data(), backwards, nullptr,
                     c.threads);
-    layout->gradients(x.data(), dy.data(), tokens, other_dx.data(), other.data(), backwards,
-                      nullptr, c.threads);
+    layout->gradients(x.data(), dy.data(), tokens, other_dx.data(), other.data(),
+                      backwards, nullptr, c.threads);
   }
   spdf_spread(made, gradient.data(), spread.data(), nullptr, nullptr);
   spdf_mask_free(made);

@@ -1,4 +1,4 @@
-// The loops of pairs for AVX512-BF16.
+// The loops of pairs for AVX512-BF16, which takes inputs below 2^-126 for zeros.
 //
 // Nothing here is a template of the standard library that makes code: see loops_vnni.cpp.
 
@@ -17,8 +17,8 @@ using spdf::PairedRegion;
 // Tokens of a register of bfloat16.
 constexpr int64_t kTokens = 32;
 
-// A tile has `kSums` registers of float32 for each row. Its columns have whole registers of
-// inputs: the last 16 tokens of one are missing if there is a single sum.
+// A tile has `kSums` registers of float32 for each row. Its columns have whole registers
+// of inputs: the last 16 tokens of one are missing if there is a single sum.
 template <int kSums>
 constexpr int kRegisters = (kSums + 1) / 2;
 template <int kSums>
@@ -30,23 +30,29 @@ inline Vector add_products(Vector sum, __m512i a, __m512i b) {
   return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
 
+inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count < kLanes ? (1 << count) - 1 : 0xffff);
+}
+
+// Rounds and stores up to `count` lanes.
+inline void store_rounded(uint16_t* to, int64_t count, Vector values) {
+  const auto rounded = (__m256i)_mm512_cvtneps_pbh((__m512)values);
+  // Masked stores are slow on Zen 4.
+  if (count < kLanes) _mm256_mask_storeu_epi16(to, first_lanes(count), rounded);
+  else _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
+}
+
 void round_values(const float* values, int64_t count, uint16_t* rounded) {
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t left = count - i;
-    const auto present = static_cast<__mmask16>(left < kLanes ? (1 << left) - 1 : 0xffff);
-    const auto nearest =
-        (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(present, values + i));
-    // Masked stores are slow on Zen 4.
-    if (left >= kLanes) _mm256_storeu_si256((__m256i*)(rounded + i), nearest);
-    else _mm256_mask_storeu_epi16(rounded + i, present, nearest);
-  }
+  for (int64_t i = 0; i < count; i += kLanes)
+    store_rounded(rounded + i, count - i,
+                  (Vector)_mm512_maskz_loadu_ps(first_lanes(count - i), values + i));
 }
 
 // Loads 32 columns of every second token of a register, beginning with `parity`, and
 // transposes pairs of columns.
 //
-// Interleaving takes the lower four of every eight tokens of a register first, and then the
-// upper four of every eight: so those are the first and the last 16 tokens.
+// Interleaving takes the lower four of every eight tokens of a register first, and then
+// the upper four of every eight: so those are the first and the last 16 tokens.
 inline void load_tokens(const uint16_t* x, int64_t stride, int64_t count, int parity,
                         __mmask32 columns, Vector (&rows)[kLanes]) {
 #pragma GCC unroll 16
@@ -62,6 +68,7 @@ inline void load_tokens(const uint16_t* x, int64_t stride, int64_t count, int pa
 template <int kSums>
 void to_tile(const uint16_t* x, int64_t columns, int64_t stride, int64_t count,
              uint16_t* tile) {
+  constexpr __mmask32 kOdd = 0xaaaaaaaa;
   for (int64_t first = 0; first < kWidth<kSums>; first += kTokens)
     for (int64_t c = 0; c < columns; c += 32) {
       const int64_t left = columns - c;
@@ -77,12 +84,11 @@ void to_tile(const uint16_t* x, int64_t columns, int64_t stride, int64_t count,
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) {
         const __m512i a = _mm512_load_si512(even[i]), b = (__m512i)rows[i];
-        if (2 * i < left)
-          _mm512_store_si512(out + 2 * i * kWidth<kSums>,
-                             _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16)));
-        if (2 * i + 1 < left)
-          _mm512_store_si512(out + (2 * i + 1) * kWidth<kSums>,
-                             _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a, 16), b));
+        const __m512i column =
+            _mm512_mask_blend_epi16(kOdd, a, _mm512_slli_epi32(b, 16));
+        const __m512i next = _mm512_mask_blend_epi16(kOdd, _mm512_srli_epi32(a, 16), b);
+        if (2 * i < left) _mm512_store_si512(out + 2 * i * kWidth<kSums>, column);
+        if (2 * i + 1 < left) _mm512_store_si512(out + (2 * i + 1) * kWidth<kSums>, next);
       }
     }
 }
@@ -93,21 +99,17 @@ void from_tile(const float* tile, int64_t columns, int64_t stride, int64_t count
   for (int64_t first = 0; first < count; first += kLanes)
     for (int64_t c = 0; c < columns; c += kLanes) {
       const int64_t left = columns - c;
-      const auto present = static_cast<__mmask16>(left < kLanes ? (1 << left) - 1 : 0xffff);
       Vector rows[kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i)
         rows[i] = i < left ? load(tile + (c + i) * kSums * kLanes + first) : Vector{};
       transpose(rows);
-      const Vector b = bias ? (Vector)_mm512_maskz_loadu_ps(present, bias + c) : Vector{};
+      const Vector b =
+          bias ? (Vector)_mm512_maskz_loadu_ps(first_lanes(left), bias + c) : Vector{};
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) {
         if (first + i >= count) break;
-        const auto rounded = (__m256i)_mm512_cvtneps_pbh((__m512)(rows[i] + b));
-        void* to = y + (first + i) * stride + c;
-        // Masked stores are slow on Zen 4.
-        if (left >= kLanes) _mm256_storeu_si256(static_cast<__m256i*>(to), rounded);
-        else _mm256_mask_storeu_epi16(to, present, rounded);
+        store_rounded(y + (first + i) * stride + c, left, rows[i] + b);
       }
     }
 }
@@ -120,9 +122,10 @@ inline __attribute__((always_inline)) void add_pairs(const uint16_t* a, const ui
                                                      Vector (*sums)[kSums]) {
 #pragma GCC unroll 2
   for (int v = 0; v < kSums; v += 2) {
-    const __m512i first = load_inputs(a + v * kLanes), second = load_inputs(b + v * kLanes);
-    const __m512i low = _mm512_unpacklo_epi16(first, second),
-                  high = _mm512_unpackhi_epi16(first, second);
+    const __m512i first = load_inputs(a + v * kLanes);
+    const __m512i second = load_inputs(b + v * kLanes);
+    const __m512i low = _mm512_unpacklo_epi16(first, second);
+    const __m512i high = _mm512_unpackhi_epi16(first, second);
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r) {
       const __m512i pair = _mm512_set1_epi32(static_cast<int>(pairs[r]));
@@ -224,8 +227,9 @@ template <int kSums>
 void gradient(const PairedRegion& region, int64_t tiles, const uint16_t* x,
               int64_t x_stride, const uint16_t* dy, int64_t dy_stride, float* sums) {
   static_assert(spdf::kGradientTiles == 2);
-  if (tiles == 2) gradient_of<kRegisters<kSums>, 2>(region, x, x_stride, dy, dy_stride, sums);
-  else gradient_of<kRegisters<kSums>, 1>(region, x, x_stride, dy, dy_stride, sums);
+  constexpr int kVectors = kRegisters<kSums>;
+  if (tiles == 2) gradient_of<kVectors, 2>(region, x, x_stride, dy, dy_stride, sums);
+  else gradient_of<kVectors, 1>(region, x, x_stride, dy, dy_stride, sums);
 }
 
 template <int kSums>
@@ -246,8 +250,8 @@ const PairedLoops* bf16_loops() {
              : nullptr;
 }
 
-// Intel's processors with AMX take two cycles for what others do in one: on them a product
-// of pairs takes four times as long as one of float32.
+// Intel's processors with AMX start a vector of pairs every second cycle, and two vectors
+// of float32 every cycle, so that products of float32 are twice as fast.
 bool bf16_is_fast() {
   return !__builtin_cpu_is("intel") || __builtin_cpu_is("cooperlake");
 }

@@ -68,8 +68,8 @@ class RegionMaker {
   void add_group(int row, int other) {
     Columns &own = sets_[row], &others = sets_[other];
     Columns both = own.shared(others);
-    // At most as many as random rows of this length share on average: otherwise the number
-    // of steps would differ from group to group, and branch prediction would fail.
+    // At most as many as random rows of this length share on average: otherwise the
+    // number of steps would differ from group to group, and branch prediction would fail.
     const int longest = own.count();
     const int usual = static_cast<int>(longest * longest / columns_);
     const int shared = std::min(both.count(), usual) / 2;
@@ -115,8 +115,8 @@ class RegionMaker {
 
 // Concatenates an array of all regions; returns the start of each region, and the end.
 template <class Item>
-std::vector<uint32_t> join(std::vector<Region>& regions, std::vector<Item> Region::* member,
-                           std::vector<Item>* all) {
+std::vector<uint32_t> join(std::vector<Region>& regions,
+                           std::vector<Item> Region::* member, std::vector<Item>* all) {
   std::vector<uint32_t> starts{0};
   for (const Region& region : regions)
     starts.push_back(starts.back() + static_cast<uint32_t>((region.*member).size()));

@@ -3,7 +3,6 @@
 #include "pairs.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "layout.h"
 #include "parallel.h"
@@ -42,6 +41,12 @@ const PairedLoops& loops_for(int64_t tokens) {
   return *loops;
 }
 
+// If there are few tokens, several threads share a tile, and each computes other rows.
+// Returns the number of their parts.
+int64_t parts_of_tile(const PairedStructure& s, int64_t threads, int64_t tiles) {
+  return std::min(s.windows, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
+}
+
 // Calls `body(start, count)` for each line of a region, whose kept values are the `count`
 // ones from `start` on among all kept values.
 template <class Body>
@@ -74,8 +79,8 @@ void gather(const PairedStructure& s, int64_t region, const float* kept,
 }
 
 // Writes the sums of a region to its kept values, or adds them.
-void scatter(const PairedStructure& s, int64_t region, bool is_first,
-             const float* sums, float* in_order, float* kept) {
+void scatter(const PairedStructure& s, int64_t region, bool is_first, const float* sums,
+             float* in_order, float* kept) {
   const uint16_t* offset = s.offsets.data() + 4 * int64_t{s.step_starts[region]};
   const int64_t count = 4 * int64_t{s.step_starts[region + 1] - s.step_starts[region]};
   for (int64_t i = 0; i < count; ++i) in_order[offset[i]] = sums[i];
@@ -120,14 +125,13 @@ class Pairs final : public spdf_layout {
     const PairedStructure& s = forward_;
     const PairedLoops& widest = loops_for(tokens);
     const int64_t tile = widest.tile, tiles = (tokens + tile - 1) / tile;
-    // If there are few tokens, several threads share a tile; each computes other rows.
-    const int64_t parts =
-        std::min(s.windows, std::max<int64_t>(1, threads / std::max<int64_t>(tiles, 1)));
+    const int64_t parts = parts_of_tile(s, threads, tiles);
     run(parallel, pool, tiles * parts, [&](int64_t i) {
       const int64_t t = i / parts, part = i % parts;
       const int64_t count = std::min(tile, tokens - t * tile);
       const PairedLoops& loops = loops_for(count);
-      float* room = scratch.get(window_floats(tile) + floats_of(s.columns * widest.width));
+      float* room =
+          scratch.get(window_floats(tile) + floats_of(s.columns * widest.width));
       uint16_t* in = as_inputs(room + window_floats(tile));
       loops.to_tile(static_cast<const uint16_t*>(x) + t * tile * s.columns, s.columns,
                     s.columns, count, in);
@@ -146,8 +150,8 @@ class Pairs final : public spdf_layout {
     const int64_t batch = std::min(kBatch, tiles);
     const int64_t columns = f.columns * loops.width, rows = (f.rows + 1) * loops.width;
     const int64_t parts = std::max<int64_t>(1, std::min(threads, f.regions()));
-    // The larger of both sides stays in the second-level cache, window by window or block by
-    // block, while the smaller one streams by.
+    // The larger of both sides stays in the second-level cache, window by window or block
+    // by block, while the smaller one streams by.
     const bool by_window = f.columns <= f.rows;
     uint16_t* in = as_inputs(shared.get(floats_of(batch * (columns + rows))));
     uint16_t* slope = in + batch * columns;
@@ -162,7 +166,13 @@ class Pairs final : public spdf_layout {
                       count, dy_tile);
         // The sums of the padding row go to fillers.
         std::fill_n(dy_tile + f.rows * loops.width, loops.width, uint16_t{0});
-        multiply(b, loops, 0, b.windows, backward_pairs_.get(), dy_tile, count, nullptr,
+      });
+      const int64_t shares = parts_of_tile(b, threads, here);
+      run(parallel, pool, here * shares, [&](int64_t i) {
+        const int64_t t = i / shares, share = i % shares;
+        const int64_t token = (start + t) * tile, count = std::min(tile, tokens - token);
+        multiply(b, loops, b.windows * share / shares, b.windows * (share + 1) / shares,
+                 backward_pairs_.get(), slope + t * rows, count, nullptr,
                  scratch.get(window_floats(tile)),
                  static_cast<uint16_t*>(dx) + token * b.rows);
       });

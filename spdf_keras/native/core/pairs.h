@@ -1,8 +1,8 @@
 // Products in bfloat16 that take the kept values of a row two at a time.
 //
-// Some processors multiply pairs of bfloat16 and add both products to a float32, without
-// having AMX, whose dense products are faster than any that skip zeros. A vector of inputs
-// interleaves two columns, so each row may have pairs of any of its columns.
+// Some processors without AMX, such as Zen 4, multiply pairs of bfloat16 and add both
+// products to a float32. A vector of inputs interleaves two columns, so each row may have
+// pairs of any of its columns.
 
 #ifndef SPDF_PAIRS_H_
 #define SPDF_PAIRS_H_
@@ -44,8 +44,8 @@ struct PairedStructure {
   std::vector<uint32_t> step_starts, place_starts, group_starts;
   std::vector<PairedGroup> groups;
   std::vector<uint8_t> places;
-  // Index of each value, four for a step, among the kept values of its region in the order
-  // of the mask's lines; that of fillers is their number.
+  // Index of each value, four for a step, among the kept values of its region in the
+  // order of the mask's lines; the index of fillers is the number of those.
   std::vector<uint16_t> offsets;
   // Position among all kept values of those of a region, by line of the mask:
   // (lines, bands + 1), where a band is a window if lines are columns, or else a block.
@@ -77,20 +77,21 @@ struct PairedLoops {
   int64_t tile, width;
   // Rounds values to bfloat16: to nearest, and to even between two.
   void (*round)(const float* values, int64_t count, uint16_t* rounded);
-  // Transposes tokens (count, columns), whose rows are `stride` apart, into a tile; missing
-  // tokens become zeros.
+  // Transposes tokens (count, columns), whose rows are `stride` apart, into a tile;
+  // missing tokens become zeros.
   void (*to_tile)(const uint16_t* x, int64_t columns, int64_t stride, int64_t count,
                   uint16_t* tile);
-  // Transposes the tile of a window into tokens (count, columns), adds the bias unless it is
-  // NULL, and rounds.
+  // Transposes the tile of a window into tokens (count, columns), adds the bias unless it
+  // is NULL, and rounds.
   void (*from_tile)(const float* tile, int64_t columns, int64_t stride, int64_t count,
                     const float* bias, uint16_t* y);
   // Adds the product of a region and its columns `x` of a tile to the tile `y` of its
   // window, or writes it there if this is the first.
   void (*product)(const PairedRegion& region, const uint32_t* pairs, bool is_first,
                   const uint16_t* x, float* y);
-  // Adds to `sums`, one for each value of the region, the dot products of the tiles' rows of
-  // `dy` and columns of `x`, for up to `kGradientTiles` tiles, which lie apart by strides.
+  // Adds to `sums`, one for each value of the region, the dot products of the tiles' rows
+  // of `dy` and columns of `x`, for up to `kGradientTiles` tiles, which lie apart by
+  // strides.
   // Up to 15 floats behind the sums are written too.
   void (*gradient)(const PairedRegion& region, int64_t tiles, const uint16_t* x,
                    int64_t x_stride, const uint16_t* dy, int64_t dy_stride, float* sums);
@@ -112,6 +113,9 @@ const PairedLoops* paired_loops();
 
 // Returns whether products in pairs are faster here than the loops of float32.
 bool pairs_pay();
+
+// Returns whether products in bfloat16 are in pairs, with the instruction set in use.
+bool pairs_in_use();
 
 }  // namespace spdf
 

@@ -1,7 +1,7 @@
 // Vectors of floats in registers, and what the loops of several files do with them.
 //
-// SPDF_BYTES is the size of a register. Nothing here is a function of the standard library:
-// a linker would keep one copy of it for all instruction sets.
+// SPDF_BYTES is the size of a register in bytes. Nothing here is a function of the standard
+// library: a linker would keep one copy of it for all instruction sets.
 
 #ifndef SPDF_VECTORS_H_
 #define SPDF_VECTORS_H_
