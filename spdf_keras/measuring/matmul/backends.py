@@ -32,10 +32,14 @@ class Backend:
     Attributes:
         name: Its name in tables.
         is_dense: Whether it multiplies zeros.
+        lacks: Why it has no products of a precision, by precision.
+        costs: Seconds of what is done once for many products, by its name.
     """
 
     name: ClassVar[str]
     is_dense: ClassVar[bool] = False
+    lacks: ClassVar[dict[str, str]] = {}
+    costs: dict[str, float] = {}
 
     def __init__(self, problem: Problem) -> None:
         raise NotImplementedError
@@ -72,15 +76,30 @@ class DenseTensorFlow(Backend):
     name, is_dense = "TensorFlow, dense", True
 
     def __init__(self, problem: Problem) -> None:
-        self._kernel = tf.constant(problem.kernel)
+        self._tensor = problem.tensor
+        self._kernel = self._tensor(problem.kernel)
 
     def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
+        inputs = self._tensor(x)
         return lambda: tf.matmul(inputs, self._kernel)
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        inputs, slope = tf.constant(x), tf.constant(dy)
+        inputs, slope = self._tensor(x), self._tensor(dy)
         return lambda: _dense_gradients(inputs, self._kernel, slope)
+
+
+class DenseFloat32(DenseTensorFlow):
+    """`tf.matmul` in float32, beside products of a lower precision.
+
+    It is no dense backend, so that speed-ups stay those over the same precision.
+    """
+
+    name, is_dense = "TensorFlow, dense float32", False
+    lacks: ClassVar[dict[str, str]] = {"float32": "is the first backend already"}
+
+    def __init__(self, problem: Problem) -> None:
+        self._tensor = tf.constant
+        self._kernel = tf.constant(problem.kernel)
 
 
 class DenseXLA(Backend):
@@ -89,16 +108,17 @@ class DenseXLA(Backend):
     name, is_dense = "XLA, dense", True
 
     def __init__(self, problem: Problem) -> None:
+        self._tensor = problem.tensor
         # A variable: XLA might rearrange a constant of the program beforehand.
-        self._kernel = tf.Variable(problem.kernel)
+        self._kernel = tf.Variable(self._tensor(problem.kernel))
 
     def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
+        inputs = self._tensor(x)
         compiled = tf.function(tf.matmul, jit_compile=True, autograph=False)
         return lambda: compiled(inputs, self._kernel)
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        inputs, slope = tf.constant(x), tf.constant(dy)
+        inputs, slope = self._tensor(x), self._tensor(dy)
         compiled = tf.function(_dense_gradients, jit_compile=True, autograph=False)
         return lambda: compiled(inputs, self._kernel, slope)
 
@@ -111,6 +131,9 @@ class SparseTensorFlow(Backend):
     """`tf.sparse.sparse_dense_matmul`; it takes and returns tokens in columns."""
 
     name = "tf.sparse"
+    lacks: ClassVar[dict[str, str]] = {
+        "bfloat16": "adds up in bfloat16, so its sums are no sums of float32"
+    }
 
     def __init__(self, problem: Problem) -> None:
         indices = np.argwhere(problem.mask)
@@ -156,6 +179,7 @@ class DenseTFLite(Backend):
     """TFLite's default runtime, XNNPACK, on the dense file."""
 
     name, is_dense = "TFLite, dense", True
+    lacks: ClassVar[dict[str, str]] = {"bfloat16": "has no products in bfloat16"}
 
     def __init__(self, problem: Problem) -> None:
         self._model = self._encode(_tflite(problem))
@@ -266,6 +290,7 @@ class Inference(Backend):
 
 BACKENDS: dict[str, type[Backend]] = {
     "tensorflow": DenseTensorFlow,
+    "tensorflow-float32": DenseFloat32,
     "xla": DenseXLA,
     "tflite": DenseTFLite,
     "tf.sparse": SparseTensorFlow,
