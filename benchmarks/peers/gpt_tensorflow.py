@@ -1,0 +1,74 @@
+"""Training steps of this package and of KerasNLP, one at a time.
+
+    python gpt_tensorflow.py '{"program": "ours", "precision": "float32", ...}'
+
+`benchmarks/step.py` starts it, and talks to it as `spdf_keras.measuring.step.worker`
+says.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from gpt_keras_nlp import compiled_gpt2  # type: ignore[import-not-found]
+
+from spdf_keras import GPTConfig, build_gpt
+from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras
+from spdf_keras.training.work import matrix_peak
+
+import tensorflow as tf  # isort: skip
+
+
+def ours(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
+    """Makes our model, its data, and the name of its loss."""
+    sizes = GPTConfig(**settings["sizes"])
+    model = build_gpt(sizes, settings["sparsity"], **settings["train"])
+    return model, (tokens[:, :-1], tokens[:, 1:]), "batch_loss"
+
+
+def keras_nlp(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
+    """Makes KerasNLP's `GPT2CausalLM` without dropout, its data, and its loss's name."""
+    keras.mixed_precision.set_global_policy(settings["train"]["precision"])
+    jit_compile = settings["train"]["jit_compile"]
+    model = compiled_gpt2(GPTConfig(**settings["sizes"]), jit_compile)
+    inputs = tokens[:, :-1]
+    x = {"token_ids": inputs, "padding_mask": np.ones_like(inputs)}
+    return model, (x, tokens[:, 1:]), "loss"
+
+
+def main() -> None:
+    """Takes a step, or measures the peak, for each line of the input."""
+    settings = json.loads(sys.argv[1])
+    tokens = np.asarray(settings["tokens"], np.int32)
+    make = {"ours": ours, "keras_nlp": keras_nlp}[settings["program"]]
+    try:
+        model, data, loss = make(settings, tokens)
+    except InputError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return
+    # The function that `fit` calls for each batch.
+    function = model.make_train_function()
+    batches = iter(tf.data.Dataset.from_tensors(data).repeat())
+    versions = {"TensorFlow": tf.__version__}
+    if settings["program"] == "keras_nlp":
+        import keras_nlp as library
+
+        versions["KerasNLP"] = library.__version__
+    print(json.dumps({"ready": versions}), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "peak":
+            peak = matrix_peak(settings["precision"], 2048, repeats=3)
+            print(json.dumps({"peak": peak}), flush=True)
+            continue
+        start = time.perf_counter()
+        model.reset_metrics()
+        value = float(function(batches)[loss].numpy())
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "loss": value}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
