@@ -32,6 +32,9 @@ def ours(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
 def keras_nlp(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
     """Makes KerasNLP's `GPT2CausalLM` without dropout, its data, and its loss's name."""
     keras.mixed_precision.set_global_policy(settings["train"]["precision"])
+    if settings["precision"] == "bfloat16":
+        # Its attention fails without it, and TensorFlow's error names this way out.
+        tf.experimental.numpy.experimental_enable_numpy_behavior()
     jit_compile = settings["train"]["jit_compile"]
     model = compiled_gpt2(GPTConfig(**settings["sizes"]), jit_compile)
     inputs = tokens[:, :-1]

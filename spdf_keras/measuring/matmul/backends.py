@@ -1,73 +1,17 @@
-"""Ways to multiply activations by a kernel with zeros, on CPUs."""
+"""Ways to multiply activations by a kernel with zeros, on CPUs, by name."""
 
 import os
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from spdf_keras.errors import ExportError
+from spdf_keras.measuring.matmul.backend import Backend, Call, UnsupportedError
+from spdf_keras.measuring.matmul.ours import Inference, Training
 from spdf_keras.measuring.matmul.problem import Array, Problem
-from spdf_keras.native.tensorflow.operations import load_operations
-from spdf_keras.native.tensorflow.products import (
-    keep,
-    lay_out,
-    sparse_linear,
-)
-
-Call = Callable[[], Any]
 
 # The gradient of `tf.sparse` holds a product per kept weight and token.
 _MOST_BYTES = 1 << 30
-
-
-class UnsupportedError(ExportError):
-    """A backend does not do this; the message says why."""
-
-
-class Backend:
-    """A way to multiply, for one problem.
-
-    Attributes:
-        name: Its name in tables.
-        is_dense: Whether it multiplies zeros.
-        lacks: Why it has no products of a precision, by precision.
-        costs: Seconds of what is done once for many products, by its name.
-    """
-
-    name: ClassVar[str]
-    is_dense: ClassVar[bool] = False
-    lacks: ClassVar[dict[str, str]] = {}
-    costs: dict[str, float] = {}
-
-    def __init__(self, problem: Problem) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def need(problem: Problem) -> int:
-        """Estimates the most bytes that it takes while it is made."""
-        return 8 * problem.kernel.size
-
-    def forward(self, x: Array) -> Call:
-        """Makes a call that returns `x @ kernel`, `(tokens, out_features)`.
-
-        Raises:
-            UnsupportedError: If the backend has no such product.
-        """
-        raise NotImplementedError
-
-    def gradients(self, x: Array, dy: Array) -> Call:
-        """Makes a call that returns the gradients of `x` and of the kept weights.
-
-        Args:
-            x: Inputs of the product.
-            dy: Gradient of its outputs.
-
-        Raises:
-            UnsupportedError: If the backend has no gradients.
-        """
-        raise UnsupportedError("for inference only")
 
 
 class DenseTensorFlow(Backend):
@@ -242,54 +186,6 @@ def _tflite(problem: Problem) -> bytes:
         [module.run.get_concrete_function(spec)], module
     )
     return bytes(converter.convert())
-
-
-class Training(Backend):
-    """Our product in a training step, for which the kernel is laid out before."""
-
-    name = "ours, training"
-
-    def __init__(self, problem: Problem) -> None:
-        self._kept = keep(tf.constant(problem.kernel), tf.constant(problem.mask))
-        self._layout = lay_out(self._kept)
-        self._bias = tf.zeros(problem.shape.out_features)
-
-    @staticmethod
-    def need(problem: Problem) -> int:
-        return 5 * problem.kernel.size + 18 * problem.kept
-
-    def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
-        return lambda: sparse_linear(
-            inputs, self._kept.values, self._layout, self._bias
-        )
-
-    def gradients(self, x: Array, dy: Array) -> Call:
-        # A tape would compute the forward product too.
-        run = load_operations().spdf_sparse_linear_gradient
-        inputs, slope = tf.constant(x), tf.constant(dy)
-        return lambda: run(inputs, self._layout, slope)
-
-
-class Inference(Backend):
-    """Our product without gradients, as in prefill and decoding."""
-
-    name = "ours, packed once"
-
-    def __init__(self, problem: Problem) -> None:
-        self._kept = keep(tf.constant(problem.kernel), tf.constant(problem.mask))
-        self._layout = lay_out(self._kept, gradients=False)
-        self._bias = tf.zeros(problem.shape.out_features)
-
-    @staticmethod
-    def need(problem: Problem) -> int:
-        return 5 * problem.kernel.size + 10 * problem.kept
-
-    def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
-        return lambda: sparse_linear(
-            inputs, self._kept.values, self._layout, self._bias
-        )
 
 
 BACKENDS: dict[str, type[Backend]] = {

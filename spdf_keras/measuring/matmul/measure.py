@@ -13,12 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from spdf_keras.measuring import turns
-from spdf_keras.measuring.matmul.backends import (
-    BACKENDS,
-    Backend,
-    Call,
-    UnsupportedError,
-)
+from spdf_keras.measuring.matmul.backend import Backend, Call, UnsupportedError
+from spdf_keras.measuring.matmul.backends import BACKENDS
 from spdf_keras.measuring.matmul.problem import Array, Problem, Shape, relative_error
 from spdf_keras.measuring.matmul.rows import FORWARD, GRADIENTS, TRAINING, Cell, Row
 from spdf_keras.measuring.turns import Spread, ratios, take_turns

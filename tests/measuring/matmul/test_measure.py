@@ -12,15 +12,18 @@ from spdf_keras.cli import main
 from spdf_keras.commands import benchmark_matmul
 from spdf_keras.measuring import turns
 from spdf_keras.measuring.matmul import measure as measuring
-from spdf_keras.measuring.matmul.backends import (
-    BACKENDS,
-    DenseTensorFlow,
-    UnsupportedError,
-)
+from spdf_keras.measuring.matmul.backend import UnsupportedError
+from spdf_keras.measuring.matmul.backends import BACKENDS, DenseTensorFlow
 from spdf_keras.measuring.matmul.figure import draw, points
 from spdf_keras.measuring.matmul.measure import measure
 from spdf_keras.measuring.matmul.problem import Shape
-from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
+from spdf_keras.measuring.matmul.rows import (
+    FORWARD,
+    LAYOUT,
+    TRAINING,
+    Row,
+    break_even,
+)
 from spdf_keras.measuring.matmul.tables import notes, tables
 
 SHAPE = Shape(64, 32)
@@ -182,7 +185,13 @@ def test_tables_and_figure_show_what_was_measured(tmp_path: Path) -> None:
         for name, ups in (("dense", (1, 1)), ("ours", (0.5, 1.5)), ("slow", (0.1, 0.2)))
         for s, up in zip((0.0, 0.5), ups, strict=True)
     ]
-    ((title, columns, lines),) = tables(rows)
+    costs = [Row("8x8", 0.5, n, LAYOUT, "ours", 4e-3) for n in (1, 2)]
+    (title, columns, lines), table_of_costs = tables(rows + costs)
+    assert table_of_costs == (
+        "8x8, once for many products: ms",
+        ["backend", "what", "0.5"],
+        [["ours", "layout of the weights", "4"]],
+    )
     assert title == "8x8, forward: speed-up over the fastest dense one"
     assert columns == ["backend", "tokens", "0", "0.5", "faster from"]
     assert lines == [
