@@ -52,7 +52,9 @@ def main() -> None:
     measuring.add_argument(
         "--together", type=int, default=3, help="contenders of a group (default: 3)"
     )
-    measuring.add_argument("--torch-python", help="a Python with peers/requirements.txt")
+    measuring.add_argument(
+        "--torch-python", help="a Python with peers/requirements.txt"
+    )
     measuring.add_argument("--plan", action="store_true", help="measure nothing")
     table = commands.add_parser("table", help="print the table of a file in Markdown")
     table.add_argument("file", help="what `measure` has written")

@@ -15,7 +15,6 @@ import numpy as np
 from gpt_keras_nlp import compiled_gpt2  # type: ignore[import-not-found]
 
 from spdf_keras import GPTConfig, build_gpt
-from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.training.work import matrix_peak
 
@@ -30,7 +29,7 @@ def ours(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
 
 
 def keras_nlp(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
-    """Makes KerasNLP's `GPT2CausalLM` without dropout, its data, and its loss's name."""
+    """Makes KerasNLP's model without dropout, its data, and the name of its loss."""
     keras.mixed_precision.set_global_policy(settings["train"]["precision"])
     if settings["precision"] == "bfloat16":
         # Its attention fails without it, and TensorFlow's error names this way out.
@@ -43,15 +42,19 @@ def keras_nlp(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
 
 
 def main() -> None:
+    """Takes steps until the input ends, or says why it cannot."""
+    try:
+        run(json.loads(sys.argv[1]))
+    except Exception as error:  # its first line is told, not the last of a traceback
+        sentence = str(error).strip().split("\n")[0]
+        print(json.dumps({"error": f"{type(error).__name__}: {sentence}"}), flush=True)
+
+
+def run(settings: dict[str, Any]) -> None:
     """Takes a step, or measures the peak, for each line of the input."""
-    settings = json.loads(sys.argv[1])
     tokens = np.asarray(settings["tokens"], np.int32)
     make = {"ours": ours, "keras_nlp": keras_nlp}[settings["program"]]
-    try:
-        model, data, loss = make(settings, tokens)
-    except InputError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return
+    model, data, loss = make(settings, tokens)
     # The function that `fit` calls for each batch.
     function = model.make_train_function()
     batches = iter(tf.data.Dataset.from_tensors(data).repeat())

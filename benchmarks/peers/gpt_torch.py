@@ -69,8 +69,16 @@ class GPT(nn.Module):
 
 
 def main() -> None:
+    """Takes steps until the input ends, or says why it cannot."""
+    try:
+        run(json.loads(sys.argv[1]))
+    except Exception as error:  # its first line is told, not the last of a traceback
+        sentence = str(error).strip().split("\n")[0]
+        print(json.dumps({"error": f"{type(error).__name__}: {sentence}"}), flush=True)
+
+
+def run(settings: dict[str, Any]) -> None:
     """Takes a step for each line of the input."""
-    settings = json.loads(sys.argv[1])
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
     model: Any = GPT(settings["sizes"])

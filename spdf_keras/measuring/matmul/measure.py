@@ -15,6 +15,7 @@ import tensorflow as tf
 from spdf_keras.measuring import turns
 from spdf_keras.measuring.matmul.backend import Backend, Call, UnsupportedError
 from spdf_keras.measuring.matmul.backends import BACKENDS
+from spdf_keras.measuring.matmul.forecast import Forecast
 from spdf_keras.measuring.matmul.problem import Array, Problem, Shape, relative_error
 from spdf_keras.measuring.matmul.rows import FORWARD, GRADIENTS, TRAINING, Cell, Row
 from spdf_keras.measuring.turns import Spread, ratios, take_turns
@@ -68,7 +69,7 @@ def measure(
                 continue
             problem = Problem(shape, sparsity, precision)
             built, notes = _build(problem, backends)
-            forecast = _Forecast(most_seconds)
+            forecast = Forecast(most_seconds)
             for cell in cells:
                 if cell not in known:
                     # Only the rows get a name: arrays of a cell go before the next.
@@ -115,34 +116,6 @@ def free_bytes() -> int | None:
     return 1024 * int(sizes[0]) if sizes else None
 
 
-class _Forecast:
-    """Predicts how long calls take from those with fewer tokens.
-
-    A call takes a time that does not depend on the tokens, and a time for each token.
-    Two numbers of tokens tell them apart; one number gives the most that it may take.
-    """
-
-    def __init__(self, most_seconds: float) -> None:
-        self._most = most_seconds
-        self._measured: dict[tuple[str, str], list[tuple[int, float]]] = {}
-
-    def check(self, backend: str, operation: str, tokens: int) -> None:
-        seconds = self._predict(self._measured.get((backend, operation), []), tokens)
-        if seconds > self._most:
-            raise UnsupportedError(f"would take about {seconds:.0f} s")
-
-    @staticmethod
-    def _predict(measured: list[tuple[int, float]], tokens: int) -> float:
-        if not measured:
-            return 0.0
-        (before, less), (last, seconds) = [(0, 0.0), *measured][-2:]
-        each = max(seconds - less, 0.0) / (last - before)
-        return seconds + each * (tokens - last)
-
-    def add(self, backend: str, operation: str, tokens: int, seconds: float) -> None:
-        self._measured.setdefault((backend, operation), []).append((tokens, seconds))
-
-
 @dataclass
 class _Contender:
     """One operation of one backend.
@@ -176,7 +149,7 @@ class _Turns:
         cell: Cell,
         built: dict[str, Backend],
         notes: dict[str, str],
-        forecast: _Forecast,
+        forecast: Forecast,
     ) -> None:
         self._problem, self._cell, self._forecast = problem, cell, forecast
         self._costs = [

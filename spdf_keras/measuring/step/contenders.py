@@ -69,7 +69,9 @@ class Contender:
     def settings(self) -> dict[str, Any]:
         """The fields of `TrainConfig`, for our model."""
         return {
-            "precision": "mixed_bfloat16" if self.precision == "bfloat16" else "float32",
+            "precision": "mixed_bfloat16"
+            if self.precision == "bfloat16"
+            else "float32",
             "compute": "sparse" if self.kind == "sparse" else "dense",
             "jit_compile": self.compiler == "xla",
             "batch_size": self.batch,
@@ -89,8 +91,14 @@ class Contender:
 
     def baseline(self, precision: str) -> "Contender":
         """Our dense model in a precision, with the same tokens."""
-        values = {"program": OURS, "kind": "dense", "compiler": "graph"}
-        return replace(self, precision=precision, sparsity=0.0, **values)
+        return replace(
+            self,
+            program=OURS,
+            precision=precision,
+            kind="dense",
+            compiler="graph",
+            sparsity=0.0,
+        )
 
     def obstacle(self) -> str:
         """Says in a sentence why it cannot be measured; empty if it can."""

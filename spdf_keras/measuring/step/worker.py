@@ -1,5 +1,6 @@
 """A process that takes training steps when it is told to."""
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -15,9 +16,9 @@ class WorkerError(RuntimeError):
 class Worker:
     """A process that reads words, one a line, and answers with lines of JSON.
 
-    It starts with `{"ready": VERSIONS}`, answers `step` with `{"seconds": S, "loss": L}`
-    and `peak` with `{"peak": OPERATIONS_PER_SECOND}`, waits in between, and ends with
-    its input. Whatever it cannot do, it answers with `{"error": SENTENCE}`.
+    It starts with `{"ready": VERSIONS}`, answers `step` with `{"seconds": S, "loss":
+    L}` and `peak` with `{"peak": OPERATIONS_PER_SECOND}`, waits in between, and ends
+    with its input. Whatever it cannot do, it answers with `{"error": SENTENCE}`.
 
     Args:
         command: The program and its arguments.
@@ -63,7 +64,8 @@ class Worker:
         self._process.kill()
         self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._errors):
-            file.close()
+            with contextlib.suppress(BrokenPipeError):  # a word that nobody has read
+                file.close()
 
     def _ask(self, word: str) -> dict[str, Any]:
         self.versions()

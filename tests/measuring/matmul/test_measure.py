@@ -15,6 +15,7 @@ from spdf_keras.measuring.matmul import measure as measuring
 from spdf_keras.measuring.matmul.backend import UnsupportedError
 from spdf_keras.measuring.matmul.backends import BACKENDS, DenseTensorFlow
 from spdf_keras.measuring.matmul.figure import draw, points
+from spdf_keras.measuring.matmul.forecast import Forecast
 from spdf_keras.measuring.matmul.measure import measure
 from spdf_keras.measuring.matmul.problem import Shape
 from spdf_keras.measuring.matmul.rows import (
@@ -95,12 +96,12 @@ def test_what_a_call_takes_in_any_case_does_not_grow_with_the_tokens(
 ) -> None:
     *before, last = sorted(tokens)
     seconds = once + each * last
-    forecast = measuring._Forecast(most_seconds=seconds + 0.01)
+    forecast = Forecast(most_seconds=seconds + 0.01)
     for number in before:
         forecast.add("ours", FORWARD, number, once + each * number)
     if before[1:]:
         forecast.check("ours", FORWARD, last)
-        slower = measuring._Forecast(most_seconds=0.9 * seconds - 0.01)
+        slower = Forecast(most_seconds=0.9 * seconds - 0.01)
         slower._measured = forecast._measured
         if seconds > 0.1:
             with pytest.raises(UnsupportedError, match="would take about"):
