@@ -1,0 +1,144 @@
+// Layouts in tiles: threads, memory and order of the work.
+
+#include "tiles.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "layout.h"
+#include "parallel.h"
+#include "scratch.h"
+
+namespace {
+
+using spdf::kTileBlock;
+using spdf::kTileStep;
+using spdf::run;
+using spdf::TileLoops;
+
+// Tokens whose gradients are added up at a time.
+constexpr int64_t kBatch = 1024;
+// Rows of the kernel whose gradients a thread computes at a time: their tokens stay in the
+// second-level cache.
+constexpr int64_t kGradientRows = 128;
+// Values are rounded in parts of this many.
+constexpr int64_t kPart = 1 << 16;
+
+thread_local spdf::Scratch scratch;
+// Memory of the calling thread, which all threads of a call use.
+thread_local spdf::Scratch shared;
+
+int64_t up(int64_t size, int64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
+}
+
+class Tiles final : public spdf_layout {
+ public:
+  Tiles(const spdf_mask& mask, const float* kept, const TileLoops& loops,
+        spdf_parallel parallel, void* pool)
+      : mask_(mask), loops_(loops), values_(new uint16_t[mask.kept() + 32]) {
+    const int64_t count = mask.kept();
+    run(parallel, pool, (count + kPart - 1) / kPart, [&](int64_t part) {
+      const int64_t first = part * kPart;
+      loops_.round(kept + first, std::min(kPart, count - first), values_.get() + first);
+    });
+    std::fill_n(values_.get() + count, 32, uint16_t{0});
+  }
+
+  void product(const void* x, const float* bias, int64_t tokens, void* y,
+               spdf_parallel parallel, void* pool, int64_t threads) const override {
+    const spdf::Compressed kernel = compressed();
+    blocks(kernel.out, kernel.in, tokens, parallel, pool, threads,
+           [&](int64_t first, uint16_t* tiles) {
+             loops_.expand_columns(kernel, first, tiles);
+           },
+           [&](int64_t first, const uint16_t* tiles, int64_t token, int64_t last,
+               uint16_t* room) {
+             loops_.product(kernel, first, tiles, static_cast<const uint16_t*>(x), bias,
+                            token, last, room, static_cast<uint16_t*>(y));
+           });
+  }
+
+  void gradients(const void* x, const void* dy, int64_t tokens, void* dx, float* gradient,
+                 spdf_parallel parallel, void* pool, int64_t threads) const override {
+    if (tokens == 0) {
+      std::fill_n(gradient, mask_.kept(), 0.0f);
+      return;
+    }
+    const spdf::Compressed kernel = compressed();
+    const auto* inputs = static_cast<const uint16_t*>(x);
+    const auto* slopes = static_cast<const uint16_t*>(dy);
+    blocks(kernel.in, kernel.out, tokens, parallel, pool, threads,
+           [&](int64_t first, uint16_t* tiles) {
+             loops_.expand_rows(kernel, first, tiles);
+           },
+           [&](int64_t first, const uint16_t* tiles, int64_t token, int64_t last,
+               uint16_t* room) {
+             loops_.back(kernel, first, tiles, slopes, token, last, room,
+                         static_cast<uint16_t*>(dx));
+           });
+    const int64_t batch = up(std::min(kBatch, tokens), kTileStep);
+    auto* x_tiles = reinterpret_cast<uint16_t*>(
+        shared.get((up(kernel.in, 32) + up(kernel.out, 32)) * batch / 2));
+    uint16_t* dy_tiles = x_tiles + up(kernel.in, 32) * batch;
+    for (int64_t start = 0; start < tokens; start += batch) {
+      const int64_t here = std::min(batch, tokens - start);
+      const int64_t steps = (here + kTileStep - 1) / kTileStep;
+      run(parallel, pool, steps, [&](int64_t step) {
+        const int64_t token = start + step * kTileStep, count = tokens - token;
+        loops_.order_x(inputs + token * kernel.in, kernel.in, count, step, steps, x_tiles);
+        loops_.order_dy(slopes + token * kernel.out, kernel.out, count, step, steps,
+                        dy_tiles);
+      });
+      run(parallel, pool, (kernel.in + kGradientRows - 1) / kGradientRows,
+          [&](int64_t part) {
+            const int64_t first = part * kGradientRows;
+            loops_.gradient(kernel, first, std::min(kernel.in, first + kGradientRows),
+                            x_tiles, dy_tiles, steps, start > 0, gradient);
+          });
+    }
+  }
+
+ private:
+  spdf::Compressed compressed() const {
+    return {mask_.in(),       mask_.out(), mask_.bits.words, mask_.bits.bits.data(),
+            mask_.starts.data(), values_.get()};
+  }
+
+  // Expands each block of `outer` and multiplies it; if there are fewer blocks than
+  // threads, several threads expand the same block, each for other tokens.
+  template <class Expand, class Multiply>
+  static void blocks(int64_t outer, int64_t inner, int64_t tokens, spdf_parallel parallel,
+                     void* pool, int64_t threads, const Expand& expand,
+                     const Multiply& multiply) {
+    const int64_t count = (outer + kTileBlock - 1) / kTileBlock;
+    const int64_t steps = (tokens + kTileStep - 1) / kTileStep;
+    const int64_t parts = std::max<int64_t>(
+        1, std::min(steps, (threads + count - 1) / count));
+    const int64_t length = up(inner, kTileStep);
+    run(parallel, pool, count * parts, [&](int64_t i) {
+      const int64_t first = i / parts * kTileBlock, part = i % parts;
+      auto* tiles =
+          reinterpret_cast<uint16_t*>(scratch.get(length * (kTileBlock + kTileStep) / 2));
+      expand(first, tiles);
+      multiply(first, tiles, steps * part / parts * kTileStep,
+               std::min(tokens, steps * (part + 1) / parts * kTileStep),
+               tiles + length * kTileBlock);
+    });
+  }
+
+  const spdf_mask& mask_;
+  const TileLoops& loops_;
+  std::unique_ptr<uint16_t[]> values_;
+};
+
+}  // namespace
+
+namespace spdf {
+
+OwnedLayout lay_out_tiles(const spdf_mask& mask, const float* kept, const TileLoops& loops,
+                          spdf_parallel parallel, void* pool) {
+  return std::make_unique<Tiles>(mask, kept, loops, parallel, pool);
+}
+
+}  // namespace spdf
