@@ -50,7 +50,7 @@ def main() -> None:
     measuring.add_argument("--rounds", type=int, default=7)
     measuring.add_argument("--layers", type=int, default=12)
     measuring.add_argument(
-        "--together", type=int, default=3, help="contenders of a group (default: 3)"
+        "--together", type=int, default=2, help="contenders of a group (default: 2)"
     )
     measuring.add_argument(
         "--torch-python", help="a Python with peers/requirements.txt"
