@@ -50,7 +50,7 @@ def main() -> None:
     measuring.add_argument("--rounds", type=int, default=7)
     measuring.add_argument("--layers", type=int, default=12)
     measuring.add_argument(
-        "--together", type=int, default=2, help="contenders of a group (default: 2)"
+        "--processes", type=int, default=4, help="processes in memory (default: 4)"
     )
     measuring.add_argument(
         "--torch-python", help="a Python with peers/requirements.txt"
@@ -87,7 +87,7 @@ def measure_all(args: argparse.Namespace) -> None:
     if not args.torch_python:
         chosen = [contender for contender in chosen if contender.program != TORCH]
     left = store.left(chosen, args.rounds)
-    plan = list(groups(left, args.together))
+    plan = list(groups(left, args.processes))
     if plan:
         print_plan(plan, args.rounds)
     if args.plan:

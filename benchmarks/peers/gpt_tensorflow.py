@@ -35,7 +35,8 @@ def keras_nlp(settings: dict[str, Any], tokens: Any) -> tuple[Any, Any, str]:
         # Its attention fails without it, and TensorFlow's error names this way out.
         tf.experimental.numpy.experimental_enable_numpy_behavior()
     jit_compile = settings["train"]["jit_compile"]
-    model = compiled_gpt2(GPTConfig(**settings["sizes"]), jit_compile)
+    sizes, in_parts = GPTConfig(**settings["sizes"]), len(tokens) > 1
+    model = compiled_gpt2(sizes, jit_compile, in_parts)
     inputs = tokens[:, :-1]
     x = {"token_ids": inputs, "padding_mask": np.ones_like(inputs)}
     return model, (x, tokens[:, 1:]), "loss"
@@ -45,9 +46,12 @@ def main() -> None:
     """Takes steps until the input ends, or says why it cannot."""
     try:
         run(json.loads(sys.argv[1]))
-    except Exception as error:  # its first line is told, not the last of a traceback
-        sentence = str(error).strip().split("\n")[0]
-        print(json.dumps({"error": f"{type(error).__name__}: {sentence}"}), flush=True)
+    except Exception as error:  # its sentence is told, not the end of a traceback
+        # Keras and PyTorch put the places of an error before or after its sentence.
+        text = str(error).rpartition("Error: ")[2].splitlines()
+        lines = [line.strip() for line in text if line.strip()][:2]
+        sentence = f"{type(error).__name__}: {' '.join(lines)}"
+        print(json.dumps({"error": sentence}), flush=True)
 
 
 def run(settings: dict[str, Any]) -> None:

@@ -72,9 +72,12 @@ def main() -> None:
     """Takes steps until the input ends, or says why it cannot."""
     try:
         run(json.loads(sys.argv[1]))
-    except Exception as error:  # its first line is told, not the last of a traceback
-        sentence = str(error).strip().split("\n")[0]
-        print(json.dumps({"error": f"{type(error).__name__}: {sentence}"}), flush=True)
+    except Exception as error:  # its sentence is told, not the end of a traceback
+        # Keras and PyTorch put the places of an error before or after its sentence.
+        text = str(error).rpartition("Error: ")[2].splitlines()
+        lines = [line.strip() for line in text if line.strip()][:2]
+        sentence = f"{type(error).__name__}: {' '.join(lines)}"
+        print(json.dumps({"error": sentence}), flush=True)
 
 
 def run(settings: dict[str, Any]) -> None:

@@ -102,11 +102,6 @@ class Contender:
 
     def obstacle(self) -> str:
         """Says in a sentence why it cannot be measured; empty if it can."""
-        if self.program == KERAS_NLP and self.batch > 1:
-            return (
-                "KerasNLP has no micro-batches, and the logits of the whole batch do "
-                "not fit into memory beside the other programs."
-            )
         if self.program == OURS:
             try:
                 TrainConfig(**self.settings)
@@ -206,12 +201,12 @@ class Group(NamedTuple):
         return self.baselines + self.others
 
 
-def groups(contenders: Sequence[Contender], together: int) -> Iterator[Group]:
+def groups(contenders: Sequence[Contender], processes: int) -> Iterator[Group]:
     """Puts contenders into groups of equal tokens and precision.
 
     Args:
         contenders: Those that are measured; a baseline is measured with each group.
-        together: Largest number of contenders in memory besides the baselines.
+        processes: Largest number of contenders in memory, with up to two baselines.
 
     Yields:
         The groups. Neighbours share as many baselines as possible.
@@ -224,5 +219,6 @@ def groups(contenders: Sequence[Contender], together: int) -> Iterator[Group]:
             others.append(contender)
     for dense, others in by_baseline.items():
         baselines = tuple(dict.fromkeys((dense.baseline("float32"), dense)))
-        for first in range(0, max(len(others), 1), together):
-            yield Group(baselines, tuple(others[first : first + together]))
+        size = max(processes - len(baselines), 1)
+        for first in range(0, max(len(others), 1), size):
+            yield Group(baselines, tuple(others[first : first + size]))

@@ -1,7 +1,9 @@
 """Takes training steps of contenders in turns, group by group."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -100,22 +102,14 @@ def _measure(
     rounds: int,
     report: Callable[[str], None],
 ) -> list[Record]:
-    failed = []
-    for contender in group.members:
-        if contender in running:
-            continue
-        try:
-            if obstacle := contender.obstacle():
-                raise WorkerError(obstacle)
-            report(f"starting {contender.name}")
-            running[contender] = start(contender)
-            running[contender].step()
-        except WorkerError as error:
-            if contender in running:
-                running.pop(contender).close()
-            if contender in group.baselines:
-                raise
-            failed.append(Record(contender, note=str(error)))
+    new = [contender for contender in group.members if contender not in running]
+    # Starting is work for one core; the threads wait for the processes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        started = list(pool.map(partial(_start, running, start, report), new))
+    notes = dict(zip(new, started, strict=True))
+    for contender in group.baselines:
+        if note := notes.get(contender):
+            raise WorkerError(f"{contender.name}: {note}")
     members = [contender for contender in group.members if contender in running]
     calls: dict[Any, Callable[[], Any]] = {
         contender: partial(_step, running[contender]) for contender in members
@@ -148,7 +142,27 @@ def _measure(
                 running[contender].versions(),
             )
         )
-    return records + failed
+    notes = {contender: note for contender, note in notes.items() if note}
+    return records + [Record(contender, note=note) for contender, note in notes.items()]
+
+
+def _start(
+    running: dict[Contender, Steps],
+    start: Callable[[Contender], Steps],
+    report: Callable[[str], None],
+    contender: Contender,
+) -> str:
+    """Starts a process and takes its first step; returns why it cannot."""
+    if obstacle := contender.obstacle():
+        return obstacle
+    report(f"starting {contender.name}")
+    running[contender] = start(contender)
+    try:
+        running[contender].step()
+    except WorkerError as error:
+        running.pop(contender).close()
+        return str(error)
+    return ""
 
 
 def _step(steps: Steps) -> dict[str, float]:
@@ -169,7 +183,7 @@ def forecast(
     estimates = []
     running: set[Contender] = set()
     for group in groups:
-        seconds = 0.0
+        seconds, starts = 0.0, []
         for contender in group.members:
             if contender.obstacle():
                 continue
@@ -181,7 +195,9 @@ def forecast(
             dense = contender.baseline("float32").flops / peak / _SHARE
             new = contender not in running
             seconds += (1 - saved) * dense * (rounds + new)
-            seconds += _START_SECONDS[contender.compiler] * new
+            starts += [_START_SECONDS[contender.compiler]] * new
         running = set(group.members)
-        estimates.append(seconds)
+        # They start side by side, each on one core.
+        together = min(os.cpu_count() or 1, len(starts) or 1)
+        estimates.append(seconds + sum(starts) / together)
     return estimates

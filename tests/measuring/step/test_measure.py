@@ -1,4 +1,5 @@
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_ratios_are_those_to_both_dense_models() -> None:
     machine = Machine()
     records = [
         record
-        for group in measure(groups(chosen, 3), machine.start, 2)
+        for group in measure(groups(chosen, 5), machine.start, 2)
         for record in group
     ]
     assert not machine.running and machine.most <= 5
@@ -89,18 +90,18 @@ def test_ratios_are_those_to_both_dense_models() -> None:
 def test_what_fails_gets_a_note_and_the_others_are_measured() -> None:
     chosen = select(grid(["1x16"]), ["torch,float32", "ours,sparse,xla,50,float32"])
     machine = Machine(fails="compiled")
-    (records,) = measure(groups(chosen, 3), machine.start, 1)
+    (records,) = measure(groups(chosen, 4), machine.start, 1)
     notes = {record.contender.compiler: record.note for record in records}
     assert notes["compiled"] == "it fails" and notes["eager"] == notes["graph"] == ""
     assert "compute" in notes["xla"]
     assert not machine.running
     # Without its baseline, a group has no ratios.
     with pytest.raises(WorkerError, match="it fails"):
-        list(measure(groups(chosen, 3), Machine(fails="graph").start, 1))
+        list(measure(groups(chosen, 4), Machine(fails="graph").start, 1))
 
 
 def test_a_forecast_grows_with_rounds_and_counts_a_start_once() -> None:
-    plan = list(groups(select(grid(["1x1024"]), ["torch", "ours,graph"]), 2))
+    plan = list(groups(select(grid(["1x1024"]), ["torch", "ours,graph"]), 4))
     peaks = {"float32": 1e11, "bfloat16": 4e11}
     few, many = (forecast(plan, rounds, peaks) for rounds in (1, 9))
     assert len(few) == len(plan) and all(a < b for a, b in zip(few, many, strict=True))
@@ -111,7 +112,7 @@ def test_a_forecast_grows_with_rounds_and_counts_a_start_once() -> None:
 def test_a_file_goes_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "new" / "steps.jsonl"
     chosen = select(grid(["1x16"]), ["ours,float32,graph", "torch,float32"])
-    plan = groups(chosen, 2)
+    plan = groups(chosen, 3)
     store = Store(path)
     assert store.left(chosen, 2) == chosen
     first, second, *_ = measure(plan, Machine(fails="compiled").start, 2)
@@ -202,10 +203,10 @@ def test_a_worker_answers_and_says_why_it_has_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["sparse,graph,75,ours", "keras_nlp,xla"])
+@pytest.mark.parametrize("words", ["sparse,graph,75,ours", "keras_nlp,graph"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_programs_of_the_benchmark_take_steps(words: str, precision: str) -> None:
-    contender = select(grid(["2x16" if "ours" in words else "1x16"], 1), [words])[0]
+    contender = select(grid(["2x16"], 1), [f"{words},{precision}"])[0]
     program = Path(__file__).parents[3] / "benchmarks" / "peers" / "gpt_tensorflow.py"
     sizes = {**vars(contender.sizes), "vocabulary_size": 50}
     settings = {
@@ -217,7 +218,9 @@ def test_the_programs_of_the_benchmark_take_steps(words: str, precision: str) ->
     worker = Worker([sys.executable, str(program), json.dumps(settings)])
     try:
         losses = [worker.step()["loss"] for _ in range(3)]
-        assert losses[2] < losses[0] < 6
+        # A model that knows nothing yet; the rate warms up, so it learns little.
+        assert losses[0] == pytest.approx(math.log(50), abs=1.5)
+        assert losses[2] < losses[0] + 0.01
         assert worker.peak() > 1e6
     finally:
         worker.close()
