@@ -13,7 +13,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.export.bitmask import information_bound
 from spdf_keras.export.card import Logits
 from spdf_keras.export.weights import require_finite
-from spdf_keras.kernels import PackedKernel
+from spdf_keras.kernels import SkippingKernel
 from spdf_keras.model.block import Cache
 from spdf_keras.model.build import build_gpt
 from spdf_keras.model.decoding.passes import Kernels, effective_kernels
@@ -73,7 +73,9 @@ class FoldedKernels:
         """
         return [
             {
-                name: PackedKernel.pack(kernel, tf.not_equal(kernel, 0))
+                name: SkippingKernel.lay_out(
+                    kernel, tf.not_equal(kernel, 0), gradients=False
+                )
                 if self._has_many_zeros(index, name)
                 else kernel
                 for name, kernel in block.items()

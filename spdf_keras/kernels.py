@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from spdf_keras.native.tensorflow.products import (
-    pack_kernel,
-    packed_linear,
+    keep,
+    lay_out,
     sparse_linear,
 )
 
@@ -58,49 +58,46 @@ class DenseKernel(NamedTuple):
 
 
 class SkippingKernel(NamedTuple):
-    """A masked kernel whose zeros are skipped, in training and inference.
+    """A masked kernel whose zeros are skipped, on CPUs.
 
     Attributes:
-        values: `(in_features, out_features)`, float32; read where the mask is 1.
-        mask: Its mask, bool, 1 = kept.
-    """
-
-    values: tf.Tensor
-    mask: tf.Tensor
-
-    @property
-    def shape(self) -> tf.TensorShape:
-        """See `Kernel`."""
-        return self.values.shape
-
-    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """See `Kernel`; the gradient skips the zeros too."""
-        return sparse_linear(x, self.values, self.mask, bias)
-
-
-class PackedKernel(NamedTuple):
-    """A masked kernel's kept values, packed once for many products without gradients.
-
-    Attributes:
-        packed: The tensor that `pack_kernel` returns.
+        kept: Its kept values, `(kept,)`, float32, to which its gradient flows.
+        layout: The same values, laid out for products of one dtype.
         shape: `(in_features, out_features)`.
     """
 
-    packed: tf.Tensor
+    kept: tf.Tensor
+    layout: tf.Tensor
     shape: tf.TensorShape
 
     @classmethod
-    def pack(cls, values: tf.Tensor, mask: tf.Tensor) -> "PackedKernel":
-        """Packs the values where the mask is 1; see `SkippingKernel`.
+    def lay_out(
+        cls,
+        values: tf.Tensor,
+        mask: tf.Tensor,
+        dtype: Any = "float32",
+        gradients: bool = True,
+    ) -> "SkippingKernel":
+        """Lays a kernel out, for any number of products.
+
+        Args:
+            values: `(in_features, out_features)`, float32; read where the mask is 1.
+            mask: Its mask, bool, 1 = kept.
+            dtype: Dtype of the products, float32 or bfloat16.
+            gradients: Whether the products have gradients, which takes more memory.
 
         Raises:
             NotBuiltError: If the native library cannot be compiled.
         """
-        return cls(pack_kernel(values, mask), values.shape)
+        kept = keep(values, mask)
+        layout = lay_out(kept, dtype, gradients)
+        # Only a gradient needs the kept values beside the layout.
+        handle = kept.values if gradients else tf.zeros(0)
+        return cls(handle, layout, values.shape)
 
     def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """See `Kernel`."""
-        return packed_linear(x, self.packed, bias)
+        """See `Kernel`; the gradient skips the zeros too."""
+        return sparse_linear(x, self.kept, self.layout, bias)
 
 
 def as_kernel(kernel: Any, dtype: str | None = None) -> tf.Tensor | Kernel:

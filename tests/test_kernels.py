@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spdf_keras.kernels import DenseKernel, PackedKernel, SkippingKernel, linear
+from spdf_keras.kernels import DenseKernel, SkippingKernel, linear
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.sparsity.skipping import available
 
@@ -28,19 +28,19 @@ def product(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(x @ (values * arrays["mask"]) + bias)
 
 
-@pytest.mark.parametrize("kind", ["tensor", "dense", "skipping", "packed"])
+@pytest.mark.parametrize("kind", ["tensor", "dense", "skipping", "inference"])
 def test_each_kind_gives_the_masked_product(
     arrays: dict[str, np.ndarray], kind: str
 ) -> None:
-    if kind in ("skipping", "packed") and not available():
+    if kind in ("skipping", "inference") and not available():
         pytest.skip("needs a C++ compiler")
     values, mask = tf.constant(arrays["values"]), tf.constant(arrays["mask"])
     masked = values * tf.cast(mask, tf.float32)
     kernel: Any = {
         "tensor": lambda: masked,
         "dense": lambda: DenseKernel(masked),
-        "skipping": lambda: SkippingKernel(values, mask),
-        "packed": lambda: PackedKernel.pack(values, mask),
+        "skipping": lambda: SkippingKernel.lay_out(values, mask),
+        "inference": lambda: SkippingKernel.lay_out(values, mask, gradients=False),
     }[kind]()
     assert tuple(kernel.shape) == (8, 12)
     outputs = linear(tf.constant(arrays["x"]), kernel, tf.constant(arrays["bias"]))

@@ -108,7 +108,7 @@ def time_step(
         with tf.GradientTape() as tape:
             tape.watch((x, kernel))
             if skips:
-                y = SkippingKernel(kernel, mask).linear(x, bias)
+                y = SkippingKernel.lay_out(kernel, mask).linear(x, bias)
             else:
                 y = DenseKernel(kernel * tf.cast(mask, tf.float32)).linear(x, bias)
         for gradient in tape.gradient(y, (x, kernel)):

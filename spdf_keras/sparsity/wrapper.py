@@ -216,22 +216,27 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         return step_times(self._kernel_shapes, self.sparsity, self.compute)
 
     def masked_kernels(
-        self, skipping: Callable[[tf.Tensor, tf.Tensor], Any] | None = None
+        self, skipping: Callable[[tf.Tensor, tf.Tensor, str], Any] | None = None
     ) -> dict[str, Any]:
         """Returns the layer's kernels with their masks, by name.
 
         Args:
-            skipping: Makes a `Kernel` that skips zeros from values and mask, for the
-                kernels in `sparse_names`; if None, those are masked tensors too.
+            skipping: Makes a `Kernel` that skips zeros from float32 values, mask and
+                compute dtype, for the kernels in `sparse_names`; if None, those are
+                masked tensors too.
         """
         kernels = {}
         for name, (weight, variable, _) in zip(
             self.layer.prunable_names, self.pruning_vars, strict=True
         ):
-            kernel, mask = map(tf.convert_to_tensor, (weight, variable))
+            mask = tf.convert_to_tensor(variable)
             if skipping and name in self.sparse_names:
-                kernels[name] = skipping(kernel, mask)
+                # Under mixed precision a cast read would round the gradient too.
+                with autocast_variable.enable_auto_cast_variables(None):
+                    values = tf.convert_to_tensor(weight)
+                kernels[name] = skipping(values, mask, self.compute_dtype)
             else:
+                kernel = tf.convert_to_tensor(weight)
                 kernels[name] = kernel * tf.cast(mask, kernel.dtype)
         return kernels
 
@@ -245,7 +250,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = self.masked_kernels(SkippingKernel)
+            kernels = self.masked_kernels(SkippingKernel.lay_out)
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "sparse.h"
+#include "masked.h"
 
 namespace {
 
@@ -28,21 +28,19 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
   for (uint8_t& kept : mask) kept = std::bernoulli_distribution(density)(generator);
   const auto weight = drawn(columns * rows), x = drawn(tokens * columns),
              dy = drawn(tokens * rows), bias = drawn(rows);
-  spdf_structure* forward = spdf_structure_create(mask.data(), rows, columns, 1, rows,
-                                                  nullptr, nullptr);
-  spdf_structure* transposed =
-      spdf_structure_create(mask.data(), columns, rows, rows, 1, nullptr, nullptr);
-  const int64_t size = spdf_structure_size(forward);
-  std::vector<float> values(size), sums(size), other(spdf_structure_size(transposed)),
-      y(tokens * rows), dx(tokens * columns), gradient(columns * rows);
-  spdf_gather(forward, weight.data(), values.data(), nullptr, nullptr);
-  spdf_gather(transposed, weight.data(), other.data(), nullptr, nullptr);
-  spdf_product(forward, values.data(), x.data(), bias.data(), tokens, y.data(), nullptr,
-               nullptr, threads);
-  spdf_gradients(forward, transposed, other.data(), x.data(), dy.data(), tokens,
-                 dx.data(), gradient.data(), sums.data(), nullptr, nullptr, threads);
-  spdf_structure_free(forward);
-  spdf_structure_free(transposed);
+  spdf_mask* index = spdf_mask_create(mask.data(), columns, rows, nullptr, nullptr);
+  std::vector<float> kept(spdf_mask_kept(index)), y(tokens * rows), dx(tokens * columns),
+      kept_gradient(kept.size()), gradient(columns * rows);
+  spdf_keep(index, weight.data(), kept.data(), nullptr, nullptr);
+  spdf_layout* layout = spdf_lay_out(index, kept.data(), SPDF_FLOAT32,
+                                     SPDF_PRODUCT | SPDF_GRADIENTS, nullptr, nullptr);
+  spdf_layout_product(layout, x.data(), bias.data(), tokens, y.data(), nullptr, nullptr,
+                      threads);
+  spdf_layout_gradients(layout, x.data(), dy.data(), tokens, dx.data(),
+                        kept_gradient.data(), nullptr, nullptr, threads);
+  spdf_spread(index, kept_gradient.data(), gradient.data(), nullptr, nullptr);
+  spdf_layout_free(layout);
+  spdf_mask_free(index);
   std::vector<double> right_y(y.size()), right_dx(dx.size()), right(gradient.size());
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t j = 0; j < rows; ++j) {
@@ -68,12 +66,11 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
 
 int main() {
   const uint8_t one = 1;
-  const auto refused = [](const uint8_t* mask, int64_t rows, int64_t columns,
-                          int64_t stride) {
-    return !spdf_structure_create(mask, rows, columns, stride, stride, nullptr, nullptr);
+  const auto refused = [](const uint8_t* mask, int64_t in, int64_t out) {
+    return !spdf_mask_create(mask, in, out, nullptr, nullptr);
   };
-  if (!refused(&one, 0, 1, 1) || !refused(&one, 1, 0, 1) || !refused(nullptr, 1, 1, 1) ||
-      !refused(&one, 2, 2, 3))
+  if (!refused(&one, 0, 1) || !refused(&one, 1, 0) || !refused(nullptr, 1, 1) ||
+      !refused(&one, INT32_MAX, 2))
     return 2;
   double worst = 0;
   for (const char* name : {"portable", "avx2", "avx512"}) {

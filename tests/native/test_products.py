@@ -17,8 +17,8 @@ from spdf_keras.native.build import NotBuiltError, library_path
 from spdf_keras.native.tensorflow import operations as operations_module
 from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import (
-    pack_kernel,
-    packed_linear,
+    keep,
+    lay_out,
     sparse_linear,
 )
 from spdf_keras.sparsity import skipping
@@ -62,32 +62,53 @@ def drawn(
     }
 
 
-def assert_right(given: dict[str, Any], seed: int = 0) -> None:
-    x, kernel, mask, bias = (
-        given[n].astype(np.float64) for n in ("x", "kernel", "mask", "bias")
-    )
-    dy = np.random.default_rng(seed).normal(size=(len(x), len(bias)))
-    slope = tf.constant(dy, tf.float32)
+def product(
+    x: tf.Tensor, kernel: tf.Tensor, mask: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """Computes all three steps in the dtype of `x`."""
+    kept = keep(kernel, mask)
+    return sparse_linear(x, kept.values, lay_out(kept, x.dtype), bias)
+
+
+def assert_right(given: dict[str, Any], seed: int = 0, dtype: str = "float32") -> None:
+    dy = np.random.default_rng(seed).normal(size=(len(given["x"]), len(given["bias"])))
+    slope = tf.cast(dy, dtype)
     inputs = {name: tf.constant(value) for name, value in given.items()}
+    for name in ("x", "bias"):
+        inputs[name] = tf.cast(inputs[name], dtype)
     with tf.GradientTape() as tape:
         tape.watch([inputs[n] for n in ("x", "kernel", "bias")])
-        y = sparse_linear(**inputs)
-    packed = pack_kernel(inputs["kernel"], inputs["mask"])
-    np.testing.assert_array_equal(packed_linear(inputs["x"], packed, inputs["bias"]), y)
+        y = product(**inputs)
+    kept = keep(inputs["kernel"], inputs["mask"])
+    layout = lay_out(kept, dtype, gradients=False)
+    without = sparse_linear(inputs["x"], tf.zeros(0), layout, inputs["bias"])
+    np.testing.assert_array_equal(tf.cast(without, "float32"), tf.cast(y, "float32"))
     received = tape.gradient(y, [inputs[n] for n in ("x", "kernel", "bias")], slope)
+    # The reference is of the rounded numbers, which products get.
+    rounded = {name: tf.cast(value, dtype) for name, value in inputs.items()}
+    x, kernel, mask, bias = (
+        tf.cast(rounded[n], "float64").numpy() for n in ("x", "kernel", "mask", "bias")
+    )
+    dy = tf.cast(slope, "float64").numpy()
     masked = kernel * mask
     expected = [
         (y, x @ masked + bias, np.abs(x) @ np.abs(masked) + np.abs(bias)),
         (received[0], dy @ masked.T, np.abs(dy) @ np.abs(masked).T),
         (received[1], mask * (x.T @ dy), np.abs(x).T @ np.abs(dy)),
-        (received[2], dy.sum(0), np.abs(dy).sum(0)),
     ]
     for result, right, scale in expected:
-        # A float32 sum of n terms is off by at most n halves of its last bit.
+        # A float32 sum of n terms is off by at most n halves of its last bit, and a
+        # result in bfloat16 by half of its own last bit.
         terms = sum(x.shape) + len(bias)
         bound = 6e-8 * terms * scale + 1e-7
-        assert np.all(np.abs(result.numpy() - right) <= bound)
+        if result.dtype == tf.bfloat16:
+            bound = bound + 2.0**-8 * np.abs(right)
+        assert np.all(np.abs(tf.cast(result, "float64") - right) <= bound)
     assert not received[1].numpy()[~given["mask"]].any()
+    np.testing.assert_allclose(
+        tf.cast(received[2], "float32"),
+        tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=slope), "float32"),
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,15 +118,19 @@ def assert_right(given: dict[str, Any], seed: int = 0) -> None:
     rows=st.one_of(st.integers(1, 9), st.integers(30, 280)),
     sparsity=st.sampled_from([0.0, 0.5, 0.75, 0.9, 1.0]),
     seed=st.integers(0, 99),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
 )
 def test_products_and_gradients_equal_float64_for_any_shape(
-    tokens: int, columns: int, rows: int, sparsity: float, seed: int
+    tokens: int, columns: int, rows: int, sparsity: float, seed: int, dtype: str
 ) -> None:
-    assert_right(drawn(tokens, columns, rows, sparsity, seed), seed)
+    assert_right(drawn(tokens, columns, rows, sparsity, seed), seed, dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95, 1.0])
-def test_each_instruction_set_is_right(instruction_set: str, sparsity: float) -> None:
+def test_each_instruction_set_is_right(
+    instruction_set: str, sparsity: float, dtype: str
+) -> None:
     for tokens, columns, rows in (
         (1, 5, 3),
         (8, 260, 130),
@@ -113,7 +138,7 @@ def test_each_instruction_set_is_right(instruction_set: str, sparsity: float) ->
         (70, 200, 37),
         (2200, 33, 18),
     ):
-        assert_right(drawn(tokens, columns, rows, sparsity))
+        assert_right(drawn(tokens, columns, rows, sparsity), dtype=dtype)
 
 
 def test_no_tokens_have_no_gradient() -> None:
@@ -121,7 +146,7 @@ def test_no_tokens_have_no_gradient() -> None:
     x, kernel = given["x"][:0], given["kernel"]
     with tf.GradientTape() as tape:
         tape.watch((x, kernel))
-        y = sparse_linear(x, kernel, given["mask"], given["bias"])
+        y = product(x, kernel, given["mask"], given["bias"])
     to_inputs, to_kernel = tape.gradient(y, (x, kernel))
     assert y.shape == (0, 6) and to_inputs.shape == (0, 8)
     np.testing.assert_array_equal(to_kernel, np.zeros((8, 6)))
@@ -131,7 +156,7 @@ def test_a_mask_that_changes_is_seen() -> None:
     given = drawn(4, 8, 8, 0.5)
     mask = tf.Variable(given["mask"])
     compute = tf.function(
-        lambda: sparse_linear(given["x"], given["kernel"], mask, given["bias"])
+        lambda: product(given["x"], given["kernel"], mask, given["bias"])
     )
     for seed in range(3):
         now = np.random.default_rng(seed).random((8, 8)) < 0.5
@@ -141,27 +166,38 @@ def test_a_mask_that_changes_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("x", (3, 5)), ("mask", (4, 5)), ("bias", (5,)), ("x", (4,))]
+    ("name", "shape"),
+    [("x", (3, 5)), ("kernel", (4, 5)), ("mask", (4,)), ("bias", (5,)), ("x", (4,))],
 )
 def test_wrong_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
     given = drawn(3, 4, 6, 0.5)
     given[name] = np.zeros(shape, given[name].dtype)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be .*Received"):
-        sparse_linear(**{n: tf.constant(v) for n, v in given.items()})
+    with pytest.raises(
+        (tf.errors.InvalidArgumentError, ValueError), match="must be .*Received|rank"
+    ):
+        product(**{n: tf.constant(v) for n, v in given.items()})
+
+
+def test_what_does_not_fit_a_layout_is_refused() -> None:
+    run = load_operations()
     x, kernel, mask, bias = (tf.constant(v) for v in drawn(3, 4, 6, 0.5).values())
-    with pytest.raises(tf.errors.InvalidArgumentError, match="dy must be .*Received"):
-        load_operations().spdf_sparse_linear_gradient(x, kernel, mask, x)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="mask must be .*Received"):
-        pack_kernel(kernel, mask[1:])
-    packed = pack_kernel(kernel, mask)
-    for wrong in ((x[:, 1:], bias), (x, bias[1:]), (x[0], bias)):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="x must .*Received"):
-            packed_linear(wrong[0], packed, wrong[1])
-    other = tf.raw_ops.EmptyTensorList(
-        element_shape=-1, max_num_elements=0, element_dtype=tf.float32
-    )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="SpdfPackKernel"):
-        load_operations().spdf_packed_linear(x, other, bias)
+    kept = keep(kernel, mask)
+    layout = lay_out(kept)
+    refused = pytest.raises(tf.errors.InvalidArgumentError, match="must .*")
+    for call in (
+        lambda: run.spdf_sparse_linear_gradient(x, layout, x),
+        lambda: run.spdf_sparse_linear_gradient(
+            x, lay_out(kept, gradients=False), tf.zeros((3, 6))
+        ),
+        lambda: sparse_linear(x, kept.values, lay_out(kept, "bfloat16"), bias),
+        lambda: sparse_linear(x, kept.values, kept.index, bias),
+        lambda: lay_out(kept._replace(values=kept.values[1:])),
+        lambda: lay_out(kept._replace(index=layout)),
+        lambda: run.spdf_spread(kept.values[1:], kept.index),
+        lambda: run.spdf_keep(kernel, layout),
+    ):
+        with refused:
+            call()
 
 
 def losses(model: Any, batches: Any, steps: int) -> list[float]:
@@ -243,7 +279,7 @@ def test_times_are_medians_and_remembered(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "settings", [{"precision": "mixed_bfloat16"}, {"jit_compile": True}]
+    "settings", [{"precision": "mixed_float16"}, {"jit_compile": True}]
 )
 def test_what_sparse_products_cannot_do_is_refused(
     tiny: GPTConfig, settings: dict[str, Any]

@@ -11,8 +11,8 @@ from spdf_keras.errors import ExportError
 from spdf_keras.measuring.matmul.problem import Array, Problem
 from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import (
-    pack_kernel,
-    packed_linear,
+    keep,
+    lay_out,
     sparse_linear,
 )
 
@@ -221,13 +221,13 @@ def _tflite(problem: Problem) -> bytes:
 
 
 class Training(Backend):
-    """Our product in a training step, where the kernel changes before each call."""
+    """Our product in a training step, for which the kernel is laid out before."""
 
     name = "ours, training"
 
     def __init__(self, problem: Problem) -> None:
-        self._kernel = tf.constant(problem.kernel)
-        self._mask = tf.constant(problem.mask)
+        self._kept = keep(tf.constant(problem.kernel), tf.constant(problem.mask))
+        self._layout = lay_out(self._kept)
         self._bias = tf.zeros(problem.shape.out_features)
 
     @staticmethod
@@ -236,23 +236,25 @@ class Training(Backend):
 
     def forward(self, x: Array) -> Call:
         inputs = tf.constant(x)
-        return lambda: sparse_linear(inputs, self._kernel, self._mask, self._bias)
+        return lambda: sparse_linear(
+            inputs, self._kept.values, self._layout, self._bias
+        )
 
     def gradients(self, x: Array, dy: Array) -> Call:
         # A tape would compute the forward product too.
         run = load_operations().spdf_sparse_linear_gradient
         inputs, slope = tf.constant(x), tf.constant(dy)
-        return lambda: run(inputs, self._kernel, self._mask, slope)
+        return lambda: run(inputs, self._layout, slope)
 
 
 class Inference(Backend):
-    """Our product with the kernel packed once, as in prefill and decoding."""
+    """Our product without gradients, as in prefill and decoding."""
 
     name = "ours, packed once"
 
     def __init__(self, problem: Problem) -> None:
-        kernel, mask = tf.constant(problem.kernel), tf.constant(problem.mask)
-        self._kernel = pack_kernel(kernel, mask)
+        self._kept = keep(tf.constant(problem.kernel), tf.constant(problem.mask))
+        self._layout = lay_out(self._kept, gradients=False)
         self._bias = tf.zeros(problem.shape.out_features)
 
     @staticmethod
@@ -261,7 +263,9 @@ class Inference(Backend):
 
     def forward(self, x: Array) -> Call:
         inputs = tf.constant(x)
-        return lambda: packed_linear(inputs, self._kernel, self._bias)
+        return lambda: sparse_linear(
+            inputs, self._kept.values, self._layout, self._bias
+        )
 
 
 BACKENDS: dict[str, type[Backend]] = {

@@ -1,10 +1,11 @@
 """The passes of decoding with a cache: prefill the prompts, then token by token."""
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.kernels import PackedKernel, as_kernel
+from spdf_keras.kernels import SkippingKernel, as_kernel
 from spdf_keras.model.block import Cache
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
@@ -26,7 +27,8 @@ def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
     blocks = []
     for layer in model.blocks:
         if isinstance(layer, PruneFixedRandom):
-            kernels = layer.masked_kernels(PackedKernel.pack if skip_zeros else None)
+            pack = partial(SkippingKernel.lay_out, gradients=False)
+            kernels = layer.masked_kernels(pack if skip_zeros else None)
         else:
             kernels = layer.own_kernels()
         blocks.append(

@@ -147,10 +147,14 @@ int64_t widest_tile();
 // Returns the widest loops in use.
 const Loops& widest_loops();
 
-// Computes `spdf_product` with values of any type.
-void product(const Structure& s, const Values& values, const float* x, const float* bias,
-             int64_t tokens, float* y, spdf_parallel parallel, void* pool,
-             int64_t threads);
+// Returns the loops with the narrowest tile that holds the tokens, or else the widest.
+const Loops& loops_for(const Structure& s, int64_t tokens);
+
+// Computes y = x @ weight.T + bias with values of any type; x is (tokens, columns), y
+// (tokens, rows), both SPDF_FLOAT32 or SPDF_BFLOAT16, and `bias` may be NULL.
+void product(const Structure& s, const Values& values, const void* x,
+             spdf_type activations, const float* bias, int64_t tokens, void* y,
+             spdf_parallel parallel, void* pool, int64_t threads);
 
 }  // namespace spdf
 

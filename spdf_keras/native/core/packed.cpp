@@ -30,10 +30,6 @@ constexpr size_t kBehind = 64;
 
 thread_local spdf::Scratch scratch;
 
-struct FreeStructure {
-  void operator()(spdf_structure* structure) const { spdf_structure_free(structure); }
-};
-
 size_t bytes_of(spdf_type type) {
   return type == SPDF_FLOAT32 ? 4 : type == SPDF_FLOAT16 ? 2 : 1;
 }
@@ -240,8 +236,8 @@ spdf_packed* packed_weight(const spdf_source& source, spdf_type type, int exact,
   }
   const int64_t row_stride = source.by_column ? 1 : source.columns;
   const int64_t column_stride = source.by_column ? source.rows : 1;
-  const std::unique_ptr<spdf_structure, FreeStructure> made(
-      spdf::make_structure(entries.kept(), row_stride, column_stride, parallel, pool));
+  const std::unique_ptr<spdf_structure> made =
+      spdf::make_structure(entries.kept(), row_stride, column_stride, parallel, pool);
   keep(*made, gather(made->view, entries, type, converter, parallel, pool), packed.get());
   return packed.release();
 }
@@ -294,7 +290,7 @@ void spdf_packed_product(const spdf_packed* packed, const float* x, const float*
   spdf::product(packed->structure,
                 {packed->type, packed->values,
                  packed->scales.empty() ? nullptr : packed->scales.data()},
-                x, bias, tokens, y, parallel, pool, threads);
+                x, SPDF_FLOAT32, bias, tokens, y, parallel, pool, threads);
 }
 
 }

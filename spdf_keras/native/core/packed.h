@@ -19,7 +19,8 @@ typedef struct spdf_packed spdf_packed;
 
 // How values are stored. These are integers, as a damaged file may hold any other.
 typedef int32_t spdf_type;
-enum { SPDF_FLOAT32 = 0, SPDF_FLOAT16 = 1, SPDF_INT8 = 2 };
+// Packed weights are not SPDF_BFLOAT16, which masked.h has.
+enum { SPDF_FLOAT32 = 0, SPDF_FLOAT16 = 1, SPDF_INT8 = 2, SPDF_BFLOAT16 = 3 };
 
 // How it is stored which entries are kept.
 typedef int32_t spdf_code;

@@ -190,10 +190,11 @@ std::vector<uint32_t> join(std::vector<Region>& regions,
 
 namespace spdf {
 
-spdf_structure* make_structure(const BitMatrix& kept, int64_t row_stride,
-                               int64_t column_stride, spdf_parallel parallel, void* pool) {
+std::unique_ptr<spdf_structure> make_structure(const BitMatrix& kept, int64_t row_stride,
+                                               int64_t column_stride,
+                                               spdf_parallel parallel, void* pool) {
   const bool by_column = row_stride == 1;
-  auto* structure = new spdf_structure{};
+  auto structure = std::make_unique<spdf_structure>();
   Structure& s = structure->view;
   s.rows = by_column ? kept.length : kept.lines;
   s.columns = by_column ? kept.lines : kept.length;
@@ -222,29 +223,3 @@ spdf_structure* make_structure(const BitMatrix& kept, int64_t row_stride,
 }
 
 }  // namespace spdf
-
-extern "C" {
-
-spdf_structure* spdf_structure_create(const uint8_t* mask, int64_t rows,
-                                      int64_t columns, int64_t row_stride,
-                                      int64_t column_stride, spdf_parallel parallel,
-                                      void* pool) {
-  if (!mask || rows < 1 || columns < 1 || rows > INT32_MAX / columns) return nullptr;
-  if (row_stride != 1 && column_stride != 1) return nullptr;
-  const bool by_column = row_stride == 1;
-  const int64_t stride = by_column ? column_stride : row_stride;
-  BitMatrix kept(by_column ? columns : rows, by_column ? rows : columns);
-  run(parallel, pool, kept.lines, [&](int64_t line) {
-    const uint8_t* entry = mask + line * stride;
-    uint64_t* word = kept.line(line);
-    for (int64_t i = 0; i < kept.length; ++i)
-      word[i / 64] |= static_cast<uint64_t>(entry[i] != 0) << i % 64;
-  });
-  return spdf::make_structure(kept, row_stride, column_stride, parallel, pool);
-}
-
-void spdf_structure_free(spdf_structure* s) { delete s; }
-
-int64_t spdf_structure_size(const spdf_structure* s) { return s->view.values(); }
-
-}

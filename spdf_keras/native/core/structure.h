@@ -3,6 +3,7 @@
 #ifndef SPDF_STRUCTURE_H_
 #define SPDF_STRUCTURE_H_
 
+#include <memory>
 #include <vector>
 
 #include "bit_matrix.h"
@@ -21,8 +22,9 @@ namespace spdf {
 
 // Builds the structure of a weight whose kept entries are given by line. One stride of the
 // dense weight is 1: that of its rows if the lines are columns.
-spdf_structure* make_structure(const BitMatrix& kept, int64_t row_stride,
-                               int64_t column_stride, spdf_parallel parallel, void* pool);
+std::unique_ptr<spdf_structure> make_structure(const BitMatrix& kept, int64_t row_stride,
+                                               int64_t column_stride,
+                                               spdf_parallel parallel, void* pool);
 
 // The lines of a region in the dense weight, and in a copy of the region.
 struct Panel {

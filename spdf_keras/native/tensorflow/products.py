@@ -1,76 +1,103 @@
-"""Products that skip the zeros of fixed masks, as differentiable functions."""
+"""Products that skip the zeros of fixed masks, as differentiable functions.
 
-from typing import Any
+A masked kernel is computed in three steps, each as often as it has to be: `keep` takes
+its kept values once per step, `lay_out` orders them for the processor once per step,
+and `sparse_linear` multiplies them by each batch. All three run on CPUs.
+"""
+
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from spdf_keras.native.tensorflow.operations import load_operations
 
 
-def pack_kernel(kernel: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Packs a kernel's kept values once, for `packed_linear`.
+class Kept(NamedTuple):
+    """The kept values of a kernel.
+
+    Attributes:
+        values: `(kept,)`, float32, in the order of the rows of the kernel.
+        index: Where they lie: a scalar variant tensor, for `lay_out`.
+    """
+
+    values: tf.Tensor
+    index: tf.Tensor
+
+
+def keep(kernel: tf.Tensor, mask: tf.Tensor) -> Kept:
+    """Takes the kept values of a kernel.
+
+    The index of a mask is built once and shared by all operations with the same mask.
+    The gradient for the kernel is zero where the mask is 0.
 
     Args:
         kernel: `(in_features, out_features)`, float32.
-        mask: The same shape, bool, 1 = kept.
-
-    Returns:
-        A scalar variant tensor.
+        mask: The same shape, bool, 1 = kept. It has no gradient.
 
     Raises:
         NotBuiltError: If the library cannot be compiled.
-    """
-    return load_operations().spdf_pack_kernel(kernel, mask)
-
-
-def packed_linear(x: tf.Tensor, packed: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Computes the outputs of `sparse_linear` for any number of tokens.
-
-    It has no gradient.
-
-    Args:
-        x: `(tokens, in_features)`, float32.
-        packed: From `pack_kernel`.
-        bias: `(out_features,)`, float32.
-
-    Returns:
-        `(tokens, out_features)`.
 
     Example:
         >>> kernel = tf.constant([[1.0, 2.0], [3.0, 4.0]])
-        >>> packed = pack_kernel(kernel, tf.constant([[True, False], [True, True]]))
-        >>> packed_linear(tf.constant([[1.0, 10.0]]), packed, tf.zeros(2)).numpy()
-        array([[31., 40.]], dtype=float32)
+        >>> keep(kernel, tf.constant([[True, False], [True, True]])).values.numpy()
+        array([1., 3., 4.], dtype=float32)
     """
-    return load_operations().spdf_packed_linear(x, packed, bias)
+    index = load_operations().spdf_index(mask)
+    return Kept(load_operations().spdf_keep(kernel, index), index)
+
+
+def lay_out(kept: Kept, dtype: Any = "float32", gradients: bool = True) -> tf.Tensor:
+    """Orders kept values for products, on whose speed the order decides.
+
+    Args:
+        kept: From `keep`.
+        dtype: Dtype of the products, float32 or bfloat16, to which values are rounded.
+        gradients: Whether the products have gradients, which takes more memory.
+
+    Returns:
+        A scalar variant tensor, for `sparse_linear`. It has no gradient.
+    """
+    return load_operations().spdf_lay_out(*kept, dtype=dtype, gradients=gradients)
 
 
 def sparse_linear(
-    x: tf.Tensor, kernel: tf.Tensor, mask: tf.Tensor, bias: tf.Tensor
+    x: tf.Tensor, kept: tf.Tensor, layout: tf.Tensor, bias: tf.Tensor
 ) -> tf.Tensor:
-    """Computes `x @ (kernel * mask) + bias` and its gradients on CPUs, zeros skipped.
+    """Computes `x @ (kernel * mask) + bias` and its gradients, zeros skipped.
 
-    The index structures of a mask are built once and kept by the mask's content. Sums
-    do not depend on the number of threads.
+    Sums are in float32, and do not depend on the number of threads.
 
     Args:
-        x: `(tokens, in_features)`, float32.
-        kernel: `(in_features, out_features)`, float32.
-        mask: The same shape, bool. It has no gradient, and the kernel's is zero
-            where it is 0.
-        bias: `(out_features,)`, float32.
+        x: `(tokens, in_features)`, of the layout's dtype.
+        kept: The `values` of `keep`, to which the kernel's gradient flows: float32, one
+            for each kept value.
+        layout: From `lay_out`.
+        bias: `(out_features,)`, of the same dtype.
 
     Returns:
-        `(tokens, out_features)`.
+        `(tokens, out_features)`, of the same dtype.
 
-    Raises:
-        NotBuiltError: If the library cannot be compiled.
+    Example:
+        >>> kernel = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+        >>> kept = keep(kernel, tf.constant([[True, False], [True, True]]))
+        >>> x = tf.constant([[1.0, 10.0]])
+        >>> sparse_linear(x, kept.values, lay_out(kept), tf.zeros(2)).numpy()
+        array([[31., 40.]], dtype=float32)
     """
-    return load_operations().spdf_sparse_linear(x, kernel, mask, bias)
+    return load_operations().spdf_sparse_linear(x, kept, layout, bias)
+
+
+@tf.RegisterGradient("SpdfKeep")
+def _spread(operation: Any, gradient: tf.Tensor) -> tuple[tf.Tensor, None]:
+    kernel, index = operation.inputs
+    dense = load_operations().spdf_spread(gradient, index)
+    dense.set_shape(kernel.shape)
+    return dense, None
 
 
 @tf.RegisterGradient("SpdfSparseLinear")
-def _gradient(operation: Any, dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-    x, kernel, mask, _ = operation.inputs
-    result = load_operations().spdf_sparse_linear_gradient(x, kernel, mask, dy)
-    return result.dx, result.gradient, None, tf.reduce_sum(dy, 0)
+def _gradients(operation: Any, dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+    x, _, layout, _ = operation.inputs
+    result = load_operations().spdf_sparse_linear_gradient(x, layout, dy)
+    # Biases are added up as those of dense products are.
+    return result.dx, result.gradient, None, tf.raw_ops.BiasAddGrad(out_backprop=dy)

@@ -116,13 +116,31 @@ ffi::Error linear(ffi::ThreadPool threads, Floats x, Id id, Floats bias, FloatRe
   });
 }
 
+// The kept values of a kernel, laid out for one call.
+class LaidOut {
+ public:
+  LaidOut(const spdf_mask* mask, const float* kernel, int uses, Pool& pool)
+      : kept_(spdf_mask_kept(mask)) {
+    spdf_keep(mask, kernel, kept_.data(), pool.parallel(), pool.argument());
+    layout_ = spdf_lay_out(mask, kept_.data(), SPDF_FLOAT32, uses, pool.parallel(),
+                           pool.argument());
+  }
+  ~LaidOut() { spdf_layout_free(layout_); }
+  LaidOut(const LaidOut&) = delete;
+  const spdf_layout* layout() const { return layout_; }
+
+ private:
+  Buffer kept_;
+  spdf_layout* layout_;
+};
+
 ffi::Error masked_linear(ffi::ThreadPool threads, Floats x, Floats kernel, Id id,
                          Floats bias, FloatResult y) {
   return guarded([&] {
     if (id.element_count() != 1) return invalid("`id` must be a scalar.");
     const auto mask = spdf::find_mask(*id.typed_data());
     if (!mask) return unknown(*id.typed_data(), "mask");
-    const int64_t in = mask->in, out = mask->out;
+    const int64_t in = spdf_mask_in(mask.get()), out = spdf_mask_out(mask.get());
     const auto sizes = x.dimensions();
     if (sizes.size() != 2 || sizes[1] != in) return unfit("x", sizes, in, out);
     if (!is(kernel.dimensions(), in, out))
@@ -130,12 +148,9 @@ ffi::Error masked_linear(ffi::ThreadPool threads, Floats x, Floats kernel, Id id
     if (!is(bias.dimensions(), out)) return unfit("bias", bias.dimensions(), in, out);
     if (!is(y->dimensions(), sizes[0], out)) return unfit("y", y->dimensions(), in, out);
     Pool pool(&threads);
-    const spdf_structure* forward = mask->forward.get();
-    Buffer values(spdf_structure_size(forward));
-    spdf_gather(forward, kernel.typed_data(), values.data(), pool.parallel(),
-                pool.argument());
-    spdf_product(forward, values.data(), x.typed_data(), bias.typed_data(), sizes[0],
-                 y->typed_data(), pool.parallel(), pool.argument(), pool.count());
+    const LaidOut laid(mask.get(), kernel.typed_data(), SPDF_PRODUCT, pool);
+    spdf_layout_product(laid.layout(), x.typed_data(), bias.typed_data(), sizes[0],
+                y->typed_data(), pool.parallel(), pool.argument(), pool.count());
     return ffi::Error::Success();
   });
 }
@@ -146,7 +161,7 @@ ffi::Error masked_gradients(ffi::ThreadPool threads, Floats x, Floats kernel, Id
     if (id.element_count() != 1) return invalid("`id` must be a scalar.");
     const auto mask = spdf::find_mask(*id.typed_data());
     if (!mask) return unknown(*id.typed_data(), "mask");
-    const int64_t in = mask->in, out = mask->out;
+    const int64_t in = spdf_mask_in(mask.get()), out = spdf_mask_out(mask.get());
     const auto sizes = x.dimensions();
     if (sizes.size() != 2 || sizes[1] != in) return unfit("x", sizes, in, out);
     if (!is(kernel.dimensions(), in, out))
@@ -156,14 +171,13 @@ ffi::Error masked_gradients(ffi::ThreadPool threads, Floats x, Floats kernel, Id
     if (!is(dkernel->dimensions(), in, out))
       return unfit("dkernel", dkernel->dimensions(), in, out);
     Pool pool(&threads);
-    const spdf_structure *forward = mask->forward.get(),
-                         *transposed = mask->transposed.get();
-    Buffer values(spdf_structure_size(transposed)), sums(spdf_structure_size(forward));
-    spdf_gather(transposed, kernel.typed_data(), values.data(), pool.parallel(),
+    const LaidOut laid(mask.get(), kernel.typed_data(), SPDF_GRADIENTS, pool);
+    Buffer gradient(spdf_mask_kept(mask.get()));
+    spdf_layout_gradients(laid.layout(), x.typed_data(), dy.typed_data(), sizes[0],
+                          dx->typed_data(), gradient.data(), pool.parallel(),
+                          pool.argument(), pool.count());
+    spdf_spread(mask.get(), gradient.data(), dkernel->typed_data(), pool.parallel(),
                 pool.argument());
-    spdf_gradients(forward, transposed, values.data(), x.typed_data(), dy.typed_data(),
-                   sizes[0], dx->typed_data(), dkernel->typed_data(), sums.data(),
-                   pool.parallel(), pool.argument(), pool.count());
     return ffi::Error::Success();
   });
 }

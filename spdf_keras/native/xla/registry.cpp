@@ -12,13 +12,12 @@
 #include <vector>
 
 #include "job.h"
-#include "structure.h"
+#include "mask.h"
 
 namespace {
 
 using spdf::Job;
 using spdf::Mask;
-using spdf::OwnedStructure;
 
 // An id names one of the two.
 struct Entry {
@@ -82,16 +81,6 @@ int32_t guarded(const char** reason, const Make& make) {
   }
 }
 
-template <class Item>
-int64_t bytes(const std::vector<Item>& items) {
-  return static_cast<int64_t>(items.size() * sizeof(Item));
-}
-
-int64_t bytes(const OwnedStructure& s) {
-  return bytes(s->value_starts) + bytes(s->place_starts) + bytes(s->group_starts) +
-         bytes(s->groups) + bytes(s->places) + bytes(s->offsets);
-}
-
 }  // namespace
 
 std::shared_ptr<const spdf_packed> spdf::find_kernel(int32_t id) {
@@ -144,13 +133,12 @@ int32_t spdf_xla_mask(const uint8_t* bits, int64_t num_bytes, int64_t in, int64_
     }
     std::vector<uint8_t> kept(in * out);
     for (int64_t i = 0; i < in * out; ++i) kept[i] = bits[i / 8] >> (7 - i % 8) & 1;
-    auto mask = std::make_shared<Mask>();
-    mask->in = in;
-    mask->out = out;
-    mask->forward.reset(
-        spdf_structure_create(kept.data(), out, in, 1, out, on_threads, &threads));
-    mask->transposed.reset(
-        spdf_structure_create(kept.data(), in, out, out, 1, on_threads, &threads));
+    const std::shared_ptr<const Mask> mask(
+        spdf_mask_create(kept.data(), in, out, on_threads, &threads),
+        [](const Mask* made) { spdf_mask_free(const_cast<Mask*>(made)); });
+    // Both are built now, since a program runs on other threads.
+    mask->forward(on_threads, &threads);
+    mask->backward(on_threads, &threads);
     return add({nullptr, mask});
   });
 }
@@ -167,7 +155,7 @@ void spdf_xla_remove(int32_t id) {
 int64_t spdf_xla_bytes(int32_t id) {
   const Entry entry = find(id);
   if (entry.kernel) return spdf_packed_bytes(entry.kernel.get());
-  if (entry.mask) return bytes(entry.mask->forward) + bytes(entry.mask->transposed);
+  if (entry.mask) return entry.mask->bytes();
   return 0;
 }
 

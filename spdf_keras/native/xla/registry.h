@@ -11,21 +11,13 @@
 #ifdef __cplusplus
 #include <memory>
 
+#include "masked.h"
 #include "packed.h"
-#include "sparse.h"
 
 namespace spdf {
 
-struct FreeStructure {
-  void operator()(spdf_structure* s) const { spdf_structure_free(s); }
-};
-using OwnedStructure = std::unique_ptr<spdf_structure, FreeStructure>;
-
 // The mask of a kernel `(in, out)` whose values change from call to call.
-struct Mask {
-  int64_t in, out;
-  OwnedStructure forward, transposed;
-};
+using Mask = spdf_mask;
 
 // Return what an id names, or nothing where it names nothing of this kind. The pointer
 // keeps it alive, so that another thread may remove the id meanwhile.

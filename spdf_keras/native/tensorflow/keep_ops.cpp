@@ -1,0 +1,209 @@
+// Operations between kernels and their kept values, on the CPU.
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "op_tools.h"
+#include "parallel.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace {
+
+using namespace spdf;
+using tensorflow::OpKernelConstruction;
+using tensorflow::shape_inference::InferenceContext;
+
+// Returns a fingerprint of a mask, in one pass over threads at the speed of memory.
+uint64_t fingerprint(const uint8_t* bytes, int64_t count, ThreadPool* pool) {
+  constexpr int64_t kPart = 1 << 20;
+  constexpr uint64_t kFactor = 0x9E3779B97F4A7C15ull;
+  const auto mixed = [](uint64_t sum, uint64_t word) {
+    sum = (sum ^ word) * kFactor;
+    return sum ^ sum >> 29;
+  };
+  std::vector<uint64_t> sums((count + kPart - 1) / kPart);
+  run(on_workers, pool, sums.size(), [&](int64_t part) {
+    uint64_t lanes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    int64_t i = part * kPart;
+    const int64_t end = std::min(count, i + kPart);
+    for (; i + 64 <= end; i += 64)
+      for (int lane = 0; lane < 8; ++lane) {
+        uint64_t word;
+        std::memcpy(&word, bytes + i + 8 * lane, 8);
+        lanes[lane] = mixed(lanes[lane], word);
+      }
+    for (; i < end; ++i) lanes[0] = mixed(lanes[0], bytes[i]);
+    sums[part] = end;
+    for (uint64_t lane : lanes) sums[part] = mixed(sums[part], lane);
+  });
+  uint64_t all = count;
+  for (uint64_t sum : sums) all = mixed(all, sum);
+  return all;
+}
+
+// The masks that were read, shared by all operations with the same mask.
+class Masks {
+ public:
+  Mask get(const Tensor& mask, ThreadPool* pool) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(mask.flat<bool>().data());
+    const int64_t in = mask.dim_size(0), out = mask.dim_size(1);
+    const Key key{fingerprint(bytes, in * out, pool), in, out};
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (Mask known = known_[key].lock()) return known;
+    Mask shared(spdf_mask_create(bytes, in, out, on_workers, pool),
+                [](const spdf_mask* m) { spdf_mask_free(const_cast<spdf_mask*>(m)); });
+    known_[key] = shared;
+    return shared;
+  }
+
+ private:
+  using Key = std::tuple<uint64_t, int64_t, int64_t>;
+  std::mutex mutex_;
+  std::map<Key, std::weak_ptr<const spdf_mask>> known_;
+};
+
+Masks& masks() {
+  static auto* made = new Masks;
+  return *made;
+}
+
+class IndexOp : public tensorflow::OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& mask = context->input(0);
+    OP_REQUIRES(context,
+                mask.dims() == 2 && mask.NumElements() > 0 &&
+                    mask.NumElements() <= INT32_MAX,
+                InvalidArgument("mask must be (in, out). Received: ",
+                                mask.shape().DebugString(), "."));
+    const Mask current = masks().get(mask, workers(context));
+    set_output(context, 0, Index{current});
+    std::lock_guard<std::mutex> lock(mutex_);
+    last_ = current;
+  }
+
+ private:
+  std::mutex mutex_;
+  Mask last_;  // is kept alive between calls
+};
+
+class KeepOp : public tensorflow::OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& kernel = context->input(0);
+    const Index* index = content_of<Index>(context->input(1));
+    OP_REQUIRES(context, index, InvalidArgument("index must come from SpdfIndex."));
+    const spdf_mask* mask = index->mask.get();
+    const TensorShape expected({spdf_mask_in(mask), spdf_mask_out(mask)});
+    OP_REQUIRES(context, kernel.shape() == expected,
+                InvalidArgument("kernel must be ", expected.DebugString(),
+                                ", as its mask is. Received: ",
+                                kernel.shape().DebugString(), "."));
+    Tensor* kept = nullptr;
+    OP_REQUIRES_OK(context,
+                   context->allocate_output(0, TensorShape({spdf_mask_kept(mask)}), &kept));
+    spdf_keep(mask, kernel.flat<float>().data(), kept->flat<float>().data(), on_workers,
+              workers(context));
+  }
+};
+
+class SpreadOp : public tensorflow::OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& kept = context->input(0);
+    const Index* index = content_of<Index>(context->input(1));
+    OP_REQUIRES(context, index, InvalidArgument("index must come from SpdfIndex."));
+    const spdf_mask* mask = index->mask.get();
+    OP_REQUIRES(context, kept.shape() == TensorShape({spdf_mask_kept(mask)}),
+                InvalidArgument("kept must be (", spdf_mask_kept(mask), "). Received: ",
+                                kept.shape().DebugString(), "."));
+    Tensor* kernel = nullptr;
+    OP_REQUIRES_OK(context,
+                   context->allocate_output(
+                       0, TensorShape({spdf_mask_in(mask), spdf_mask_out(mask)}), &kernel));
+    spdf_spread(mask, kept.flat<float>().data(), kernel->flat<float>().data(), on_workers,
+                workers(context));
+  }
+};
+
+class LayOutOp : public tensorflow::OpKernel {
+ public:
+  explicit LayOutOp(OpKernelConstruction* construction) : OpKernel(construction) {
+    OP_REQUIRES_OK(construction, construction->GetAttr("dtype", &type_));
+    OP_REQUIRES_OK(construction, construction->GetAttr("gradients", &gradients_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& kept = context->input(0);
+    const Index* index = content_of<Index>(context->input(1));
+    OP_REQUIRES(context, index, InvalidArgument("index must come from SpdfIndex."));
+    const spdf_mask* mask = index->mask.get();
+    OP_REQUIRES(context, kept.shape() == TensorShape({spdf_mask_kept(mask)}),
+                InvalidArgument("kept must be (", spdf_mask_kept(mask), "). Received: ",
+                                kept.shape().DebugString(), "."));
+    const spdf_type type =
+        type_ == tensorflow::DT_BFLOAT16 ? SPDF_BFLOAT16 : SPDF_FLOAT32;
+    std::shared_ptr<const spdf_layout> layout(
+        spdf_lay_out(mask, kept.flat<float>().data(), type,
+                     gradients_ ? SPDF_PRODUCT | SPDF_GRADIENTS : SPDF_PRODUCT, on_workers,
+                     workers(context)),
+        [](const spdf_layout* l) { spdf_layout_free(const_cast<spdf_layout*>(l)); });
+    set_output(context, 0, Layout{index->mask, layout, type_, gradients_});
+  }
+
+ private:
+  tensorflow::DataType type_;
+  bool gradients_;
+};
+
+}  // namespace
+
+REGISTER_OP("SpdfIndex")
+    .Input("mask: bool")
+    .Output("index: variant")
+    .SetIsStateful()  // prevents folding to a constant, which could not be stored
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+REGISTER_OP("SpdfKeep")
+    .Input("kernel: float")
+    .Input("index: variant")
+    .Output("kept: float")
+    .SetShapeFn([](InferenceContext* c) {
+      c->set_output(0, c->Vector(c->UnknownDim()));
+      return tensorflow::OkStatus();
+    });
+
+REGISTER_OP("SpdfSpread")
+    .Input("kept: float")
+    .Input("index: variant")
+    .Output("kernel: float")
+    .SetShapeFn([](InferenceContext* c) {
+      c->set_output(0, c->Matrix(c->UnknownDim(), c->UnknownDim()));
+      return tensorflow::OkStatus();
+    });
+
+REGISTER_OP("SpdfLayOut")
+    .Attr("dtype: {float, bfloat16}")
+    .Attr("gradients: bool = true")
+    .Input("kept: float")
+    .Input("index: variant")
+    .Output("layout: variant")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+REGISTER_KERNEL_BUILDER(Name("SpdfIndex").Device(tensorflow::DEVICE_CPU), IndexOp);
+REGISTER_KERNEL_BUILDER(Name("SpdfKeep").Device(tensorflow::DEVICE_CPU), KeepOp);
+REGISTER_KERNEL_BUILDER(Name("SpdfSpread").Device(tensorflow::DEVICE_CPU), SpreadOp);
+REGISTER_KERNEL_BUILDER(Name("SpdfLayOut").Device(tensorflow::DEVICE_CPU), LayOutOp);
