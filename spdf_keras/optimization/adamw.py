@@ -80,7 +80,7 @@ class AdamW(keras.optimizers.AdamW):
             )
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
-        self._skips = False
+        self._skips = self._native = False
         self._scale: LossScale | None = None
         self._scale_is_used = False
 
@@ -224,6 +224,8 @@ class AdamW(keras.optimizers.AdamW):
         if not skip_gradients_aggregation:
             pairs = self.aggregate_gradients(pairs)
         gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
+        may = bool(self._masks) and (native or self._skips)
+        self._native = may and _has_operations()
         scale = self.loss_scale
         norm = tf.linalg.global_norm(gradients) / scale
         factor = clip_factor(norm, self.global_clipnorm) / scale
@@ -233,7 +235,6 @@ class AdamW(keras.optimizers.AdamW):
             [(gradient, v) for gradient, (_, v) in zip(gradients, pairs, strict=True)],
             self._move(factor),
             tf.zeros(()),
-            bool(self._masks) and (native or self._skips) and _has_operations(),
         )
         return norm
 
@@ -246,9 +247,7 @@ class AdamW(keras.optimizers.AdamW):
 
     # AutoGraph would take longer than the update itself, variable by variable.
     @tf.autograph.experimental.do_not_convert
-    def _update_all(
-        self, strategy: Any, pairs: Any, move: Any, zero: Any, native: bool
-    ) -> None:
+    def _update_all(self, strategy: Any, pairs: Any, move: Any, zero: Any) -> None:
         kept_before: list[tf.Operation] = []
 
         def update(
@@ -257,7 +256,7 @@ class AdamW(keras.optimizers.AdamW):
             mask = self.kept_mask(variable)
             if mask is not None:
                 mask = tf.convert_to_tensor(mask)
-            if native and _fits_operations(variable):
+            if self._native and _fits_operations(variable):
                 if mask is not None and gradient.shape.rank > 1:
                     gradient = keep(gradient, mask).values
                 move.apply_natively(variable, gradient, *self.slots(variable), mask)

@@ -7,30 +7,16 @@
 #include <vector>
 
 #include "adamw.h"
+#include "op_tools.h"
 #include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/lib/core/threadpool.h"
 
 namespace {
 
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
+using namespace spdf;
 using tensorflow::Var;
-using tensorflow::errors::InvalidArgument;
-using tensorflow::thread::ThreadPool;
-
-void on_workers(void* pool, int64_t count, void (*body)(void*, int64_t), void* argument) {
-  static_cast<ThreadPool*>(pool)->ParallelFor(
-      count,
-      ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize,
-                                   absl::nullopt, 1),
-      [body, argument](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) body(argument, i);
-      });
-}
 
 // Makes a variable's buffer its own: a read that shares it keeps the old values.
 tensorflow::Status detach(OpKernelContext* context, Tensor* tensor) {
@@ -89,8 +75,7 @@ class ApplyAdamWOp : public tensorflow::OpKernel {
     for (int i = 0; i < 3; ++i) to[i] = static_cast<float*>(tensors[i]->data());
     const int64_t kept = spdf_adamw(
         &move, mask ? static_cast<const uint8_t*>(mask->data()) : nullptr, count, packed,
-        gradient.flat<float>().data(), to[0], to[1], to[2], on_workers,
-        context->device()->tensorflow_cpu_worker_threads()->workers);
+        gradient.flat<float>().data(), to[0], to[1], to[2], on_workers, workers(context));
     OP_REQUIRES(context, kept == packed,
                 InvalidArgument("the gradient must be (", kept, "), one entry for each kept ",
                                 "weight. Received: ", gradient.shape().DebugString(), "."));
