@@ -277,7 +277,7 @@ class LanguageModel(CheckedModel):
         token_ids: tf.Tensor,
         kernels: StepKernels,
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        """The loss, its gradients as `StepKernels.merge` returns them, and the logits."""
+        """The loss, its gradients, packed for kernels of the step, and the logits."""
         optimizer, wraps = (
             self.optimizer,
             isinstance(self.optimizer, LossScaleOptimizer),

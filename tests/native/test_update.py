@@ -72,7 +72,9 @@ def test_one_pass_equals_tensorflows_operations_to_the_bit(
         before = tf.constant(weight[mask]) * step.shrink
         moved = step(before, gradient, *map(tf.constant, moments))
         weight[mask] = moved[0].numpy()
-        step.apply_natively(variables[0], gradient, *variables[1:], tf.constant(mask))
+        step.apply_natively(
+            variables[0], gradient, variables[1], variables[2], tf.constant(mask)
+        )
         for variable, value in zip(variables, (weight, *moved[1:]), strict=True):
             np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -86,7 +88,7 @@ def test_a_variable_without_a_mask_moves_as_by_tensorflows_kernel(
         ours, theirs = ([tf.Variable(v) for v in values[:3]] for _ in range(2))
         gradient = tf.constant(values[3])
         move().apply_natively(ours[0], gradient, *ours[1:])
-        move().apply(theirs[0], gradient, *theirs[1:], tf.zeros(()))
+        move().apply(theirs[0], gradient, theirs[1], theirs[2], tf.zeros(()))
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 

@@ -41,7 +41,10 @@ class SharedBlock:
         self._backward: Any = None
 
     def __call__(
-        self, block: keras.layers.Layer, x: tf.Tensor, kernels: dict[str, SkippingKernel]
+        self,
+        block: keras.layers.Layer,
+        x: tf.Tensor,
+        kernels: dict[str, SkippingKernel],
     ) -> tf.Tensor:
         """Applies `block` to hidden states as in training.
 
@@ -77,9 +80,7 @@ class SharedBlock:
         """Computes the block, and the tensors that its gradient needs."""
         sources = _sources(x, weights, handles)
         kernels = {
-            name: SkippingKernel(
-                handle, layouts[name], weights[f"{name}/kernel"].shape
-            )
+            name: SkippingKernel(handle, layouts[name], weights[f"{name}/kernel"].shape)
             for name, handle in handles.items()
         }
         with tf.GradientTape() as tape:
