@@ -8,6 +8,7 @@
 
 #include "mask.h"
 #include "masked.h"
+#include "tiles.h"
 
 // See spdf_layout_product and spdf_layout_gradients for the arguments.
 struct spdf_layout {
@@ -27,6 +28,15 @@ using OwnedLayout = std::unique_ptr<spdf_layout>;
 // rounded, and activations are widened and rounded on the way to tiles and back.
 OwnedLayout lay_out_regions(const spdf_mask& mask, const float* kept, spdf_type type,
                             int uses, spdf_parallel parallel, void* pool);
+
+// Lays values out in bfloat16, to be expanded on the way to tiles.
+OwnedLayout lay_out_tiles(const spdf_mask& mask, const float* kept, const TileLoops& loops,
+                          spdf_parallel parallel, void* pool);
+
+// Lays values out in pairs of bfloat16, for products in SPDF_BFLOAT16 where the processor
+// has `paired_loops`.
+OwnedLayout lay_out_pairs(const spdf_mask& mask, const float* kept, int uses,
+                          spdf_parallel parallel, void* pool);
 
 }  // namespace spdf
 

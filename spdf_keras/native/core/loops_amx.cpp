@@ -2,23 +2,15 @@
 //
 // Nothing here is a template of the standard library: see loops_vnni.cpp.
 
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+#include "amx.h"
 #include "expand_avx512.h"
+#include "transpose_avx512.h"
 
 namespace {
 
-// Rows of a tile, tokens of a tile, and columns of a step: 64 bytes.
-constexpr int64_t kTile = 16, kStep = 64;
+// Columns of a step.
+constexpr int64_t kStep = kTileBytes;
 static_assert(spdf::kRowBlock == 2 * kTile);
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t rows[16] = {};
-};
 
 int64_t padded_tokens(int64_t tokens) {
   return (tokens + 2 * kTile - 1) / (2 * kTile) * 2 * kTile;
@@ -55,23 +47,6 @@ int64_t scratch_floats(const Expanding& w, int64_t) {
   return 2 * kTile * w.words * 16 + 4 * 256;
 }
 
-template <int kDistance>
-inline void exchange(__m512i (&v)[16]) {
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) {
-    if (i & kDistance) continue;
-    const __m512i a = v[i], b = v[i + kDistance];
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i inside = _mm512_and_si512(lanes, _mm512_set1_epi32(kDistance));
-    const __mmask16 high = _mm512_test_epi32_mask(inside, inside);
-    // The low half takes lanes of b from `kDistance` further left, the high half of a.
-    const __m512i left = _mm512_sub_epi32(lanes, _mm512_set1_epi32(kDistance));
-    const __m512i right = _mm512_add_epi32(lanes, _mm512_set1_epi32(kDistance));
-    v[i] = _mm512_mask_permutexvar_epi32(a, high, left, b);
-    v[i + kDistance] = _mm512_mask_permutexvar_epi32(b, static_cast<__mmask16>(~high), right, a);
-  }
-}
-
 // Writes a tile of sums (16 rows, 16 tokens) as tokens.
 void write(const Expanding& w, const Integers& x, const float* bias, int64_t row,
            int64_t rows, int64_t token, const int32_t* sums, float* y) {
@@ -89,7 +64,7 @@ void write(const Expanding& w, const Integers& x, const float* bias, int64_t row
         _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor,
                         _mm512_set1_ps(bias ? bias[read] : 0.0f)));
   }
-  exchange<8>(out), exchange<4>(out), exchange<2>(out), exchange<1>(out);
+  transpose(out);
 #pragma GCC unroll 16
   for (int t = 0; t < 16; ++t)
     if (token + t < x.tokens)
@@ -99,8 +74,7 @@ void write(const Expanding& w, const Integers& x, const float* bias, int64_t row
 
 void product(const Expanding& w, const Integers& x, const float* bias, int64_t first,
              int64_t last, float* scratch, float* y) {
-  TileConfig config;
-  for (int i = 0; i < 8; ++i) config.rows[i] = kTile, config.bytes[i] = kStep;
+  const TileConfig config;
   _tile_loadconfig(&config);
   auto* room = reinterpret_cast<int8_t*>(scratch);
   const int64_t length = w.words * kStep;
@@ -140,19 +114,6 @@ void product(const Expanding& w, const Integers& x, const float* bias, int64_t f
   _tile_release();
 }
 
-// Whether the processor has AMX and the system lets this process use it.
-bool permitted() {
-  unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 25 & 1))
-    return false;
-#if defined(__linux__) && defined(SYS_arch_prctl)
-  constexpr long kRequest = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-
 }  // namespace
 
 namespace spdf {
@@ -160,7 +121,7 @@ namespace spdf {
 const ExpandingLoops* amx_loops() {
   static constexpr ExpandingLoops loops{"amx", padded_tokens, round_tokens,
                                         scratch_floats, product};
-  return permitted() ? &loops : nullptr;
+  return permitted(kInt8Bit) ? &loops : nullptr;
 }
 
 }  // namespace spdf

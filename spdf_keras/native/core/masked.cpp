@@ -9,6 +9,11 @@ extern "C" {
 spdf_layout* spdf_lay_out(const spdf_mask* mask, const float* kept, spdf_type type,
                           int uses, spdf_parallel parallel, void* pool) {
   if (type != SPDF_FLOAT32 && type != SPDF_BFLOAT16) return nullptr;
+  if (type == SPDF_BFLOAT16)
+    if (const spdf::TileLoops* loops = spdf::tiles_in_use())
+      return spdf::lay_out_tiles(*mask, kept, *loops, parallel, pool).release();
+  if (type == SPDF_BFLOAT16 && spdf::pairs_in_use())
+    return spdf::lay_out_pairs(*mask, kept, uses, parallel, pool).release();
   return spdf::lay_out_regions(*mask, kept, type, uses, parallel, pool).release();
 }
 
@@ -25,7 +30,5 @@ void spdf_layout_gradients(const spdf_layout* layout, const void* x, const void*
                            spdf_parallel parallel, void* pool, int64_t threads) {
   layout->gradients(x, dy, tokens, dx, gradient, parallel, pool, threads);
 }
-
-const char* spdf_layout_kind(spdf_type) { return spdf_instruction_set(nullptr); }
 
 }

@@ -57,10 +57,6 @@ void spdf_layout_gradients(const spdf_layout* layout, const void* x, const void*
                            int64_t tokens, void* dx, float* gradient,
                            spdf_parallel parallel, void* pool, int64_t threads);
 
-// Returns how products of a type are computed with the instruction set in use: amx, bf16
-// (pairs of bfloat16), or the name of the float32 loops.
-const char* spdf_layout_kind(spdf_type type);
-
 #ifdef __cplusplus
 }
 #endif

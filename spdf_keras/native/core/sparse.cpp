@@ -7,25 +7,40 @@
 
 #include "activations.h"
 #include "loops.h"
+#include "pairs.h"
 #include "parallel.h"
 #include "scratch.h"
+#include "tiles.h"
 
 namespace {
 
 using spdf::Loops;
 using spdf::Scratch;
 
-const Loops* best_loops() {
+// Sets of instructions, each with those before it.
+constexpr const char* kSets[] = {"portable", "avx2", "avx512", "bf16", "amx"};
+enum Level { kPortable, kAvx2, kAvx512, kBfloat16, kAmx };
+
+Level best_level() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
-    return spdf::avx512_loops();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return spdf::avx2_loops();
+    return spdf::tile_loops && spdf::tile_loops() ? kAmx
+           : spdf::pairs_pay()                    ? kBfloat16
+                                                  : kAvx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
+#endif
+  return kPortable;
+}
+
+Level level = best_level();
+
+const Loops* loops_in_use() {
+#if defined(__x86_64__)
+  if (level >= kAvx512) return spdf::avx512_loops();
+  if (level == kAvx2) return spdf::avx2_loops();
 #endif
   return spdf::portable_loops();
 }
-
-const Loops* set_in_use = best_loops();
 
 thread_local Scratch scratch;
 
@@ -33,12 +48,16 @@ thread_local Scratch scratch;
 
 namespace spdf {
 
-int64_t widest_tile() { return set_in_use->tile; }
+int64_t widest_tile() { return loops_in_use()->tile; }
 
-const Loops& widest_loops() { return *set_in_use; }
+const Loops& widest_loops() { return *loops_in_use(); }
+
+const TileLoops* tiles_in_use() { return level == kAmx ? tile_loops() : nullptr; }
+
+bool pairs_in_use() { return level == kBfloat16 && paired_loops(); }
 
 const Loops& loops_for(const Structure& s, int64_t tokens) {
-  const Loops* loops = set_in_use;
+  const Loops* loops = loops_in_use();
 #if defined(__x86_64__)
   // So few tokens fit half a register; loading a whole one takes twice as long.
   if (loops == spdf::avx512_loops() && 1 < tokens && tokens <= 8)
@@ -74,12 +93,11 @@ void product(const Structure& s, const Values& values, const void* x,
 extern "C" {
 
 const char* spdf_instruction_set(const char* limit) {
-  if (limit && !std::strcmp(limit, "portable")) set_in_use = spdf::portable_loops();
-#if defined(__x86_64__)
-  if (limit && !std::strcmp(limit, "avx2") && __builtin_cpu_supports("avx2"))
-    set_in_use = spdf::avx2_loops();
-  if (limit && !std::strcmp(limit, "avx512")) set_in_use = best_loops();
-#endif
-  return set_in_use->name;
+  if (limit) {
+    level = best_level();
+    for (int i = kPortable; i < level; ++i)
+      if (!std::strcmp(limit, kSets[i])) level = static_cast<Level>(i);
+  }
+  return kSets[level];
 }
 }
