@@ -60,12 +60,11 @@ def test_several_steps_in_one_call_share_no_trace(
     # Functions in loops change the last bit of a result.
     monkeypatch.delattr(SharedBlock, "__call__")
     ids, labels, _ = tokens
-    model = build_gpt(dataclasses.replace(sizes, num_layers=2), 0.5)
-    model.compile(AdamW(1e-2), steps_per_execution=steps)
-    model.fit(ids, labels, batch_size=4, verbose=0)
+    looping, single = (build_gpt(sizes, 0.5) for _ in range(2))
+    looping.compile(AdamW(1e-2), steps_per_execution=steps)
+    looping.fit(ids, labels, batch_size=4, verbose=0)
     with pytest.raises(TypeError, match="SharedBlock"):
-        model.compile(AdamW(1e-2))
-        model.fit(ids, labels, batch_size=4, verbose=0)
+        single.fit(ids, labels, batch_size=4, verbose=0)
 
 
 def test_blocks_that_a_user_changed_share_no_trace(sizes: GPTConfig) -> None:
