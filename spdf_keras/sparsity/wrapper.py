@@ -144,6 +144,9 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         self.masks: list[tf.Variable] = []
         # Names of the kernels whose zeros are skipped.
         self.sparse_names: tuple[str, ...] = ()
+        # Kernels by name that a training step lays out once, in place of the layer's
+        # own. Keras' own `__setattr__` would track them.
+        object.__setattr__(self, "given_kernels", {})
 
     @property
     def sparsity(self) -> float:
@@ -226,6 +229,16 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             return ""
         return describe_times(self._kernel_shapes, self.sparsity, self._workload)
 
+    def skipped_variables(self) -> dict[str, tuple[tf.Variable, tf.Variable]]:
+        """Returns variable and mask of each kernel whose zeros are skipped, by name."""
+        return {
+            name: (weight, mask)
+            for name, (weight, mask, _) in zip(
+                self.layer.prunable_names, self.pruning_vars, strict=True
+            )
+            if name in self.sparse_names
+        }
+
     def masked_kernels(
         self, skipping: Callable[[tf.Tensor, tf.Tensor, str], Any] | None = None
     ) -> dict[str, Any]:
@@ -241,7 +254,9 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             self.layer.prunable_names, self.pruning_vars, strict=True
         ):
             mask = tf.convert_to_tensor(variable)
-            if skipping and name in self.sparse_names:
+            if skipping and name in self.given_kernels:
+                kernels[name] = self.given_kernels[name]
+            elif skipping and name in self.sparse_names:
                 # Under mixed precision a cast read would round the gradient too.
                 with autocast_variable.enable_auto_cast_variables(None):
                     values = tf.convert_to_tensor(weight)

@@ -46,6 +46,28 @@ def keep(kernel: tf.Tensor, mask: tf.Tensor) -> Kept:
     return Kept(load_operations().spdf_keep(kernel, index), index)
 
 
+def spread(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Returns a kernel with zeros between its kept values, as the mask says.
+
+    Args:
+        values: `(kept,)`, float32, in the order of the rows of the kernel.
+        mask: `(in_features, out_features)`, bool, 1 = kept.
+
+    Raises:
+        NotBuiltError: If the library cannot be compiled.
+
+    Example:
+        >>> mask = tf.constant([[True, False], [True, True]])
+        >>> spread(tf.constant([1.0, 3.0, 4.0]), mask).numpy()
+        array([[1., 0.],
+               [3., 4.]], dtype=float32)
+    """
+    operations = load_operations()
+    kernel = operations.spdf_spread(values, operations.spdf_index(mask))
+    kernel.set_shape(mask.shape)
+    return kernel
+
+
 def lay_out(kept: Kept, dtype: Any = "float32", gradients: bool = True) -> tf.Tensor:
     """Orders kept values for products, on whose speed the order decides.
 
