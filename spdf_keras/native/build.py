@@ -125,7 +125,7 @@ def library_path(
     own_flags = [(path.name, own) for path, own in core_sources(machine).items()]
     digest = hashlib.sha256(repr((flags, own_flags, command, machine)).encode())
     for path in (*sorted(_CORE.iterdir()), *sorted((_HERE / target).iterdir())):
-        if path.is_file():
+        if path.suffix in (".cpp", ".h"):
             digest.update(path.read_bytes())
     library = cache_folder() / digest.hexdigest()[:16] / door.library
     if not library.is_file():
