@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from spdf_keras.native.tensorflow.calls import compiled_linear, is_compiled
 from spdf_keras.native.tensorflow.products import (
     keep,
     lay_out,
@@ -77,8 +78,10 @@ class SkippingKernel(NamedTuple):
         mask: tf.Tensor,
         dtype: Any = "float32",
         gradients: bool = True,
-    ) -> "SkippingKernel":
+    ) -> "SkippingKernel | CompiledKernel":
         """Lays a kernel out, for any number of products.
+
+        In a function that XLA compiles, each product lays it out again.
 
         Args:
             values: `(in_features, out_features)`, float32; read where the mask is 1.
@@ -89,6 +92,8 @@ class SkippingKernel(NamedTuple):
         Raises:
             NotBuiltError: If the native library cannot be compiled.
         """
+        if is_compiled():
+            return CompiledKernel(values, mask)
         kept = keep(values, mask)
         layout = lay_out(kept, dtype, gradients)
         # Only a gradient needs the kept values beside the layout.
@@ -98,6 +103,27 @@ class SkippingKernel(NamedTuple):
     def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """See `Kernel`; the gradient skips the zeros too."""
         return sparse_linear(x, self.kept, self.layout, bias)
+
+
+class CompiledKernel(NamedTuple):
+    """A masked kernel whose zeros are skipped in a function that XLA compiles, on CPUs.
+
+    Attributes:
+        values: `(in_features, out_features)`, float32; read where the mask is 1.
+        mask: Its mask, bool, 1 = kept.
+    """
+
+    values: tf.Tensor
+    mask: tf.Tensor
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """See `Kernel`."""
+        return self.values.shape
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """See `Kernel`; the gradient skips the zeros too."""
+        return compiled_linear(x, self.values, self.mask, bias)
 
 
 def as_kernel(kernel: Any, dtype: str | None = None) -> tf.Tensor | Kernel:
