@@ -141,26 +141,44 @@ inline void multiply(const uint16_t* tokens, int64_t stride, const uint16_t* til
   }
 }
 
+// Biases of up to 32 columns, in the order of the sums.
+struct Biases {
+  __m512 low = _mm512_setzero_ps(), high = low;
+
+  template <bool kIsUnpacked>
+  static Biases load(const float* bias, __mmask32 there) {
+    Biases loaded;
+    if (!bias) return loaded;
+    const __m512 a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(there), bias);
+    const __m512 b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(there >> 16), bias + 16);
+    loaded.low =
+        kIsUnpacked ? _mm512_permutex2var_ps(a, _mm512_load_si512(kUnpacked[0]), b) : a;
+    loaded.high =
+        kIsUnpacked ? _mm512_permutex2var_ps(a, _mm512_load_si512(kUnpacked[1]), b) : b;
+    return loaded;
+  }
+};
+
+// Writes the two sums of a token, for up to 32 columns.
+template <bool kIsUnpacked>
+inline void write_token(const float* low, const float* high, const Biases& biases,
+                        __mmask32 there, uint16_t* y) {
+  const __m512 a = _mm512_add_ps(_mm512_load_ps(low), biases.low);
+  const __m512 b = _mm512_add_ps(_mm512_load_ps(high), biases.high);
+  __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+  if (kIsUnpacked) both = _mm512_permutexvar_epi16(_mm512_load_si512(kNatural), both);
+  _mm512_mask_storeu_epi16(y, there, both);
+}
+
 // Writes the sums of up to 32 tokens, for up to 32 columns.
 template <bool kIsUnpacked>
 inline void write_sums(int64_t tokens, const float* bias, int64_t columns, int64_t stride,
                        uint16_t* y) {
   const __mmask32 there = first_lanes(columns);
-  __m512 low = _mm512_setzero_ps(), high = low;
-  if (bias) {
-    const __m512 a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(there), bias);
-    const __m512 b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(there >> 16), bias + 16);
-    low = kIsUnpacked ? _mm512_permutex2var_ps(a, _mm512_load_si512(kUnpacked[0]), b) : a;
-    high = kIsUnpacked ? _mm512_permutex2var_ps(a, _mm512_load_si512(kUnpacked[1]), b) : b;
-  }
-  const __m512i natural = _mm512_load_si512(kNatural);
+  const Biases biases = Biases::load<kIsUnpacked>(bias, there);
   for (int64_t t = 0; t < tokens; ++t) {
     const float* from = sums + t / kTile * 512 + t % kTile * kTile;
-    const __m512 a = _mm512_add_ps(_mm512_load_ps(from), low);
-    const __m512 b = _mm512_add_ps(_mm512_load_ps(from + 256), high);
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
-    if (kIsUnpacked) both = _mm512_permutexvar_epi16(natural, both);
-    _mm512_mask_storeu_epi16(y + t * stride, there, both);
+    write_token<kIsUnpacked>(from, from + 256, biases, there, y + t * stride);
   }
 }
 
@@ -210,6 +228,74 @@ void multiply_block(const uint16_t* tiles, const uint16_t* x, int64_t inner,
 void product(const Compressed& k, int64_t first, const uint16_t* tiles, const uint16_t* x,
              const float* bias, int64_t token, int64_t last, uint16_t* room, uint16_t* y) {
   multiply_block<true>(tiles, x, k.in, bias, first, k.out, token, last, room, y);
+}
+
+// Rows of the kernel that are added at a time.
+constexpr int64_t kRows = 8;
+
+// Adds all rows, times the inputs of each token, to sums that lie as pairs of unpacked
+// columns: rows are read from their start to their end, which prefetching needs.
+template <int kTokens>
+void add_rows(const Compressed& k, int64_t first, int64_t last, const int32_t* inputs,
+              float* all_sums) {
+  const int64_t width = (last - first + 31) / 32 * 32, pairs = (k.in + kRows - 1) / kRows * 4;
+  for (int64_t row = 0; row < k.in; row += kRows) {
+    const uint16_t* values[kRows];
+    for (int64_t r = 0; r < kRows; ++r) values[r] = k.values + start_of(k, row + r, first);
+    for (int64_t column = 0; column < width; column += 32) {
+      __m512 sum[kTokens][2];
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) {
+        sum[t][0] = _mm512_load_ps(all_sums + t * width + column);
+        sum[t][1] = _mm512_load_ps(all_sums + t * width + column + 16);
+      }
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kRows; r += 2) {
+        const __m512i a = expanded(bits_at(k, row + r, first + column), values[r]);
+        const __m512i b = expanded(bits_at(k, row + r + 1, first + column), values[r + 1]);
+        const auto low = (__m512bh)_mm512_unpacklo_epi16(a, b);
+        const auto high = (__m512bh)_mm512_unpackhi_epi16(a, b);
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t) {
+          const auto x = (__m512bh)_mm512_set1_epi32(inputs[t * pairs + (row + r) / 2]);
+          sum[t][0] = _mm512_dpbf16_ps(sum[t][0], low, x);
+          sum[t][1] = _mm512_dpbf16_ps(sum[t][1], high, x);
+        }
+      }
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) {
+        _mm512_store_ps(all_sums + t * width + column, sum[t][0]);
+        _mm512_store_ps(all_sums + t * width + column + 16, sum[t][1]);
+      }
+    }
+  }
+}
+
+void few(const Compressed& k, int64_t first, int64_t last, const uint16_t* x,
+         const float* bias, int64_t tokens, float* room, uint16_t* y) {
+  const int64_t width = (last - first + 31) / 32 * 32, inner = (k.in + kRows - 1) / kRows * kRows;
+  std::memset(room, 0, tokens * width * sizeof(float));
+  auto* inputs = reinterpret_cast<uint16_t*>(room + tokens * width);
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::memcpy(inputs + t * inner, x + t * k.in, 2 * k.in);
+    std::memset(inputs + t * inner + k.in, 0, 2 * (inner - k.in));
+  }
+  const auto* pairs = reinterpret_cast<const int32_t*>(inputs);
+  static_assert(spdf::kFewTokens == 4);
+  switch (tokens) {
+    case 1: add_rows<1>(k, first, last, pairs, room); break;
+    case 2: add_rows<2>(k, first, last, pairs, room); break;
+    case 3: add_rows<3>(k, first, last, pairs, room); break;
+    default: add_rows<4>(k, first, last, pairs, room);
+  }
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t column = first; column < last; column += 32) {
+      const __mmask32 there = first_lanes(last - column);
+      const float* from = room + t * width + column - first;
+      write_token<true>(from, from + 16,
+                        Biases::load<true>(bias ? bias + column : nullptr, there), there,
+                        y + t * k.out + column);
+    }
 }
 
 void back(const Compressed& k, int64_t first, const uint16_t* tiles, const uint16_t* dy,
@@ -332,7 +418,7 @@ void gradient(const Compressed& k, int64_t first, int64_t last, const uint16_t* 
 namespace spdf {
 
 const TileLoops* tile_loops() {
-  static constexpr TileLoops loops{round_values, expand_columns, expand_rows, product, back,
+  static constexpr TileLoops loops{round_values, expand_columns, expand_rows, product, few, back,
                                    order_x,      order_dy,       gradient};
   static const bool usable = permitted(kBfloat16Bit) && __builtin_cpu_supports("avx512vbmi2");
   return usable ? &loops : nullptr;

@@ -11,6 +11,7 @@
 
 namespace {
 
+using spdf::kFewTokens;
 using spdf::kTileBlock;
 using spdf::kTileStep;
 using spdf::run;
@@ -48,6 +49,17 @@ class Tiles final : public spdf_layout {
   void product(const void* x, const float* bias, int64_t tokens, void* y,
                spdf_parallel parallel, void* pool, int64_t threads) const override {
     const spdf::Compressed kernel = compressed();
+    if (tokens <= kFewTokens) {
+      const int64_t words = kernel.words, parts = std::min(threads, words);
+      run(parallel, pool, tokens ? parts : 0, [&](int64_t part) {
+        const int64_t first = words * part / parts * 64,
+                      last = std::min(kernel.out, words * (part + 1) / parts * 64);
+        loops_.few(kernel, first, last, static_cast<const uint16_t*>(x), bias, tokens,
+                   scratch.get((last - first + 64 + kernel.in + 8) * tokens),
+                   static_cast<uint16_t*>(y));
+      });
+      return;
+    }
     blocks(kernel.out, kernel.in, tokens, parallel, pool, threads,
            [&](int64_t first, uint16_t* tiles) {
              loops_.expand_columns(kernel, first, tiles);

@@ -17,6 +17,9 @@ constexpr int64_t kTileBlock = 128;
 // Tokens, or entries of an inner dimension, that a tile multiplies at a time.
 constexpr int64_t kTileStep = 32;
 
+// Up to so many tokens, a tile would be mostly empty.
+constexpr int64_t kFewTokens = 4;
+
 // A kernel (in, out): a bit for each entry, and the kept values in the order of rows.
 struct Compressed {
   int64_t in, out, words;   // a word is the bits of 64 entries of a row
@@ -38,6 +41,10 @@ struct TileLoops {
   void (*product)(const Compressed& kernel, int64_t first, const uint16_t* tiles,
                   const uint16_t* x, const float* bias, int64_t token, int64_t last,
                   uint16_t* room, uint16_t* y);
+  // Computes columns [first, last) of y for up to kFewTokens tokens, without tiles. `first`
+  // is a multiple of 64; `room` has (last - first + 64 + in + 8) * tokens floats.
+  void (*few)(const Compressed& kernel, int64_t first, int64_t last, const uint16_t* x,
+              const float* bias, int64_t tokens, float* room, uint16_t* y);
   // Computes tokens [token, last) of columns [first, first + kTileBlock) of dx.
   void (*back)(const Compressed& kernel, int64_t first, const uint16_t* tiles,
                const uint16_t* dy, int64_t token, int64_t last, uint16_t* room,
