@@ -123,8 +123,9 @@ def library_path(
     flags = (*_FLAGS, *door.compile_flags(), *extra_flags)
     own_flags = [(path.name, own) for path, own in core_sources(machine).items()]
     digest = hashlib.sha256(repr((flags, own_flags, command, machine)).encode())
-    borrowed = [_HERE / name for name in door.borrowed]
-    for path in (*sorted(_CORE.iterdir()), *sorted((_HERE / target).iterdir()), *borrowed):
+    folders = (_CORE, _HERE / target)
+    sources = [path for folder in folders for path in sorted(folder.iterdir())]
+    for path in (*sources, *(_HERE / name for name in door.borrowed)):
         if path.is_file():
             digest.update(path.read_bytes())
     library = cache_folder() / digest.hexdigest()[:16] / door.library

@@ -1,12 +1,12 @@
 """The products as custom calls of programs that TensorFlow compiles with XLA.
 
-XLA has no operation of ours, and no layout could pass through its programs. So each call
-takes the dense kernel and its mask, and lays the kept values out by itself.
+XLA knows no operation of ours, and no layout can pass through its programs. So each
+call takes the dense kernel and its mask, and lays the kept values out by itself.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -104,52 +104,55 @@ def _module(
     """Writes a StableHLO module of one custom call of XLA's typed interface.
 
     The number of tokens, the first size of the first operand, may be unknown until the
-    program is compiled. Then operands say the shapes of the results.
+    program is compiled. Then further operands tell the shapes of the results.
     """
-    is_dynamic = operands[0].shape[0] is None
-    names = [f"%{i}" for i in range(len(operands))]
-    types = [str(array) for array in operands]
-    lines, attributes = [], ""
-    if is_dynamic:
-        lines = [
-            f"%size = stablehlo.get_dimension_size %0, dim = 0 : ({types[0]}) -> tensor<i32>",
+    lines: list[str] = []
+    names = [f"%{number}" for number in range(len(operands))]
+    types = list(map(str, operands))
+    of_module, of_call = "", ""
+    if operands[0].shape[0] is None:
+        lines += [
+            "%size = stablehlo.get_dimension_size %0, dim = 0 : "
+            f"({operands[0]}) -> tensor<i32>",
             "%tokens = stablehlo.reshape %size : (tensor<i32>) -> tensor<1xi32>",
         ]
         for number, result in enumerate(results):
-            parts = []
-            for axis, size in enumerate(result.shape):
-                if size is None:
-                    parts.append("%tokens")
-                else:
-                    parts.append(f"%size_{number}_{axis}")
-                    lines.append(
-                        f"{parts[-1]} = stablehlo.constant dense<{size}> : tensor<1xi32>"
-                    )
-            given = ", ".join(["tensor<1xi32>"] * len(parts))
-            shape = f"tensor<{len(parts)}xi32>"
-            lines.append(
-                f"%shape_{number} = stablehlo.concatenate {', '.join(parts)}, dim = 0 : "
-                f"({given}) -> {shape}"
-            )
-            names.append(f"%shape_{number}")
-            types.append(shape)
-        indices = [len(operands) + number for number in range(len(results))]
-        attributes = (
+            lines += _shape(f"%shape{number}", result)
+            names.append(f"%shape{number}")
+            types.append(f"tensor<{len(result.shape)}xi32>")
+        indices = list(range(len(operands), len(names)))
+        of_module = "attributes {jax.uses_shape_polymorphism = true} "
+        of_call = (
             f", indices_of_shape_operands = dense<{indices}> : "
-            f"tensor<{len(results)}xi64>"
+            f"tensor<{len(indices)}xi64>"
         )
-    outputs = ", ".join(map(str, results))
-    made = f"%y:{len(results)}"
-    lines += [
-        f"{made} = stablehlo.custom_call @{target}({', '.join(names)}) "
-        f"{{api_version = 4 : i32, backend_config = {{}}{attributes}}} : "
-        f"({', '.join(types)}) -> ({outputs})",
-        f"return {', '.join(f'%y#{i}' for i in range(len(results)))} : {outputs}",
-    ]
     arguments = ", ".join(f"%{i}: {array}" for i, array in enumerate(operands))
-    polymorphic = "attributes {jax.uses_shape_polymorphism = true} " if is_dynamic else ""
-    body = "\n    ".join(lines)
+    outputs = ", ".join(map(str, results))
+    returned = ", ".join(f"%y#{number}" for number in range(len(results)))
+    lines += [
+        f"%y:{len(results)} = stablehlo.custom_call @{target}({', '.join(names)}) "
+        f"{{api_version = 4 : i32, backend_config = {{}}{of_call}}} : "
+        f"({', '.join(types)}) -> ({outputs})",
+        f"return {returned} : {outputs}",
+    ]
+    body = "\n".join(lines)
     return (
-        f"module {polymorphic}{{\n  func.func @main({arguments}) -> ({outputs}) {{\n"
-        f"    {body}\n  }}\n}}\n"
+        f"module {of_module}{{\nfunc.func @main({arguments}) -> ({outputs}) {{\n"
+        f"{body}\n}}\n}}\n"
     )
+
+
+def _shape(name: str, result: Array) -> list[str]:
+    """Returns the lines that make a tensor of the shape of a result."""
+    lines, parts = [], []
+    for axis, size in enumerate(result.shape):
+        part = "%tokens" if size is None else f"{name}_{axis}"
+        parts.append(part)
+        if size is not None:
+            lines.append(f"{part} = stablehlo.constant dense<{size}> : tensor<1xi32>")
+    types = ", ".join(["tensor<1xi32>"] * len(parts))
+    lines.append(
+        f"{name} = stablehlo.concatenate {', '.join(parts)}, dim = 0 : "
+        f"({types}) -> tensor<{len(parts)}xi32>"
+    )
+    return lines
