@@ -31,17 +31,19 @@ _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = ("-mavx512f", "-mavx512vl", *_AVX2, "-mprefer-vector-width=512")
 _VNNI = (*_AVX512, "-mavx512bw", "-mavx512vbmi2", "-mavx512vnni")
 _AMX = (*_VNNI, "-mamx-tile", "-mamx-int8")
-_TILES = (*_AVX512, "-mavx512bw", "-mavx512vbmi2", "-mavx512bf16", "-mamx-tile")
+_BF16 = (*_AVX512, "-mavx512bw", "-mavx512bf16")
+_TILES = (*_BF16, "-mavx512vbmi2", "-mamx-tile")
 _X86_LOOPS = {
     "avx2": _AVX2,
     "avx512": _AVX512,
     "vnni": _VNNI,
     "amx": _AMX,
+    "bf16": _BF16,
     "tiles": (*_TILES, "-mamx-bf16"),
 }
 _ARM_LOOPS = {"neon": ("-march=armv8.2-a+dotprod",)}
 # A library without these works; older compilers do not know their instructions.
-_OPTIONAL_LOOPS = ("loops_vnni", "loops_amx", "loops_tiles", "loops_neon")
+_OPTIONAL_LOOPS = ("loops_vnni", "loops_amx", "loops_bf16", "loops_tiles", "loops_neon")
 
 
 class NotBuiltError(InputError):

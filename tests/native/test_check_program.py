@@ -11,6 +11,8 @@ import pytest
 from spdf_keras.native import build
 
 PROGRAMS = ("check_products", "check_packed")
+# Only processors of x86-64 have the instructions of this one.
+PAIRS = "check_pairs"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 pytestmark = pytest.mark.slow
@@ -32,7 +34,7 @@ def compile_check(
     return made
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", (*PROGRAMS, PAIRS))
 def test_products_run_clean_under_address_and_undefined_behaviour_sanitizers(
     tmp_path: Path, program: str
 ) -> None:

@@ -34,7 +34,7 @@ def operations() -> Any:
         pytest.skip(str(error))
 
 
-@pytest.fixture(params=["amx", "avx512", "avx2", "portable"])
+@pytest.fixture(params=["amx", "bf16", "avx512", "avx2", "portable"])
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     library = ctypes.CDLL(str(library_path()))
     choose = library.spdf_instruction_set

@@ -33,6 +33,11 @@ OwnedLayout lay_out_regions(const spdf_mask& mask, const float* kept, spdf_type 
 OwnedLayout lay_out_tiles(const spdf_mask& mask, const float* kept, const TileLoops& loops,
                           spdf_parallel parallel, void* pool);
 
+// Lays values out in pairs of bfloat16, for products in SPDF_BFLOAT16 where the processor
+// has `paired_loops`.
+OwnedLayout lay_out_pairs(const spdf_mask& mask, const float* kept, int uses,
+                          spdf_parallel parallel, void* pool);
+
 }  // namespace spdf
 
 #endif  // SPDF_LAYOUT_H_

@@ -13,13 +13,10 @@
 namespace {
 
 using spdf::Compressed;
-using spdf::kTileBlock;
 using spdf::kTileStep;
 
 // Numbers of bfloat16 in a tile.
 constexpr int64_t kTileSize = kTile * kTileStep;
-// Pairs of tiles across a block.
-constexpr int64_t kPairs = kTileBlock / 32;
 
 int64_t steps_of(int64_t size) { return (size + kTileStep - 1) / kTileStep; }
 
@@ -73,12 +70,12 @@ inline uint16_t* tile_at(uint16_t* tiles, int64_t pair, int64_t steps, int64_t s
   return tiles + (pair * steps + step) * 2 * kTileSize;
 }
 
-void expand_columns(const Compressed& k, int64_t first, uint16_t* tiles) {
+void expand_columns(const Compressed& k, int64_t first, int64_t last, uint16_t* tiles) {
   const int64_t steps = steps_of(k.in);
   for (int64_t row = 0; row < steps * kTileStep; row += 2) {
     const uint16_t* value = k.values + start_of(k, row, first);
     const uint16_t* other = k.values + start_of(k, row + 1, first);
-    for (int64_t pair = 0; pair < kPairs; ++pair) {
+    for (int64_t pair = 0; first + 32 * pair < last; ++pair) {
       const __m512i a = expanded(bits_at(k, row, first + 32 * pair), value);
       const __m512i b = expanded(bits_at(k, row + 1, first + 32 * pair), other);
       uint16_t* to = tile_at(tiles, pair, steps, row / kTileStep) + row % kTileStep * 16;
@@ -88,9 +85,9 @@ void expand_columns(const Compressed& k, int64_t first, uint16_t* tiles) {
   }
 }
 
-void expand_rows(const Compressed& k, int64_t first, uint16_t* tiles) {
+void expand_rows(const Compressed& k, int64_t first, int64_t last, uint16_t* tiles) {
   const int64_t steps = steps_of(k.out);
-  for (int64_t half = 0; half < 2 * kPairs; ++half) {
+  for (int64_t half = 0; half < 2 * steps_of(last - first); ++half) {
     const int64_t row = first + half * kTile;
     const uint16_t* values[kTile];
     for (int64_t r = 0; r < kTile; ++r) values[r] = k.values + start_of(k, row + r, 0);
@@ -182,18 +179,16 @@ inline void write_sums(int64_t tokens, const float* bias, int64_t columns, int64
   }
 }
 
-// Computes tokens [token, last) of a block of columns; see `product` and `back`. `inner`
+// Computes columns [first, last) for tokens [token, end); see `product` and `back`. `inner`
 // is the length of a token, `outer` that of a result.
 template <bool kIsUnpacked>
 void multiply_block(const uint16_t* tiles, const uint16_t* x, int64_t inner,
-                    const float* bias, int64_t first, int64_t outer, int64_t token,
-                    int64_t last, uint16_t* room, uint16_t* y) {
+                    const float* bias, int64_t first, int64_t last, int64_t outer,
+                    int64_t token, int64_t end, uint16_t* room, uint16_t* y) {
   const int64_t steps = steps_of(inner);
-  const int64_t pairs =
-      (outer - first < kTileBlock ? outer - first + 31 : kTileBlock) / 32;
   int64_t rows = 0;
-  for (; token < last; token += 32) {
-    const int64_t count = last - token < 32 ? last - token : 32;
+  for (; token < end; token += 32) {
+    const int64_t count = end - token < 32 ? end - token : 32;
     if (rows != count) {
       TileConfig config;
       const auto low = static_cast<uint8_t>(count < kTile ? count : kTile);
@@ -213,11 +208,10 @@ void multiply_block(const uint16_t* tiles, const uint16_t* x, int64_t inner,
       }
       tokens = room;
     }
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-      const uint16_t* own = tiles + pair * steps * 2 * kTileSize;
+    for (int64_t column = first; column < last; column += 32) {
+      const uint16_t* own = tiles + (column - first) / 32 * steps * 2 * kTileSize;
       if (count > kTile) multiply<true>(tokens, stride, own, steps);
       else multiply<false>(tokens, stride, own, steps);
-      const int64_t column = first + 32 * pair;
       write_sums<kIsUnpacked>(count, bias ? bias + column : nullptr, outer - column, outer,
                               y + token * outer + column);
     }
@@ -225,9 +219,10 @@ void multiply_block(const uint16_t* tiles, const uint16_t* x, int64_t inner,
   _tile_release();
 }
 
-void product(const Compressed& k, int64_t first, const uint16_t* tiles, const uint16_t* x,
-             const float* bias, int64_t token, int64_t last, uint16_t* room, uint16_t* y) {
-  multiply_block<true>(tiles, x, k.in, bias, first, k.out, token, last, room, y);
+void product(const Compressed& k, int64_t first, int64_t last, const uint16_t* tiles,
+             const uint16_t* x, const float* bias, int64_t token, int64_t end,
+             uint16_t* room, uint16_t* y) {
+  multiply_block<true>(tiles, x, k.in, bias, first, last, k.out, token, end, room, y);
 }
 
 // Rows of the kernel that are added at a time.
@@ -298,9 +293,9 @@ void few(const Compressed& k, int64_t first, int64_t last, const uint16_t* x,
     }
 }
 
-void back(const Compressed& k, int64_t first, const uint16_t* tiles, const uint16_t* dy,
-          int64_t token, int64_t last, uint16_t* room, uint16_t* dx) {
-  multiply_block<false>(tiles, dy, k.out, nullptr, first, k.in, token, last, room, dx);
+void back(const Compressed& k, int64_t first, int64_t last, const uint16_t* tiles,
+          const uint16_t* dy, int64_t token, int64_t end, uint16_t* room, uint16_t* dx) {
+  multiply_block<false>(tiles, dy, k.out, nullptr, first, last, k.in, token, end, room, dx);
 }
 
 // Loads 32 numbers of two successive tokens, and pairs them: the first result has the

@@ -101,6 +101,20 @@ const spdf_structure& spdf_mask::backward(spdf_parallel parallel, void* pool) co
   return *backward_;
 }
 
+const spdf::PairedStructure& spdf_mask::paired_forward(spdf_parallel parallel,
+                                                       void* pool) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!paired_forward_) paired_forward_ = spdf::make_paired(bits, true, parallel, pool);
+  return *paired_forward_;
+}
+
+const spdf::PairedStructure& spdf_mask::paired_backward(spdf_parallel parallel,
+                                                        void* pool) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!paired_backward_) paired_backward_ = spdf::make_paired(bits, false, parallel, pool);
+  return *paired_backward_;
+}
+
 int64_t spdf_mask::bytes() const {
   std::lock_guard<std::mutex> lock(mutex_);
   int64_t sum = bytes_of(bits.bits) + bytes_of(starts);
@@ -109,6 +123,11 @@ int64_t spdf_mask::bytes() const {
       sum += bytes_of(s->value_starts) + bytes_of(s->place_starts) +
              bytes_of(s->group_starts) + bytes_of(s->groups) + bytes_of(s->places) +
              bytes_of(s->offsets);
+  for (const spdf::PairedStructure* s : {paired_forward_.get(), paired_backward_.get()})
+    if (s)
+      sum += bytes_of(s->step_starts) + bytes_of(s->place_starts) +
+             bytes_of(s->group_starts) + bytes_of(s->groups) + bytes_of(s->places) +
+             bytes_of(s->offsets) + bytes_of(s->line_starts);
   return sum;
 }
 

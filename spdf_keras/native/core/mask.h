@@ -10,6 +10,7 @@
 
 #include "bit_matrix.h"
 #include "masked.h"
+#include "pairs.h"
 #include "structure.h"
 
 struct spdf_mask {
@@ -37,6 +38,9 @@ struct spdf_mask {
   // the kernel, which gradients need. They are built when they are needed first.
   const spdf_structure& forward(spdf_parallel parallel, void* pool) const;
   const spdf_structure& backward(spdf_parallel parallel, void* pool) const;
+  // Return the same for products in pairs.
+  const spdf::PairedStructure& paired_forward(spdf_parallel parallel, void* pool) const;
+  const spdf::PairedStructure& paired_backward(spdf_parallel parallel, void* pool) const;
 
   // Returns the bytes of memory of the index and the structures that were built.
   int64_t bytes() const;
@@ -44,6 +48,7 @@ struct spdf_mask {
  private:
   mutable std::mutex mutex_;
   mutable std::unique_ptr<spdf_structure> forward_, backward_;
+  mutable std::unique_ptr<const spdf::PairedStructure> paired_forward_, paired_backward_;
 };
 
 namespace spdf {

@@ -12,6 +12,8 @@ spdf_layout* spdf_lay_out(const spdf_mask* mask, const float* kept, spdf_type ty
   if (type == SPDF_BFLOAT16)
     if (const spdf::TileLoops* loops = spdf::tiles_in_use())
       return spdf::lay_out_tiles(*mask, kept, *loops, parallel, pool).release();
+  if (type == SPDF_BFLOAT16 && spdf::pairs_in_use())
+    return spdf::lay_out_pairs(*mask, kept, uses, parallel, pool).release();
   return spdf::lay_out_regions(*mask, kept, type, uses, parallel, pool).release();
 }
 

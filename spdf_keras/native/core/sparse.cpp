@@ -7,6 +7,7 @@
 
 #include "activations.h"
 #include "loops.h"
+#include "pairs.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "tiles.h"
@@ -23,7 +24,9 @@ enum Level { kPortable, kAvx2, kAvx512, kBfloat16, kAmx };
 Level best_level() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
-    return spdf::tile_loops && spdf::tile_loops() ? kAmx : kAvx512;
+    return spdf::tile_loops && spdf::tile_loops() ? kAmx
+           : spdf::pairs_pay()                    ? kBfloat16
+                                                  : kAvx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
 #endif
   return kPortable;
@@ -50,6 +53,8 @@ int64_t widest_tile() { return loops_in_use()->tile; }
 const Loops& widest_loops() { return *loops_in_use(); }
 
 const TileLoops* tiles_in_use() { return level == kAmx ? tile_loops() : nullptr; }
+
+bool pairs_in_use() { return level == kBfloat16 && paired_loops(); }
 
 const Loops& loops_for(const Structure& s, int64_t tokens) {
   const Loops* loops = loops_in_use();

@@ -6,12 +6,14 @@
 #include <cstring>
 #include <numeric>
 
+#include "column_set.h"
 #include "parallel.h"
 #include "sparse.h"
 
 namespace {
 
 using spdf::BitMatrix;
+using spdf::Columns;
 using spdf::copy_place;
 using spdf::Group;
 using spdf::kAlign;
@@ -28,35 +30,6 @@ int64_t best_block(double density, int64_t tile) {
   if (tile < 64) return kMaxBlock;
   return density > 0.35 ? 96 : density > 0.15 ? 112 : 128;
 }
-
-// A set of columns of a block.
-struct Columns {
-  uint64_t words[kMaxBlock / 64] = {};
-
-  void insert(int64_t k) { words[k / 64] |= uint64_t{1} << k % 64; }
-  int count() const {
-    int sum = 0;
-    for (uint64_t word : words) sum += __builtin_popcountll(word);
-    return sum;
-  }
-  Columns shared(const Columns& other) const {
-    Columns both;
-    for (size_t i = 0; i < std::size(words); ++i)
-      both.words[i] = words[i] & other.words[i];
-    return both;
-  }
-  // Removes and returns the first column, or returns -1 if there is none.
-  int take() {
-    for (size_t i = 0; i < std::size(words); ++i)
-      if (words[i]) {
-        const int bit = __builtin_ctzll(words[i]);
-        words[i] &= words[i] - 1;
-        return static_cast<int>(64 * i) + bit;
-      }
-    return -1;
-  }
-  void remove(int64_t k) { words[k / 64] &= ~(uint64_t{1} << k % 64); }
-};
 
 // One region of a structure under construction.
 struct Region {

@@ -12,16 +12,14 @@
 namespace {
 
 using spdf::kFewTokens;
-using spdf::kTileBlock;
 using spdf::kTileStep;
 using spdf::run;
 using spdf::TileLoops;
 
 // Tokens whose gradients are added up at a time.
 constexpr int64_t kBatch = 1024;
-// Rows of the kernel whose gradients a thread computes at a time: their tokens stay in the
-// second-level cache.
-constexpr int64_t kGradientRows = 128;
+// Bytes that stay in the second-level cache: of expanded entries, or of ordered inputs.
+constexpr int64_t kNearBytes = 768 << 10;
 // Values are rounded in parts of this many.
 constexpr int64_t kPart = 1 << 16;
 
@@ -61,13 +59,13 @@ class Tiles final : public spdf_layout {
       return;
     }
     blocks(kernel.out, kernel.in, tokens, parallel, pool, threads,
-           [&](int64_t first, uint16_t* tiles) {
-             loops_.expand_columns(kernel, first, tiles);
+           [&](int64_t first, int64_t last, uint16_t* tiles) {
+             loops_.expand_columns(kernel, first, last, tiles);
            },
-           [&](int64_t first, const uint16_t* tiles, int64_t token, int64_t last,
-               uint16_t* room) {
-             loops_.product(kernel, first, tiles, static_cast<const uint16_t*>(x), bias,
-                            token, last, room, static_cast<uint16_t*>(y));
+           [&](int64_t first, int64_t last, const uint16_t* tiles, int64_t token,
+               int64_t end, uint16_t* room) {
+             loops_.product(kernel, first, last, tiles, static_cast<const uint16_t*>(x),
+                            bias, token, end, room, static_cast<uint16_t*>(y));
            });
   }
 
@@ -81,12 +79,12 @@ class Tiles final : public spdf_layout {
     const auto* inputs = static_cast<const uint16_t*>(x);
     const auto* slopes = static_cast<const uint16_t*>(dy);
     blocks(kernel.in, kernel.out, tokens, parallel, pool, threads,
-           [&](int64_t first, uint16_t* tiles) {
-             loops_.expand_rows(kernel, first, tiles);
+           [&](int64_t first, int64_t last, uint16_t* tiles) {
+             loops_.expand_rows(kernel, first, last, tiles);
            },
-           [&](int64_t first, const uint16_t* tiles, int64_t token, int64_t last,
-               uint16_t* room) {
-             loops_.back(kernel, first, tiles, slopes, token, last, room,
+           [&](int64_t first, int64_t last, const uint16_t* tiles, int64_t token,
+               int64_t end, uint16_t* room) {
+             loops_.back(kernel, first, last, tiles, slopes, token, end, room,
                          static_cast<uint16_t*>(dx));
            });
     const int64_t batch = up(std::min(kBatch, tokens), kTileStep);
@@ -102,12 +100,11 @@ class Tiles final : public spdf_layout {
         loops_.order_dy(slopes + token * kernel.out, kernel.out, count, step, steps,
                         dy_tiles);
       });
-      run(parallel, pool, (kernel.in + kGradientRows - 1) / kGradientRows,
-          [&](int64_t part) {
-            const int64_t first = part * kGradientRows;
-            loops_.gradient(kernel, first, std::min(kernel.in, first + kGradientRows),
-                            x_tiles, dy_tiles, steps, start > 0, gradient);
-          });
+      const int64_t width = block_width(kernel.in, batch, threads);
+      run(parallel, pool, (kernel.in + width - 1) / width, [&](int64_t part) {
+        const int64_t first = part * width, last = std::min(kernel.in, first + width);
+        loops_.gradient(kernel, first, last, x_tiles, dy_tiles, steps, start > 0, gradient);
+      });
     }
   }
 
@@ -123,20 +120,32 @@ class Tiles final : public spdf_layout {
   static void blocks(int64_t outer, int64_t inner, int64_t tokens, spdf_parallel parallel,
                      void* pool, int64_t threads, const Expand& expand,
                      const Multiply& multiply) {
-    const int64_t count = (outer + kTileBlock - 1) / kTileBlock;
-    const int64_t steps = (tokens + kTileStep - 1) / kTileStep;
-    const int64_t parts = std::max<int64_t>(
-        1, std::min(steps, (threads + count - 1) / count));
     const int64_t length = up(inner, kTileStep);
+    const int64_t width = block_width(outer, length, threads);
+    const int64_t count = (outer + width - 1) / width;
+    const int64_t steps = (tokens + kTileStep - 1) / kTileStep;
+    const int64_t parts =
+        std::max<int64_t>(1, std::min(steps, (threads + count - 1) / count));
     run(parallel, pool, count * parts, [&](int64_t i) {
-      const int64_t first = i / parts * kTileBlock, part = i % parts;
+      const int64_t first = i / parts * width, last = std::min(outer, first + width);
+      const int64_t part = i % parts;
       auto* tiles =
-          reinterpret_cast<uint16_t*>(scratch.get(length * (kTileBlock + kTileStep) / 2));
-      expand(first, tiles);
-      multiply(first, tiles, steps * part / parts * kTileStep,
+          reinterpret_cast<uint16_t*>(scratch.get(length * (width + kTileStep) / 2));
+      expand(first, last, tiles);
+      multiply(first, last, tiles, steps * part / parts * kTileStep,
                std::min(tokens, steps * (part + 1) / parts * kTileStep),
-               tiles + length * kTileBlock);
+               tiles + length * width);
     });
+  }
+
+  // Returns how many of `outer` rows of `inner` numbers to take at a time: a multiple of
+  // kTileStep, so that they stay near, and that threads get about equally many.
+  static int64_t block_width(int64_t outer, int64_t inner, int64_t threads) {
+    const int64_t most = std::max<int64_t>(4, kNearBytes / 2 / inner / kTileStep);
+    const int64_t all = (outer + kTileStep - 1) / kTileStep;
+    int64_t blocks = (all + most - 1) / most;
+    blocks = std::min(all, (blocks + threads - 1) / threads * threads);
+    return (all + blocks - 1) / blocks * kTileStep;
   }
 
   const spdf_mask& mask_;

@@ -12,9 +12,7 @@
 
 namespace spdf {
 
-// Entries of the kernel are expanded in blocks of this many rows or columns.
-constexpr int64_t kTileBlock = 128;
-// Tokens, or entries of an inner dimension, that a tile multiplies at a time.
+// Rows and columns of a pair of tiles; blocks start at multiples of it.
 constexpr int64_t kTileStep = 32;
 
 // Up to so many tokens, a tile would be mostly empty.
@@ -28,27 +26,29 @@ struct Compressed {
   const uint16_t* values;   // bfloat16, with 64 bytes behind the last
 };
 
-// The loops of tiles. Blocks start at multiples of kTileBlock, all scratch memory at a
-// multiple of 64 bytes, and all tokens are bfloat16 with contiguous rows.
+// The loops of tiles. Scratch memory starts at a multiple of 64 bytes, and all tokens are
+// bfloat16 with contiguous rows.
 struct TileLoops {
   // Rounds float32 values to bfloat16.
   void (*round)(const float* from, int64_t count, uint16_t* to);
-  // Expands columns [first, first + kTileBlock) for `product`.
-  void (*expand_columns)(const Compressed& kernel, int64_t first, uint16_t* tiles);
-  // Expands rows [first, first + kTileBlock), transposed, for `back`.
-  void (*expand_rows)(const Compressed& kernel, int64_t first, uint16_t* tiles);
-  // Computes tokens [token, last) of columns [first, first + kTileBlock) of y.
-  void (*product)(const Compressed& kernel, int64_t first, const uint16_t* tiles,
-                  const uint16_t* x, const float* bias, int64_t token, int64_t last,
-                  uint16_t* room, uint16_t* y);
+  // Expands columns [first, last) for `product`.
+  void (*expand_columns)(const Compressed& kernel, int64_t first, int64_t last,
+                         uint16_t* tiles);
+  // Expands rows [first, last), transposed, for `back`.
+  void (*expand_rows)(const Compressed& kernel, int64_t first, int64_t last,
+                      uint16_t* tiles);
+  // Computes columns [first, last) of y for tokens [token, end).
+  void (*product)(const Compressed& kernel, int64_t first, int64_t last,
+                  const uint16_t* tiles, const uint16_t* x, const float* bias,
+                  int64_t token, int64_t end, uint16_t* room, uint16_t* y);
   // Computes columns [first, last) of y for up to kFewTokens tokens, without tiles. `first`
   // is a multiple of 64; `room` has (last - first + 64 + in + 8) * tokens floats.
   void (*few)(const Compressed& kernel, int64_t first, int64_t last, const uint16_t* x,
               const float* bias, int64_t tokens, float* room, uint16_t* y);
-  // Computes tokens [token, last) of columns [first, first + kTileBlock) of dx.
-  void (*back)(const Compressed& kernel, int64_t first, const uint16_t* tiles,
-               const uint16_t* dy, int64_t token, int64_t last, uint16_t* room,
-               uint16_t* dx);
+  // Computes columns [first, last) of dx for tokens [token, end).
+  void (*back)(const Compressed& kernel, int64_t first, int64_t last,
+               const uint16_t* tiles, const uint16_t* dy, int64_t token, int64_t end,
+               uint16_t* room, uint16_t* dx);
   // Orders 32 tokens for `gradient`: `step` is the index of the 32 among `steps`. Tokens
   // from `count` on are zeros.
   void (*order_x)(const uint16_t* x, int64_t columns, int64_t count, int64_t step,
