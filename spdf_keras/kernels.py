@@ -9,12 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from spdf_keras.native.tensorflow import products
 from spdf_keras.native.tensorflow.calls import compiled_linear, is_compiled
-from spdf_keras.native.tensorflow.products import (
-    keep,
-    lay_out,
-    sparse_linear,
-)
+from spdf_keras.native.tensorflow.products import keep, lay_out, sparse_linear
 
 
 class Kernel(Protocol):
@@ -163,3 +160,18 @@ def linear(inputs: tf.Tensor, kernel: tf.Tensor | Kernel, bias: tf.Tensor) -> tf
         return tf.reshape(outputs, (*leading, out_features))
     whole = tf.concat([tf.shape(inputs)[:-1], [out_features]], 0)
     return tf.reshape(outputs, whole)
+
+
+def gelu(x: tf.Tensor, kernel: tf.Tensor | Kernel) -> tf.Tensor:
+    """Computes GELU, in the form with tanh, of what `linear` computed with a kernel.
+
+    Where the product skips zeros, GELU takes one pass of the same library: TensorFlow's
+    operations would take as long as the product.
+
+    Args:
+        x: Any shape.
+        kernel: The kernel of the product.
+    """
+    if isinstance(kernel, SkippingKernel):
+        return products.gelu(x)
+    return tf.nn.gelu(x, approximate=True)

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from spdf_keras.keras2 import keras, named_after
-from spdf_keras.kernels import as_kernel, linear
+from spdf_keras.kernels import as_kernel, gelu, linear
 from spdf_keras.model.paths import KERNELS
 
 import tensorflow_model_optimization as tfmot  # isort: skip
@@ -197,7 +197,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         attended = self._merge_heads(attended)
         x = inputs + project("attention_output", attended)
         y = project("intermediate", self.feedforward_norm(x))
-        x = x + project("output", tf.nn.gelu(y, approximate=True))
+        x = x + project("output", gelu(y, kernels["intermediate"]))
         return (x, (key, value)) if return_cache else x
 
     def _split_heads(self, x: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@
 #include <immintrin.h>
 #endif
 
+#include "elementwise_loops.h"
 #include "loops.h"
 #include "vectors.h"
 
@@ -418,7 +419,10 @@ constexpr spdf::Loops loops_of() {
           from_tile<kVectors>,
           {product<kVectors, float>, product<kVectors, Half>, product<kVectors, int8_t>},
           {dense<float>, dense<Half>},
-          gradient<kVectors>};
+          gradient<kVectors>,
+          gelu,
+          gelu_gradient,
+          token_sums};
 }
 
 }  // namespace
@@ -439,7 +443,10 @@ const Loops* SPDF_NAME() {
        add_bias,
        {product_of_token<float>, product_of_token<Half>, product_of_token<int8_t>},
        {dense<float>, dense<Half>},
-       nullptr},
+       nullptr,
+       gelu,
+       gelu_gradient,
+       token_sums},
 #endif
       Loops{}};
   return loops;

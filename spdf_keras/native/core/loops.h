@@ -134,6 +134,13 @@ struct Loops {
   // window, and its column of `x`, `(columns, tile)`.
   void (*gradient)(const Structure& s, int64_t region, const float* x, const float* dy,
                    float* values);
+  // Compute GELU of `count` numbers of a type, and dy times its derivative.
+  void (*gelu)(spdf_type type, const void* x, int64_t count, void* y);
+  void (*gelu_gradient)(spdf_type type, const void* x, const void* dy, int64_t count,
+                        void* dx);
+  // Adds up the tokens of `columns` columns of dy, whose rows are `stride` apart.
+  void (*token_sums)(spdf_type type, const void* dy, int64_t tokens, int64_t stride,
+                     int64_t columns, float* sums);
 };
 
 // Return the loops of an instruction set, widest tile first; the last entry has no name.
