@@ -75,10 +75,8 @@ class SkippingKernel(NamedTuple):
         mask: tf.Tensor,
         dtype: Any = "float32",
         gradients: bool = True,
-    ) -> "SkippingKernel | CompiledKernel":
+    ) -> "SkippingKernel":
         """Lays a kernel out, for any number of products.
-
-        In a function that XLA compiles, each product lays it out again.
 
         Args:
             values: `(in_features, out_features)`, float32; read where the mask is 1.
@@ -89,8 +87,6 @@ class SkippingKernel(NamedTuple):
         Raises:
             NotBuiltError: If the native library cannot be compiled.
         """
-        if is_compiled():
-            return CompiledKernel(values, mask)
         kept = keep(values, mask)
         layout = lay_out(kept, dtype, gradients)
         # Only a gradient needs the kept values beside the layout.
@@ -121,6 +117,24 @@ class CompiledKernel(NamedTuple):
     def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """See `Kernel`; the gradient skips the zeros too."""
         return compiled_linear(x, self.values, self.mask, bias)
+
+
+def skipping_kernel(
+    values: tf.Tensor, mask: tf.Tensor, dtype: Any = "float32"
+) -> SkippingKernel | CompiledKernel:
+    """Returns the kernel that skips zeros where it is used, as a graph or with XLA.
+
+    Args:
+        values: `(in_features, out_features)`, float32; read where the mask is 1.
+        mask: Its mask, bool, 1 = kept.
+        dtype: Dtype of the products, float32 or bfloat16.
+
+    Raises:
+        NotBuiltError: If the native library cannot be compiled.
+    """
+    if is_compiled():
+        return CompiledKernel(values, mask)
+    return SkippingKernel.lay_out(values, mask, dtype)
 
 
 def as_kernel(kernel: Any, dtype: str | None = None) -> tf.Tensor | Kernel:

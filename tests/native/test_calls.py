@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from spdf_keras import GPTConfig, build_gpt
-from spdf_keras.kernels import CompiledKernel, SkippingKernel
+from spdf_keras.kernels import CompiledKernel, skipping_kernel
 from spdf_keras.native.build import NotBuiltError
 from spdf_keras.native.tensorflow.calls import is_compiled
 from spdf_keras.native.tensorflow.operations import load_operations
@@ -46,7 +46,7 @@ def step(
     sources = {"x": x, "kernel": kernel, "bias": bias}
     with tf.GradientTape() as tape:
         tape.watch(sources)
-        laid_out = SkippingKernel.lay_out(kernel, mask, x.dtype)
+        laid_out = skipping_kernel(kernel, mask, x.dtype)
         assert isinstance(laid_out, CompiledKernel) == is_compiled()
         y = laid_out.linear(x, bias)
     return {"y": y, **tape.gradient(y, sources, dy)}
@@ -135,7 +135,7 @@ def test_a_compiled_loop_multiplies_in_each_round() -> None:
     x, kernel, mask, bias, _ = arguments.values()
 
     def thrice(x: tf.Tensor) -> tf.Tensor:
-        product = SkippingKernel.lay_out(kernel, mask).linear
+        product = skipping_kernel(kernel, mask).linear
         for _ in tf.range(3):
             x = product(x, bias) / 8
         return x
