@@ -1,5 +1,6 @@
 """How much memory does a training step take?
 
+    python benchmarks/memory.py --model gpt3_xl --compute sparse --recompute
     python benchmarks/memory.py --model gpt3_xl --kept-moments --recompute
     python benchmarks/memory.py --model gpt2_small --tokens 1x1024
 
@@ -29,6 +30,9 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, default=0.75)
     parser.add_argument("--tokens", default="1x2048", help="batch x length")
     parser.add_argument("--kept-moments", action="store_true")
+    parser.add_argument(
+        "--compute", choices=("dense", "sparse"), default="dense", help="of products"
+    )
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--steps", type=int, default=1)
     args = parser.parse_args()
@@ -41,7 +45,8 @@ def main() -> None:
     model = build_gpt(
         args.model,
         args.sparsity,
-        kept_moments=args.kept_moments,
+        kept_moments=args.kept_moments or "auto",
+        compute=args.compute,
         recompute=args.recompute,
     )
     stages.append(stage("model built", start))
@@ -57,11 +62,13 @@ def main() -> None:
         logs = model.train_on_batch(tokens[:, :-1], tokens[:, 1:], return_dict=True)
         stages.append(stage(f"step {step + 1}, loss {logs['loss']:.4f}", start))
     slots = [s for w in model.trainable_weights for s in model.optimizer.slots(w)]
+    skips = args.compute == "sparse"  # then gradients are those of kept weights
+    gradients = slots[::2] if skips else model.trainable_weights
     sizes = {
         "weights": num_bytes(model.trainable_weights),
         "masks": num_bytes(model.named_masks().values()),
         "moments": num_bytes(slots),
-        "gradients, in a step": num_bytes(model.trainable_weights),
+        "gradients, in a step": num_bytes(gradients),
     }
     violations = sum(report.violations for report in audit_masks(model))
     for name, size in sizes.items():

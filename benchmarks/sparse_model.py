@@ -1,18 +1,14 @@
-"""How much faster do models train and decode if zeros are skipped?
+"""How much faster do models decode if zeros are skipped?
 
-    python benchmarks/sparse_model.py step --sparsity 0.75 0.5
-    python benchmarks/sparse_model.py decode --sparsity 0.75 0.5 --batch 1 8
+    python benchmarks/sparse_model.py --sparsity 0.75 0.5 --batch 1 8
 
-`step` times training steps of batch 1 at `--tokens`: dense, masked (zeros are
-multiplied) and sparse (zeros are skipped). `decode` times `generate` on prompts of 32
-tokens: masked and sparse. Models take turns in one process; a ratio compares two calls
-of one round; the table has medians and quartiles. Single products are measured by
+It times `generate` on prompts of 32 tokens, with zeros multiplied and skipped. Models
+take turns in one process; a ratio compares two calls of one round; the table has
+medians and quartiles. Training steps are measured by `step.py`, single products by
 `spdf-keras benchmark matmul`.
 """
 
 import argparse
-import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,23 +18,14 @@ from spdf_keras.console import print_json
 from spdf_keras.measuring.turns import Spread, ratios, time_in_turns
 from spdf_keras.provenance import provenance
 
-Call = Callable[[], Any]
-
 
 def main() -> None:
     """Measures and prints a table, and one line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["step", "decode"])
     parser.add_argument("--model", default="gpt2_small", help="a preset")
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75])
-    parser.add_argument(
-        "--tokens",
-        type=int,
-        default=1024,
-        help="tokens of the sequence that a step trains on",
-    )
     parser.add_argument(
         "--batch",
         type=int,
@@ -51,46 +38,8 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     for sparsity in args.sparsity:
-        results += (
-            step(args, sparsity) if args.what == "step" else decode(args, sparsity)
-        )
+        results += decode(args, sparsity)
     print_json({**vars(args), **provenance(), "results": results})
-
-
-def step(args: argparse.Namespace, sparsity: float) -> list[dict[str, Any]]:
-    """Times whole training steps of a model."""
-    from spdf_keras import build_gpt
-    from spdf_keras.config import get_preset
-    from spdf_keras.flops import training_flops
-
-    import tensorflow as tf  # isort: skip
-
-    sizes = get_preset(args.model).model
-    sizes = dataclasses.replace(sizes, max_sequence_length=args.tokens)
-    models = {
-        "dense": build_gpt(sizes),
-        "masked": build_gpt(sizes, sparsity),
-        "sparse": build_gpt(sizes, sparsity, compute="sparse"),
-    }
-    random = np.random.default_rng(0)
-    shape = 1, args.tokens + 1
-    ids = random.integers(sizes.vocabulary_size, size=shape, dtype=np.int32)
-    data = tf.constant(ids[:, :-1]), tf.constant(ids[:, 1:])
-
-    def step_of(model: Any) -> Call:
-        batches = iter(tf.data.Dataset.from_tensors(data).repeat())
-        function = model.make_train_function()
-        return lambda: float(function(batches)["batch_loss"])
-
-    calls = {name: step_of(model) for name, model in models.items()}
-    times = time_in_turns(calls, args.rounds)
-    of_dense = {
-        name: ratios(times[name], times["dense"]) for name in ("masked", "sparse")
-    }
-    flops = training_flops(sizes, args.tokens, sparsity)
-    theory = flops / training_flops(sizes, args.tokens)
-    title = f"step, {sparsity:.0%} zeros, {theory:.2f} of the operations: of dense"
-    return [show(title, times, of_dense)]
 
 
 def decode(args: argparse.Namespace, sparsity: float) -> list[dict[str, Any]]:

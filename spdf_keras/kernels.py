@@ -11,7 +11,13 @@ import tensorflow as tf
 
 from spdf_keras.native.tensorflow import products
 from spdf_keras.native.tensorflow.calls import compiled_linear, is_compiled
-from spdf_keras.native.tensorflow.products import keep, lay_out, sparse_linear
+from spdf_keras.native.tensorflow.products import (
+    keep,
+    lay_out,
+    sparse_linear,
+    tile,
+    tiled_linear,
+)
 
 
 class Kernel(Protocol):
@@ -135,6 +141,39 @@ def skipping_kernel(
     if is_compiled():
         return CompiledKernel(values, mask)
     return SkippingKernel.lay_out(values, mask, dtype)
+
+
+class TiledKernel(NamedTuple):
+    """A dense float32 kernel for products of few tokens, without gradients, on CPUs.
+
+    A general product copies a kernel into an order of its own in each call, which takes
+    as long as the product if there are few tokens. Here that is done once.
+
+    Attributes:
+        tiles: From `tile`.
+        shape: `(in_features, out_features)`.
+    """
+
+    tiles: tf.Tensor
+    shape: tf.TensorShape
+
+    @classmethod
+    def tile(cls, values: tf.Tensor, transposed: bool = False) -> "TiledKernel":
+        """Copies a kernel into tiles.
+
+        Args:
+            values: `(in_features, out_features)`, or its transpose, float32.
+            transposed: Whether it is the transpose.
+
+        Raises:
+            NotBuiltError: If the native library cannot be compiled.
+        """
+        shape = values.shape[::-1] if transposed else values.shape
+        return cls(tile(values, transposed), shape)
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """See `Kernel`; needs the native library, and has no gradient."""
+        return tiled_linear(x, self.tiles, bias)
 
 
 def as_kernel(kernel: Any, dtype: str | None = None) -> tf.Tensor | Kernel:

@@ -23,7 +23,7 @@ def as_type(name: str, kind: Any, value: Any) -> Any:
 
     Args:
         name: Name of the setting, for the error.
-        kind: `int`, `float`, `bool`, `str`, or a tuple of one of them.
+        kind: `int`, `float`, `bool`, `str`, a tuple of one of them, or `bool | str`.
         value: The user's value.
 
     Raises:
@@ -42,6 +42,10 @@ def as_type(name: str, kind: Any, value: Any) -> Any:
             must = f"a list of {inner.__name__}"
             raise InputError(f"`{name}` must be {must}. Received: {shown(value)}.")
         return tuple(as_type(name, inner, item) for item in value)
+    if kind == bool | str:
+        if not isinstance(value, kind):
+            raise InputError(f"`{name}` must be bool or str. Received: {shown(value)}.")
+        return value
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if kind is float and is_number:
         try:

@@ -1,10 +1,11 @@
 """A plain pre-norm GPT-2 in PyTorch, with which training steps are compared.
 
-    python gpt_torch.py '{"num_layers": 12, ...}'
+    python gpt_torch.py '{"sizes": {"num_layers": 12, ...}, ...}'
 
 For each line on its standard input it takes one step, and answers with the seconds and
-the loss of the step. It needs `torch` and NumPy only, see requirements.txt;
-`benchmarks/throughput.py` starts it.
+the loss of the step. In bfloat16 it runs under autocast, and a batch is computed in
+micro-batches of one sequence. It needs `torch` and NumPy only, see requirements.txt;
+`benchmarks/step.py` starts it.
 """
 
 import json
@@ -68,12 +69,23 @@ class GPT(nn.Module):
 
 
 def main() -> None:
+    """Takes steps until the input ends, or says why it cannot."""
+    try:
+        run(json.loads(sys.argv[1]))
+    except Exception as error:  # its sentence is told, not the end of a traceback
+        # Keras and PyTorch put the places of an error before or after its sentence.
+        text = str(error).rpartition("Error: ")[2].splitlines()
+        lines = [line.strip() for line in text if line.strip()][:2]
+        sentence = f"{type(error).__name__}: {' '.join(lines)}"
+        print(json.dumps({"error": sentence}), flush=True)
+
+
+def run(settings: dict[str, Any]) -> None:
     """Takes a step for each line of the input."""
-    settings = json.loads(sys.argv[1])
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
-    model: Any = GPT(settings)
-    if settings.get("compile"):
+    model: Any = GPT(settings["sizes"])
+    if settings["compiler"] == "compiled":
         model = torch.compile(model)
     decay = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
@@ -84,16 +96,23 @@ def main() -> None:
         fused=True,
     )
     tokens = torch.from_numpy(np.asarray(settings["tokens"], np.int64))
-    inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    parts = tokens.split(1)
+    in_bfloat16 = settings["precision"] == "bfloat16"
+    print(json.dumps({"ready": {"PyTorch": torch.__version__}}), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        logits = model(inputs)
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        loss.backward()
+        value = 0.0
+        for part in parts:
+            labels = part[:, 1:].flatten()
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+                logits = model(part[:, :-1])
+                loss = functional.cross_entropy(logits.flatten(0, 1), labels)
+            loss = loss / len(parts)
+            loss.backward()
+            value += loss.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        value = loss.item()
         seconds = time.perf_counter() - start
         print(json.dumps({"seconds": seconds, "loss": value}), flush=True)
 

@@ -2,11 +2,14 @@
 
     spdf-keras benchmark matmul --out runs/matmul
     spdf-keras benchmark matmul --shapes 768x3072 --tokens 1024 --sparsity 0.5 0.75
+    spdf-keras benchmark matmul --precision bfloat16 --out runs/matmul
 
 All backends take turns on one kernel with random zeros: dense products of TensorFlow,
 XLA and TFLite, `tf.sparse`, TFLite with sparse-encoded weights, and ours, in training
 and with the kernel packed once. A speed-up is over the fastest dense product of the
-same round. With --out a stopped run goes on where it was.
+same round and precision. What is done once for many products, such as the layout of the
+weights, has a table of its own. With --out a stopped run goes on where it was; one
+folder may have both precisions.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -16,7 +19,7 @@ from spdf_keras.commands.arguments import add_json
 HELP = "measure matrix products against sparsity"
 
 _BACKENDS = (
-    *("tensorflow", "xla", "tflite"),
+    *("tensorflow", "tensorflow-float32", "xla", "tflite"),
     *("tf.sparse", "tflite-sparse", "training", "inference"),
 )
 
@@ -52,8 +55,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         choices=_BACKENDS,
-        default=list(_BACKENDS),
-        help=f"some of {', '.join(_BACKENDS)} (default: all that are present)",
+        help=f"some of {', '.join(_BACKENDS)} (default: all that are present; "
+        "tensorflow-float32 beside another precision)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="precision of weights and activations (default: float32)",
     )
     parser.add_argument(
         "--rounds",
@@ -99,7 +108,12 @@ def run(args: Namespace) -> None:
     from spdf_keras.measuring.matmul.tables import notes, tables
     from spdf_keras.sparsity.skipping import available
 
-    backends = list(dict.fromkeys(args.backends))
+    default = [
+        name
+        for name in _BACKENDS
+        if name != "tensorflow-float32" or args.precision != "float32"
+    ]
+    backends = list(dict.fromkeys(args.backends or default))
     if not available():
         backends = [name for name in backends if name not in ("training", "inference")]
     if not any(BACKENDS[name].is_dense for name in backends):
@@ -109,7 +123,7 @@ def run(args: Namespace) -> None:
         )
     store = Store(args.out)
     wanted = {
-        (str(shape), sparsity, tokens)
+        (str(shape), sparsity, tokens, args.precision)
         for shape in shapes
         for sparsity in sparsities
         for tokens in args.tokens
@@ -121,6 +135,7 @@ def run(args: Namespace) -> None:
             sparsities,
             sorted(set(args.tokens)),
             backends,
+            precision=args.precision,
             rounds=args.rounds,
             most_seconds=args.most_seconds,
             known=store.cells,

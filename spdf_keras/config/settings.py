@@ -99,7 +99,8 @@ class StepConfig(Section):
         jit_compile: Compile the step with XLA.
         recompute: Compute each block again in the backward pass instead of keeping
             its activations: less memory, for about a third more operations.
-        kept_moments: Hold AdamW's moments only for kept weights; see `AdamW`.
+        kept_moments: Whether to hold AdamW's moments only for kept weights: true,
+            false, or `auto`, which does so where products skip the zeros; see `AdamW`.
         checkpoint_every: Steps between checkpoints; 0 writes one only at the end.
             Fine-tuning also writes one after each epoch.
         keep_checkpoints: Number of the newest checkpoints to keep; the one of the
@@ -117,7 +118,7 @@ class StepConfig(Section):
     seed: int = 0
     jit_compile: bool = False
     recompute: bool = False
-    kept_moments: bool = False
+    kept_moments: bool | str = "auto"
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
 
@@ -127,6 +128,8 @@ class StepConfig(Section):
         check_not_negative(self, "weight_decay", "clip_norm", "seed")
         check_not_negative(self, "checkpoint_every")
         check_fraction(self, "beta_1", "beta_2")
+        known_moments = self.kept_moments in (True, False, "auto")
+        check(self, "kept_moments", known_moments, "true, false or auto")
         divides = self.batch_size % self.micro_batches == 0
         must = f"a divisor of batch_size={self.batch_size}"
         check(self, "micro_batches", divides, must)

@@ -97,7 +97,15 @@ def configured_gpt(config: Config) -> GPT:
         seed=config.train.seed,
         precision=config.train.precision,
         compute=config.train.compute,
+        tokens=_tokens_of_micro_batch(config),
+        micro_batches=config.train.micro_batches,
     )
+
+
+def _tokens_of_micro_batch(config: Config) -> int:
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    sequences = config.train.batch_size // config.train.micro_batches // replicas
+    return max(sequences, 1) * config.model.max_sequence_length
 
 
 def _global_precision() -> str:
@@ -162,6 +170,7 @@ def functional_gpt(
     seed: int = 0,
     precision: str = "float32",
     compute: str = "dense",
+    **work: Any,
 ) -> GPT:
     """Builds the model of `build_gpt` without compiling it.
 
@@ -171,6 +180,7 @@ def functional_gpt(
         seed: Seed of the initial weights.
         precision: See `TrainConfig.precision`.
         compute: See `TrainConfig.compute`.
+        **work: `tokens` and `micro_batches`, for its timings; see `PruneFixedRandom`.
     """
     embedding = TiedEmbedding(
         sizes.vocabulary_size,
@@ -194,7 +204,7 @@ def functional_gpt(
             dtype=precision,
         )
         if sparsity is not None and sparsity.sparsity:
-            layer = PruneFixedRandom(layer, sparsity, compute=compute)
+            layer = PruneFixedRandom(layer, sparsity, compute=compute, **work)
         x = layer(x)
     norm = keras.layers.LayerNormalization(
         epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision

@@ -88,22 +88,13 @@ class GPT(SavedModel):
             )
 
     def describe_products(self) -> str:
-        """Says how many kernels skip their zeros, and the timings that decided it."""
+        """Says how many kernels skip their zeros, and the timings that decided it.
+
+        If `auto` has found that another precision is faster, it names it too.
+        """
         skipped, masked = len(self.sparse_kernels), len(self.named_masks())
-        by_shape = {
-            tuple(weight.shape): pair
-            for layer in self._masked_blocks[:1]
-            for weight, pair in zip(
-                layer.prunable_weights, layer.step_times().values(), strict=False
-            )
-        }
-        times = "; ".join(
-            f"{rows} x {columns}: {pair.skipping * 1e3:.1f} ms, dense "
-            f"{pair.dense * 1e3:.1f} ms"
-            for (rows, columns), pair in by_shape.items()
-        )
-        text = f"Zeros are skipped in {skipped} of {masked} masked kernels"
-        return f"{text} (a training step of {times})." if times else f"{text}."
+        times = "".join(layer.describe_times() for layer in self._masked_blocks[:1])
+        return f"Zeros are skipped in {skipped} of {masked} masked kernels{times}."
 
     @property
     def _masked_blocks(self) -> list[PruneFixedRandom]:

@@ -12,6 +12,7 @@ from spdf_keras.keras2 import keras
 from spdf_keras.model.fitting.checked import CheckedModel
 from spdf_keras.model.fitting.rows import only_tensor
 from spdf_keras.model.fitting.shared_block import SharedBlock, are_alike
+from spdf_keras.model.fitting.step_kernels import Handles, StepKernels
 from spdf_keras.model.fitting.token_mean import (
     TokenMean,
     add_up,
@@ -110,7 +111,8 @@ class LanguageModel(CheckedModel):
         if isinstance(self.optimizer, AdamW):
             weights, masks = self.named_weights(), self.named_masks()
             pairs = [(weights[path], mask) for path, mask in masks.items()]
-            self.optimizer.prepare(pairs, scales_loss=in_float16)
+            skips = bool(self.sparse_kernels) and not self.jit_compile
+            self.optimizer.prepare(pairs, scales_loss=in_float16, skips=skips)
         elif in_float16:
             raise InputError(
                 "`optimizer` of a model in mixed_float16 must be spdf_keras' AdamW, "
@@ -141,17 +143,23 @@ class LanguageModel(CheckedModel):
         # The model's input casts other integers too, but `recompute` bypasses it.
         token_ids = tf.cast(only_tensor(token_ids), tf.int32)
         labels, weights = only_tensor(labels), only_tensor(weights)
+        kernels = StepKernels(self.blocks, at_use=self.recompute)
         if self.micro_batches == 1:
             loss, gradients, logits = self._loss_and_gradients(
                 lambda logits: self.compute_loss(token_ids, labels, logits, weights),
                 token_ids,
+                kernels,
             )
         else:
-            loss, gradients = self._accumulate(token_ids, labels, weights)
+            loss, gradients = self._accumulate(token_ids, labels, weights, kernels)
+        gradients = kernels.spread(
+            self.trainable_variables, gradients, self._keeps_moments
+        )
         pairs = zip(gradients, self.trainable_variables, strict=True)
         logs = {"batch_loss": add_up(loss)}
         if isinstance(self.optimizer, AdamW):
-            logs["gradient_norm"] = self.optimizer.step(pairs)
+            native = not self.jit_compile
+            logs["gradient_norm"] = self.optimizer.step(pairs, native=native)
         else:
             self.optimizer.apply_gradients(pairs)
         if self._stop is not None:
@@ -161,6 +169,12 @@ class LanguageModel(CheckedModel):
         else:
             results = self.get_metrics_result()
         return {**results, **logs}
+
+    def _keeps_moments(self, variable: tf.Variable) -> bool:
+        """Whether the optimizer takes a packed gradient of a variable."""
+        optimizer = self.optimizer
+        is_ours = isinstance(optimizer, AdamW)
+        return is_ours and optimizer.kept_mask(variable) is not None
 
     def compute_metrics(
         self, x: Any, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any
@@ -182,20 +196,26 @@ class LanguageModel(CheckedModel):
         metrics = self.compiled_metrics
         return bool(metrics._user_metrics or metrics._user_weighted_metrics)
 
-    def _training_logits(self, token_ids: tf.Tensor) -> tf.Tensor:
+    def _training_logits(
+        self, token_ids: tf.Tensor, kernels: StepKernels, handles: Handles
+    ) -> tf.Tensor:
+        shared: SharedBlock | None = None
         if self.recompute:
             self._check_recomputable()
-            run: Callable[..., tf.Tensor] = _recomputed
         elif self._shares_blocks():
-            run = SharedBlock(self.blocks[0])
+            shared = SharedBlock(self.blocks[0])
         else:
             call = self.__call__
             if self._needs_no_autograph():
                 call = tf.autograph.experimental.do_not_convert(call)
-            return call(token_ids, training=True)
+            with kernels.bound(self.blocks, handles):
+                return call(token_ids, training=True)
         x = self.embedding(token_ids)
         for block in self.blocks:
-            x = run(block, x)
+            if shared is not None:
+                x = shared(block, x, kernels.of_block(block, handles))
+            else:
+                x = _recomputed(block, x, kernels, handles)
         logits = self.embedding(self.final_norm(x), reverse=True)
         return self.get_layer("logits")(logits)
 
@@ -236,6 +256,7 @@ class LanguageModel(CheckedModel):
             not tf.executing_eagerly()
             # In loops and in XLA, functions change the last bit of a result.
             and self.micro_batches == 1
+            and not self._loops_over_steps()
             and not self.jit_compile
             and tf.distribute.get_strategy().num_replicas_in_sync == 1
             and calls == len(blocks) + 5
@@ -243,16 +264,28 @@ class LanguageModel(CheckedModel):
             and are_alike(blocks)
         )
 
+    def _loops_over_steps(self) -> bool:
+        """Whether Keras takes several steps in a loop in the graph."""
+        with tf.init_scope():
+            steps = self.steps_per_execution
+            several = steps is not None and int(steps.numpy()) != 1
+        return several or self.autotune_steps_per_execution
+
     def _loss_and_gradients(
-        self, loss_of: Callable[[tf.Tensor], tf.Tensor], token_ids: tf.Tensor
+        self,
+        loss_of: Callable[[tf.Tensor], tf.Tensor],
+        token_ids: tf.Tensor,
+        kernels: StepKernels,
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        """The loss, its gradients for the optimizer's `step`, and the logits."""
+        """The loss, its gradients, packed for kernels of the step, and the logits."""
         optimizer, wraps = (
             self.optimizer,
             isinstance(self.optimizer, LossScaleOptimizer),
         )
+        handles = kernels.handles()
         with tf.GradientTape() as tape:
-            logits = self._training_logits(token_ids)
+            tape.watch(handles)
+            logits = self._training_logits(token_ids, kernels, handles)
             loss = loss_of(logits)
             scaled = loss
             if wraps:
@@ -262,7 +295,9 @@ class LanguageModel(CheckedModel):
         with warnings.catch_warnings():
             # The sparse gradient of the lookup is added to a dense one in any case.
             warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
-            gradients = tape.gradient(scaled, self.trainable_variables)
+            variables = self.trainable_variables
+            gradients, packed = tape.gradient(scaled, (variables, handles))
+        gradients = kernels.merge(variables, gradients, packed)
         # A norm of undeduplicated slices would be wrong.
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         if wraps:
@@ -270,7 +305,11 @@ class LanguageModel(CheckedModel):
         return loss, gradients, logits
 
     def _accumulate(
-        self, token_ids: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None
+        self,
+        token_ids: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor | None,
+        kernels: StepKernels,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         mean = self.compiled_loss
         shares, total = mean.shares(labels, weights)
@@ -295,7 +334,7 @@ class LanguageModel(CheckedModel):
             def loss_of(logits: tf.Tensor) -> tf.Tensor:
                 return mean.of_part(targets, logits, part, tokens, self.losses, parts)
 
-            more, gradients, logits = self._loss_and_gradients(loss_of, ids)
+            more, gradients, logits = self._loss_and_gradients(loss_of, ids, kernels)
             self._update_metrics(targets, logits, tokens)
             sums = [
                 total + tf.cast(gradient, total.dtype)
@@ -303,7 +342,7 @@ class LanguageModel(CheckedModel):
             ]
             return index + 1, loss + more, sums
 
-        zeros = [tf.zeros(v.shape, tf.float32) for v in self.trainable_variables]
+        zeros = kernels.zeros(self.trainable_variables)
         _, loss, gradients = tf.while_loop(
             lambda index, *_: index < parts,
             add_part,
@@ -326,16 +365,21 @@ def _equal_parts(batch: Any, least: int) -> Any:
     return candidates[0] + tf.argmax(divides, output_type=tf.int32)
 
 
-def _recomputed(block: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+def _recomputed(
+    block: keras.layers.Layer, x: tf.Tensor, kernels: StepKernels, handles: Handles
+) -> tf.Tensor:
     """Applies `block`, whose activations are computed again in the backward pass."""
+    own = kernels.handles_of(block, handles)
 
-    def run(x: tf.Tensor) -> tf.Tensor:
+    def run(x: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+        again = dict(zip(own, values, strict=True))
         # Masked kernels need no `x`; without this order those of all blocks would be
         # computed at the start of the pass, and be in memory together.
-        with tf.control_dependencies([x]):
+        with tf.control_dependencies([x]), kernels.bound([block], again):
             return block(x, training=True)
 
-    return tf.recompute_grad(run)(x)
+    # Gradients flow to arguments alone.
+    return tf.recompute_grad(run)(x, *own.values())
 
 
 def _check_compilation(jit_compile: Any) -> None:

@@ -42,6 +42,8 @@ _X86_LOOPS = {
     "tiles": (*_TILES, "-mamx-bf16"),
 }
 _ARM_LOOPS = {"neon": ("-march=armv8.2-a+dotprod",)}
+# Updates are equal to those of TensorFlow to the bit, which has no fused multiply-adds.
+_EXACT = ("-ffp-contract=off", "-fno-math-errno")
 # A library without these works; older compilers do not know their instructions.
 _OPTIONAL_LOOPS = ("loops_vnni", "loops_amx", "loops_bf16", "loops_tiles", "loops_neon")
 
@@ -163,13 +165,14 @@ def core_sources(machine: str) -> dict[Path, tuple[str, ...]]:
     Args:
         machine: As compilers name it, such as `x86_64-linux-gnu`.
     """
+    own: dict[str, tuple[str, ...]] = {"adamw": _EXACT}
     loops: dict[str, tuple[str, ...]] = {"portable": ()}
     if machine.startswith("x86_64"):
         loops |= _X86_LOOPS
     elif machine.startswith(("aarch64", "arm64")):
         loops |= _ARM_LOOPS
     return {
-        path: loops.get(path.stem.removeprefix("loops_"), ())
+        path: {**own, **loops}.get(path.stem.removeprefix("loops_"), ())
         for path in sorted(_CORE.glob("*.cpp"))
         if not path.stem.startswith("loops_") or path.stem[len("loops_") :] in loops
     }

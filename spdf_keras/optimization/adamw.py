@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, refuse_keras3
+from spdf_keras.native.build import NotBuiltError
+from spdf_keras.native.tensorflow.operations import load_operations
+from spdf_keras.native.tensorflow.products import keep
 from spdf_keras.optimization.loss_scale import LossScale
 from spdf_keras.optimization.update import Move, clip_factor, decays
 from spdf_keras.values import as_float
@@ -33,10 +36,11 @@ class AdamW(keras.optimizers.AdamW):
         beta_2: Decay of the second moment.
         epsilon: Added to the root of the corrected second moment.
         global_clipnorm: Bound of the global gradient norm; None does not clip.
-        kept_moments: Hold the moments of kept weights alone, for variables that
-            `prepare` has given a mask: at 75 % sparsity a quarter of the memory,
-            and equal weights to the bit. It takes longer per step (by the number
-            of weights, not of tokens).
+        kept_moments: Whether to hold the moments of kept weights alone, for variables
+            that `prepare` has given a mask: at 75 % sparsity a quarter of the memory,
+            and from equal gradients equal weights to the bit. On CPUs one native pass
+            moves the weights; on other devices and with XLA it takes longer per step.
+            `auto` does it where products skip the zeros.
         **kwargs: The parent's other arguments.
 
     Reference:
@@ -52,7 +56,7 @@ class AdamW(keras.optimizers.AdamW):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         global_clipnorm: float | None = 1.0,
-        kept_moments: bool = False,
+        kept_moments: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
         refuse_keras3(learning_rate=learning_rate)
@@ -69,13 +73,22 @@ class AdamW(keras.optimizers.AdamW):
             if isinstance(value, Real):
                 numbers[key] = as_float(key, value)
         super().__init__(**numbers, **kwargs)
+        if kept_moments not in (True, False, "auto"):
+            raise InputError(
+                "`kept_moments` must be true, false or 'auto'. Received: "
+                f"{kept_moments!r}."
+            )
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
+        self._skips = self._native = False
         self._scale: LossScale | None = None
         self._scale_is_used = False
 
     def prepare(
-        self, masks: Iterable[tuple[tf.Variable, tf.Variable]], scales_loss: bool
+        self,
+        masks: Iterable[tuple[tf.Variable, tf.Variable]],
+        scales_loss: bool,
+        skips: bool = False,
     ) -> None:
         """Registers masks and loss scaling; `GPT.compile` calls it.
 
@@ -83,7 +96,13 @@ class AdamW(keras.optimizers.AdamW):
             masks: Pairs of a variable and its mask.
             scales_loss: Whether gradients come multiplied by `loss_scale`, which
                 float16 needs.
+            skips: Whether products skip the zeros of some masks, so that there is a
+                native library and no XLA.
         """
+        self._skips = skips
+        if self.kept_moments == "auto":
+            # Moments that exist, and files with them, keep their layout.
+            self.kept_moments = skips
         pairs = masks if self.kept_moments else ()
         self._masks = {self._var_key(weight): mask for weight, mask in pairs}
         if not scales_loss:
@@ -181,8 +200,18 @@ class AdamW(keras.optimizers.AdamW):
         self,
         grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
         skip_gradients_aggregation: bool = False,
+        native: bool = False,
     ) -> tf.Tensor:
         """Takes a step, as `apply_gradients`.
+
+        Args:
+            grads_and_vars: Pairs of a gradient and its variable. The gradient of a
+                variable with a `kept_mask` is of its shape, or a vector of the kept
+                weights in the order of rows.
+            skip_gradients_aggregation: Whether gradients are already summed over
+                replicas.
+            native: Whether the native library may move kept weights: then the caller
+                does not compile the step with XLA.
 
         Returns:
             The global norm of the gradient before clipping, with loss scaling taken
@@ -195,6 +224,8 @@ class AdamW(keras.optimizers.AdamW):
         if not skip_gradients_aggregation:
             pairs = self.aggregate_gradients(pairs)
         gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
+        may = bool(self._masks) and (native or self._skips)
+        self._native = may and _has_operations()
         scale = self.loss_scale
         norm = tf.linalg.global_norm(gradients) / scale
         factor = clip_factor(norm, self.global_clipnorm) / scale
@@ -223,6 +254,13 @@ class AdamW(keras.optimizers.AdamW):
             variable: tf.Variable, gradient: tf.Tensor, move: Move, zero: tf.Tensor
         ) -> None:
             mask = self.kept_mask(variable)
+            if mask is not None:
+                mask = tf.convert_to_tensor(mask)
+            if self._native and _fits_operations(variable):
+                if mask is not None and gradient.shape.rank > 1:
+                    gradient = keep(gradient, mask).values
+                move.apply_natively(variable, gradient, *self.slots(variable), mask)
+                return
             if mask is None:
                 move.apply(variable, gradient, *self.slots(variable), zero)
                 return
@@ -243,14 +281,16 @@ class AdamW(keras.optimizers.AdamW):
             self.iterations.assign_add(1)
 
     def _update_kept(
-        self, variable: tf.Variable, gradient: tf.Tensor, mask: tf.Variable, move: Move
+        self, variable: tf.Variable, gradient: tf.Tensor, mask: tf.Tensor, move: Move
     ) -> Any:
-        """Moves the kept weights of a variable alone."""
+        """Moves the kept weights of a variable alone, by TensorFlow's operations."""
         m, v = self.slots(variable)
         # The slice tells XLA how many kept weights there are.
         kept = tf.slice(tf.where(mask), (0, 0), (m.shape[0], 2))
         before = tf.gather_nd(tf.convert_to_tensor(variable), kept) * move.shrink
-        moved, new_m, new_v = move(before, tf.gather_nd(gradient, kept), m, v)
+        if gradient.shape.rank > 1:
+            gradient = tf.gather_nd(gradient, kept)
+        moved, new_m, new_v = move(before, gradient, m, v)
         m.assign(new_m)
         v.assign(new_v)
         return tf.raw_ops.ResourceScatterNdUpdate(
@@ -259,3 +299,17 @@ class AdamW(keras.optimizers.AdamW):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kept_moments": self.kept_moments}
+
+
+def _has_operations() -> bool:
+    try:
+        load_operations()
+    except NotBuiltError:
+        return False
+    return True
+
+
+def _fits_operations(variable: tf.Variable) -> bool:
+    """Whether a variable lies on a CPU, in the dtype of the native library."""
+    device = tf.DeviceSpec.from_string(variable.device)
+    return device.device_type in (None, "CPU") and variable.dtype == tf.float32

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from spdf_keras.native.tensorflow.operations import load_operations
+
 
 class Move(NamedTuple):
     """How one step of AdamW moves weights: scalars that all weights share.
@@ -58,6 +60,41 @@ class Move(NamedTuple):
         """Returns the clipped gradient; a factor of zero makes zero of NaN too."""
         return tf.math.multiply_no_nan(gradient, self.factor)
 
+    def apply_natively(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        m: tf.Variable,
+        v: tf.Variable,
+        mask: tf.Tensor | None = None,
+    ) -> None:
+        """Moves weights and their moments in place, in one pass on a CPU.
+
+        It computes what `__call__` does, to the bit.
+
+        Args:
+            variable: The variable, float32.
+            gradient: Its gradient, not yet `scaled`.
+            m: Its first moment.
+            v: Its second moment.
+            mask: Which weights move; all if None. With it the gradient and the moments
+                are vectors of kept weights, in the order of rows.
+
+        Raises:
+            NotBuiltError: If the native library cannot be compiled.
+        """
+        scalars = self._asdict()
+        if not decays(variable.shape):
+            scalars["shrink"] = tf.ones(())
+        load_operations().spdf_apply_adam_w(
+            var=variable.handle,
+            m=m.handle,
+            v=v.handle,
+            gradient=gradient,
+            mask=[] if mask is None else [mask],
+            **scalars,
+        )
+
     def apply(
         self,
         variable: tf.Variable,
@@ -66,7 +103,7 @@ class Move(NamedTuple):
         v: tf.Variable,
         zero: tf.Tensor,
     ) -> None:
-        """Moves a variable and its moments in place, by one fused kernel.
+        """Moves a variable and its moments in place, by TensorFlow's own kernel.
 
         Args:
             variable: The variable.

@@ -22,7 +22,7 @@ from spdf_keras.sparsity.algorithms.base import SparsityAlgorithm
 from spdf_keras.sparsity.algorithms.static import StaticSparsity
 from spdf_keras.sparsity.masks import mask_path
 from spdf_keras.sparsity.remask import masked
-from spdf_keras.sparsity.skipping import StepTimes, skipping_kernels, step_times
+from spdf_keras.sparsity.skipping import Workload, describe_times, skipping_kernels
 
 # keras2 comes first, as it puts tfmot on the right Keras.
 import tensorflow_model_optimization as tfmot  # isort: skip
@@ -103,6 +103,8 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         compute: `sparse` skips the zeros on CPUs, `dense` multiplies them, `auto` takes
             the faster way for each kernel, as timed when the layer is built. Without
             a C++ compiler it is `dense`.
+        tokens: Tokens of a micro-batch on one device, for the timings of `auto`.
+        micro_batches: Micro-batches of a step, for the same.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
@@ -126,6 +128,8 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         sparsity: float | SparsityConfig = 0.5,
         seed: int = 0,
         compute: str = "dense",
+        tokens: int = Workload().tokens,
+        micro_batches: int = 1,
         **kwargs: Any,
     ) -> None:
         # Without it the wrapper would run a mixed-precision block in float32.
@@ -136,9 +140,13 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             sparsity = SparsityConfig(fraction, seed)
         self.settings = sparsity
         self.compute = compute
+        self.tokens, self.micro_batches = tokens, micro_batches
         self.masks: list[tf.Variable] = []
         # Names of the kernels whose zeros are skipped.
         self.sparse_names: tuple[str, ...] = ()
+        # Kernels by name that a training step lays out once, in place of the layer's
+        # own. Keras' own `__setattr__` would track them.
+        object.__setattr__(self, "given_kernels", {})
 
     @property
     def sparsity(self) -> float:
@@ -182,7 +190,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         # Keras' own `__setattr__` would track the attribute, and so save it.
         object.__setattr__(self, "_of_dense_block", of_dense_block)
         self.sparse_names = skipping_kernels(
-            self._kernel_shapes, self.sparsity, self.compute
+            self._kernel_shapes, self.sparsity, self.compute, self._workload
         )
 
     def _draw_masks(self) -> None:
@@ -211,9 +219,25 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             for name, weight in zip(names, weights, strict=True)
         }
 
-    def step_times(self) -> dict[str, StepTimes]:
-        """Returns the timings on which `auto` has decided, by kernel."""
-        return step_times(self._kernel_shapes, self.sparsity, self.compute)
+    @property
+    def _workload(self) -> Workload:
+        return Workload(self.tokens, self.micro_batches, self.compute_dtype)
+
+    def describe_times(self) -> str:
+        """Says what `auto` has measured; see `skipping.describe_times`."""
+        if self.compute != "auto":
+            return ""
+        return describe_times(self._kernel_shapes, self.sparsity, self._workload)
+
+    def skipped_variables(self) -> dict[str, tuple[tf.Variable, tf.Variable]]:
+        """Returns variable and mask of each kernel whose zeros are skipped, by name."""
+        return {
+            name: (weight, mask)
+            for name, (weight, mask, _) in zip(
+                self.layer.prunable_names, self.pruning_vars, strict=True
+            )
+            if name in self.sparse_names
+        }
 
     def masked_kernels(
         self, skipping: Callable[[tf.Tensor, tf.Tensor, str], Any] | None = None
@@ -230,7 +254,9 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             self.layer.prunable_names, self.pruning_vars, strict=True
         ):
             mask = tf.convert_to_tensor(variable)
-            if skipping and name in self.sparse_names:
+            if skipping and name in self.given_kernels:
+                kernels[name] = self.given_kernels[name]
+            elif skipping and name in self.sparse_names:
                 # Under mixed precision a cast read would round the gradient too.
                 with autocast_variable.enable_auto_cast_variables(None):
                     values = tf.convert_to_tensor(weight)
@@ -267,8 +293,12 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         # The parent's config would add its schedule, pooling and block size.
         config = keras.layers.Layer.get_config(self)
         layer = keras.layers.serialize(self.layer, use_legacy_format=True)
-        ours = {"sparsity": self.sparsity, "seed": self.seed, "compute": self.compute}
-        return {**config, "layer": layer, **ours}
+        names = "sparsity", "seed", "compute", "tokens", "micro_batches"
+        return {
+            **config,
+            "layer": layer,
+            **{name: getattr(self, name) for name in names},
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PruneFixedRandom":

@@ -157,14 +157,14 @@ def _start(
     if checkpoints:
         _check_same(training, shards, tokenizer, run)
     model = configured_gpt(config)
-    compile_for_pretraining(model, config.train, shards.context_length)
-    start = 0
-    if checkpoints:
-        start = checkpoint_step(restore_newest(model, checkpoints, tell))
     skips = config.train.compute != "dense"
     if checkpoints and skips:
         # New timings might choose other kernels, and the bytes would differ.
         model.sparse_kernels = run.origin()["sparse_kernels"]
+    compile_for_pretraining(model, config.train, shards.context_length)
+    start = 0
+    if checkpoints:
+        start = checkpoint_step(restore_newest(model, checkpoints, tell))
     if skips:
         tell(model.describe_products())
     cluster.agree(

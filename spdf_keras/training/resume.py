@@ -16,6 +16,7 @@ _FREE = (
     "validate_every",
     "micro_batches",
     "recompute",
+    "kept_moments",
 )
 
 

@@ -1,7 +1,6 @@
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from spdf_keras.native.tensorflow.products import (
 )
 from spdf_keras.sparsity import skipping
 from spdf_keras.sparsity.audit import audit_masks
-from spdf_keras.sparsity.skipping import StepTimes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -251,50 +249,6 @@ def test_the_choice_is_saved_and_stripped(tiny: GPTConfig, tmp_path: Path) -> No
     np.testing.assert_array_equal(loaded(token_ids), model(token_ids))
     dense = strip(model)
     np.testing.assert_allclose(dense(token_ids), model(token_ids), atol=1e-5)
-
-
-def test_auto_takes_what_is_faster(
-    tiny: GPTConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shapes = []
-
-    def timed(columns: int, rows: int, sparsity: float, threads: int) -> StepTimes:
-        shapes.append((columns, rows, sparsity))
-        return StepTimes(0.002, 0.004 if rows == 256 else 0.001)
-
-    monkeypatch.setattr(skipping, "time_step", timed)
-    model = build_gpt(tiny, 0.75, compute="auto")
-    assert model.sparse_kernels == [
-        "block_0/intermediate/kernel",
-        "block_1/intermediate/kernel",
-    ]
-    assert set(shapes) == {(64, 64, 0.75), (64, 256, 0.75), (256, 64, 0.75)}
-    assert model.describe_products() == (
-        "Zeros are skipped in 2 of 12 masked kernels (a training step of 64 x 64: 2.0 "
-        "ms, dense 1.0 ms; 64 x 256: 2.0 ms, dense 4.0 ms; 256 x 64: 2.0 ms, dense "
-        "1.0 ms)."
-    )
-    model.sparse_kernels = ["block_0/query/kernel"]
-    assert model.sparse_kernels == ["block_0/query/kernel"]
-    assert model(tf.constant([[1, 2]])).shape == (1, 2, tiny.vocabulary_size)
-
-
-def test_times_are_medians_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"sparse": [9, 1, 7, 2], "dense": [1, 3, 3, 3]}  # the first warms up
-    clock = iter(
-        moment
-        for pair in zip(seconds["sparse"], seconds["dense"], strict=True)
-        for taken in pair
-        for moment in (0.0, float(taken))
-    )
-    fake = SimpleNamespace(perf_counter=lambda: next(clock))
-    monkeypatch.setattr(skipping, "time", fake)
-    skipping.time_step.cache_clear()
-    for _ in range(2):
-        assert skipping.time_step(8, 16, 0.5, 0) == (2, 3)
-    skipping.time_step.cache_clear()
-    assert StepTimes(2, 3).skipping_pays
-    assert not StepTimes(3, 2).skipping_pays
 
 
 def test_what_sparse_products_cannot_do_is_refused(tiny: GPTConfig) -> None:

@@ -100,7 +100,7 @@ def test_what_auto_chose_is_told_and_kept_when_a_run_goes_on(
         for file in a.glob("*.safetensors"):
             assert file.read_bytes() == (b / file.name).read_bytes()
     assert len(told) == 3
-    assert told[0].startswith("Zeros are skipped in 2 of 12 masked kernels (a training")
+    assert told[0].startswith("Zeros are skipped in 2 of 12 masked kernels (training")
     assert told[2].startswith("Zeros are skipped in 2 of 12 masked kernels")
     assert resumed.origin()["sparse_kernels"] == [
         "block_0/intermediate/kernel",

@@ -1,69 +1,17 @@
-"""Ways to multiply activations by a kernel with zeros, on CPUs."""
+"""Ways to multiply activations by a kernel with zeros, on CPUs, by name."""
 
 import os
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from spdf_keras.errors import ExportError
+from spdf_keras.measuring.matmul.backend import Backend, Call, UnsupportedError
+from spdf_keras.measuring.matmul.ours import Inference, Training
 from spdf_keras.measuring.matmul.problem import Array, Problem
-from spdf_keras.native.tensorflow.operations import load_operations
-from spdf_keras.native.tensorflow.products import (
-    keep,
-    lay_out,
-    sparse_linear,
-)
-
-Call = Callable[[], Any]
 
 # The gradient of `tf.sparse` holds a product per kept weight and token.
 _MOST_BYTES = 1 << 30
-
-
-class UnsupportedError(ExportError):
-    """A backend does not do this; the message says why."""
-
-
-class Backend:
-    """A way to multiply, for one problem.
-
-    Attributes:
-        name: Its name in tables.
-        is_dense: Whether it multiplies zeros.
-    """
-
-    name: ClassVar[str]
-    is_dense: ClassVar[bool] = False
-
-    def __init__(self, problem: Problem) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def need(problem: Problem) -> int:
-        """Estimates the most bytes that it takes while it is made."""
-        return 8 * problem.kernel.size
-
-    def forward(self, x: Array) -> Call:
-        """Makes a call that returns `x @ kernel`, `(tokens, out_features)`.
-
-        Raises:
-            UnsupportedError: If the backend has no such product.
-        """
-        raise NotImplementedError
-
-    def gradients(self, x: Array, dy: Array) -> Call:
-        """Makes a call that returns the gradients of `x` and of the kept weights.
-
-        Args:
-            x: Inputs of the product.
-            dy: Gradient of its outputs.
-
-        Raises:
-            UnsupportedError: If the backend has no gradients.
-        """
-        raise UnsupportedError("for inference only")
 
 
 class DenseTensorFlow(Backend):
@@ -72,15 +20,30 @@ class DenseTensorFlow(Backend):
     name, is_dense = "TensorFlow, dense", True
 
     def __init__(self, problem: Problem) -> None:
-        self._kernel = tf.constant(problem.kernel)
+        self._tensor = problem.tensor
+        self._kernel = self._tensor(problem.kernel)
 
     def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
+        inputs = self._tensor(x)
         return lambda: tf.matmul(inputs, self._kernel)
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        inputs, slope = tf.constant(x), tf.constant(dy)
+        inputs, slope = self._tensor(x), self._tensor(dy)
         return lambda: _dense_gradients(inputs, self._kernel, slope)
+
+
+class DenseFloat32(DenseTensorFlow):
+    """`tf.matmul` in float32, beside products of a lower precision.
+
+    It is no dense backend, so that speed-ups stay those over the same precision.
+    """
+
+    name, is_dense = "TensorFlow, dense float32", False
+    lacks: ClassVar[dict[str, str]] = {"float32": "is the first backend already"}
+
+    def __init__(self, problem: Problem) -> None:
+        self._tensor = tf.constant
+        self._kernel = tf.constant(problem.kernel)
 
 
 class DenseXLA(Backend):
@@ -89,16 +52,17 @@ class DenseXLA(Backend):
     name, is_dense = "XLA, dense", True
 
     def __init__(self, problem: Problem) -> None:
+        self._tensor = problem.tensor
         # A variable: XLA might rearrange a constant of the program beforehand.
-        self._kernel = tf.Variable(problem.kernel)
+        self._kernel = tf.Variable(self._tensor(problem.kernel))
 
     def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
+        inputs = self._tensor(x)
         compiled = tf.function(tf.matmul, jit_compile=True, autograph=False)
         return lambda: compiled(inputs, self._kernel)
 
     def gradients(self, x: Array, dy: Array) -> Call:
-        inputs, slope = tf.constant(x), tf.constant(dy)
+        inputs, slope = self._tensor(x), self._tensor(dy)
         compiled = tf.function(_dense_gradients, jit_compile=True, autograph=False)
         return lambda: compiled(inputs, self._kernel, slope)
 
@@ -111,6 +75,9 @@ class SparseTensorFlow(Backend):
     """`tf.sparse.sparse_dense_matmul`; it takes and returns tokens in columns."""
 
     name = "tf.sparse"
+    lacks: ClassVar[dict[str, str]] = {
+        "bfloat16": "adds up in bfloat16, so its sums are no sums of float32"
+    }
 
     def __init__(self, problem: Problem) -> None:
         indices = np.argwhere(problem.mask)
@@ -156,6 +123,7 @@ class DenseTFLite(Backend):
     """TFLite's default runtime, XNNPACK, on the dense file."""
 
     name, is_dense = "TFLite, dense", True
+    lacks: ClassVar[dict[str, str]] = {"bfloat16": "has no products in bfloat16"}
 
     def __init__(self, problem: Problem) -> None:
         self._model = self._encode(_tflite(problem))
@@ -220,56 +188,9 @@ def _tflite(problem: Problem) -> bytes:
     return bytes(converter.convert())
 
 
-class Training(Backend):
-    """Our product in a training step, for which the kernel is laid out before."""
-
-    name = "ours, training"
-
-    def __init__(self, problem: Problem) -> None:
-        self._kept = keep(tf.constant(problem.kernel), tf.constant(problem.mask))
-        self._layout = lay_out(self._kept)
-        self._bias = tf.zeros(problem.shape.out_features)
-
-    @staticmethod
-    def need(problem: Problem) -> int:
-        return 5 * problem.kernel.size + 18 * problem.kept
-
-    def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
-        return lambda: sparse_linear(
-            inputs, self._kept.values, self._layout, self._bias
-        )
-
-    def gradients(self, x: Array, dy: Array) -> Call:
-        # A tape would compute the forward product too.
-        run = load_operations().spdf_sparse_linear_gradient
-        inputs, slope = tf.constant(x), tf.constant(dy)
-        return lambda: run(inputs, self._layout, slope)
-
-
-class Inference(Backend):
-    """Our product without gradients, as in prefill and decoding."""
-
-    name = "ours, packed once"
-
-    def __init__(self, problem: Problem) -> None:
-        self._kept = keep(tf.constant(problem.kernel), tf.constant(problem.mask))
-        self._layout = lay_out(self._kept, gradients=False)
-        self._bias = tf.zeros(problem.shape.out_features)
-
-    @staticmethod
-    def need(problem: Problem) -> int:
-        return 5 * problem.kernel.size + 10 * problem.kept
-
-    def forward(self, x: Array) -> Call:
-        inputs = tf.constant(x)
-        return lambda: sparse_linear(
-            inputs, self._kept.values, self._layout, self._bias
-        )
-
-
 BACKENDS: dict[str, type[Backend]] = {
     "tensorflow": DenseTensorFlow,
+    "tensorflow-float32": DenseFloat32,
     "xla": DenseXLA,
     "tflite": DenseTFLite,
     "tf.sparse": SparseTensorFlow,

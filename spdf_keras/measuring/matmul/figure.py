@@ -43,7 +43,7 @@ def draw(
     A ring marks where a curve passes the fastest dense product.
 
     Args:
-        rows: The measurements.
+        rows: The measurements, of one precision.
         operation: `FORWARD` or `TRAINING`.
         hardware: The part `hardware` of `provenance()`.
         path: The PNG file.
@@ -91,7 +91,8 @@ def draw(
         columns = min(4, len(labels))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         title = f"{_TITLES[operation]} over the fastest dense one"
-        machine = f"{hardware['processor']}, {hardware['cores']} cores, float32"
+        machine = f"{hardware['processor']}, {hardware['cores']} cores"
+        machine = f"{machine}, {shown[0].precision}"
         figure.suptitle(f"{title}\n{machine}", x=0.01, ha="left", fontsize=10)
         with replacing(path, "wb") as file:
             figure.savefig(file, format="png", dpi=130, metadata={"Software": None})

@@ -13,12 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from spdf_keras.measuring import turns
-from spdf_keras.measuring.matmul.backends import (
-    BACKENDS,
-    Backend,
-    Call,
-    UnsupportedError,
-)
+from spdf_keras.measuring.matmul.backend import Backend, Call, UnsupportedError
+from spdf_keras.measuring.matmul.backends import BACKENDS
+from spdf_keras.measuring.matmul.forecast import Forecast
 from spdf_keras.measuring.matmul.problem import Array, Problem, Shape, relative_error
 from spdf_keras.measuring.matmul.rows import FORWARD, GRADIENTS, TRAINING, Cell, Row
 from spdf_keras.measuring.turns import Spread, ratios, take_turns
@@ -28,8 +25,9 @@ _LEAST_SECONDS = 0.02
 _MOST_REPEATS = 50
 # Threads of the backend before wait for work for a while, and take a core meanwhile.
 _PAUSE_SECONDS = 0.02
-# A larger error is no rounding error, and the time of a wrong result means nothing.
-_MOST_ERROR = 1e-4
+# A larger error is no rounding error, and the time of a wrong result means nothing. A
+# bfloat16 number is rounded by up to 2**-9 of its size.
+_MOST_ERROR = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 def measure(
@@ -38,6 +36,7 @@ def measure(
     tokens: Sequence[int],
     backends: Sequence[str],
     *,
+    precision: str = "float32",
     rounds: int = 5,
     most_seconds: float = 30.0,
     known: Container[Cell] = (),
@@ -51,6 +50,8 @@ def measure(
         sparsities: Fractions of zeros, in `[0, 1)`.
         tokens: Numbers of tokens.
         backends: Keys of `BACKENDS`, a dense one among them.
+        precision: `float32` or `bfloat16`, of weights and activations; sums and the
+            gradients of kept weights are float32.
         rounds: Rounds, after one that warms up and checks results.
         most_seconds: A call is left out if its time with fewer tokens says that it
             would take longer.
@@ -61,12 +62,14 @@ def measure(
     """
     for shape in shapes:
         for sparsity in sparsities:
-            cells = [(str(shape), sparsity, number) for number in sorted(tokens)]
+            cells = [
+                (str(shape), sparsity, number, precision) for number in sorted(tokens)
+            ]
             if all(cell in known for cell in cells):
                 continue
-            problem = Problem(shape, sparsity)
+            problem = Problem(shape, sparsity, precision)
             built, notes = _build(problem, backends)
-            forecast = _Forecast(most_seconds)
+            forecast = Forecast(most_seconds)
             for cell in cells:
                 if cell not in known:
                     # Only the rows get a name: arrays of a cell go before the next.
@@ -85,6 +88,8 @@ def _build(
     for name in names:
         kind = BACKENDS[name]
         try:
+            if problem.precision in kind.lacks:
+                raise UnsupportedError(kind.lacks[problem.precision])
             _check_memory(kind.need(problem))
             built[kind.name] = kind(problem)
         except UnsupportedError as error:
@@ -109,22 +114,6 @@ def free_bytes() -> int | None:
         return None
     sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(sizes[0]) if sizes else None
-
-
-class _Forecast:
-    """Predicts how long calls take from those with fewer tokens."""
-
-    def __init__(self, most_seconds: float) -> None:
-        self._most = most_seconds
-        self._seconds_per_token: dict[tuple[str, str], float] = {}
-
-    def check(self, backend: str, operation: str, tokens: int) -> None:
-        seconds = self._seconds_per_token.get((backend, operation), 0.0) * tokens
-        if seconds > self._most:
-            raise UnsupportedError(f"would take about {seconds:.0f} s")
-
-    def add(self, backend: str, operation: str, tokens: int, seconds: float) -> None:
-        self._seconds_per_token[backend, operation] = seconds / tokens
 
 
 @dataclass
@@ -160,9 +149,14 @@ class _Turns:
         cell: Cell,
         built: dict[str, Backend],
         notes: dict[str, str],
-        forecast: _Forecast,
+        forecast: Forecast,
     ) -> None:
         self._problem, self._cell, self._forecast = problem, cell, forecast
+        self._costs = [
+            (name, cost, seconds)
+            for name, backend in built.items()
+            for cost, seconds in backend.costs.items()
+        ]
         self._dense = {name for name, backend in built.items() if backend.is_dense}
         self._contenders: dict[tuple[str, str], _Contender] = {}
         self._notes = {
@@ -198,7 +192,7 @@ class _Turns:
         del result, first
         seconds = turns.seconds(call)
         self._forecast.add(name, operation, tokens, seconds)
-        if error > _MOST_ERROR:
+        if error > _MOST_ERROR[self._problem.precision]:
             raise UnsupportedError(f"wrong: relative error {error:.1e}")
         repeats = min(_MOST_REPEATS, math.ceil(_LEAST_SECONDS / seconds))
         self._contenders[name, operation] = _Contender(call, repeats, error, [])
@@ -216,11 +210,23 @@ class _Turns:
                 continue
             fastest = min(dense.values(), key=np.median)
             rows += [self._row(operation, n, t, fastest) for n, t in times.items()]
-        theoretical = 1 / (1 - self._problem.sparsity)
-        return rows + [
-            Row(*self._cell, operation, name, theoretical=theoretical, note=note)
+        rows += [
+            self._new_row(operation, name, note=note)
             for (name, operation), note in self._notes.items()
         ]
+        return rows + [
+            self._new_row(cost, name, seconds=seconds)
+            for name, cost, seconds in self._costs
+        ]
+
+    def _new_row(self, operation: str, name: str, **values: Any) -> Row:
+        shape, sparsity, tokens, precision = self._cell
+        return Row(
+            *(shape, sparsity, tokens, operation, name),
+            theoretical=1 / (1 - self._problem.sparsity),
+            precision=precision,
+            **values,
+        )
 
     def _times(self, operation: str) -> dict[str, Any]:
         """Seconds of every round, by backend."""
@@ -237,8 +243,7 @@ class _Turns:
     def _row(self, operation: str, name: str, times: Any, fastest: Any) -> Row:
         contender = self._contenders.get((name, operation))
         seconds, speedup = Spread.of(times), ratios(fastest, times)
-        return Row(
-            *self._cell,
+        return self._new_row(
             operation,
             name,
             seconds=seconds.median,
@@ -247,7 +252,6 @@ class _Turns:
             speedup=speedup.median,
             speedup_low=speedup.low,
             speedup_high=speedup.high,
-            theoretical=1 / (1 - self._problem.sparsity),
             rounds=len(times),
             relative_error=contender.error if contender else None,
         )

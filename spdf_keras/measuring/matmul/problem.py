@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError
@@ -51,30 +52,48 @@ class Problem:
     Args:
         shape: Its sizes.
         sparsity: Probability of a zero.
+        precision: `float32` or `bfloat16`. All values are numbers of this precision,
+            so that every backend multiplies the same ones.
 
     Attributes:
         shape: Its sizes.
         sparsity: The probability of a zero.
+        precision: The precision.
         mask: `(in_features, out_features)`, bool, 1 = kept.
         kernel: The same shape, float32, zero where the mask is.
         kept: Number of weights that the mask keeps.
     """
 
-    def __init__(self, shape: Shape, sparsity: float) -> None:
-        self.shape, self.sparsity = shape, sparsity
+    def __init__(
+        self, shape: Shape, sparsity: float, precision: str = "float32"
+    ) -> None:
+        self.shape, self.sparsity, self.precision = shape, sparsity, precision
         random = np.random.default_rng(0)
         self.mask: NDArray[np.bool_] = random.random(shape, np.float32) >= sparsity
-        self.kernel: Array = random.standard_normal(shape, np.float32) * self.mask
+        kernel = random.standard_normal(shape, np.float32) * self.mask
+        self.kernel = self._rounded(kernel)
         self.kept = int(self.mask.sum())
 
     def activations(self, tokens: int) -> tuple[Array, Array]:
         """Draws inputs `(tokens, in_features)`, gradients `(tokens, out_features)`."""
         random = np.random.default_rng(tokens)
         x, dy = (random.standard_normal((tokens, n), np.float32) for n in self.shape)
-        return x, dy
+        return self._rounded(x), self._rounded(dy)
+
+    def tensor(self, values: Array) -> tf.Tensor:
+        """Returns values in the problem's precision."""
+        return tf.cast(values, self.precision)
+
+    def _rounded(self, values: Array) -> Array:
+        if self.precision == "float32":
+            return values
+        rounded: Array = tf.cast(self.tensor(values), tf.float32).numpy()
+        return rounded
 
 
 def relative_error(received: Any, expected: NDArray[Any]) -> float:
     """Divides the largest difference by the largest expected value."""
     scale = float(np.abs(expected).max()) or 1.0
-    return float(np.abs(np.asarray(received) - expected).max()) / scale
+    # A difference of bfloat16 numbers would be rounded to one.
+    received = np.asarray(received).astype(expected.dtype)
+    return float(np.abs(received - expected).max()) / scale

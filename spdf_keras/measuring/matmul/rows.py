@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FORWARD, GRADIENTS, TRAINING = "forward", "gradients", "forward and gradients"
+# What is done once for many products.
+STRUCTURE, LAYOUT = "structure of the mask", "layout of the weights"
 
-# Shape of the kernel as text, sparsity, number of tokens.
-Cell = tuple[str, float, int]
+# Shape of the kernel as text, sparsity, number of tokens, precision.
+Cell = tuple[str, float, int, str]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Row:
         shape: Sizes of the kernel, as text.
         sparsity: Its fraction of zeros.
         tokens: Rows of the activations.
-        operation: `forward`, `gradients` (of the input and of the kernel) or both.
+        operation: `forward`, `gradients` (of the input and of the kernel) or both;
+            `STRUCTURE` or `LAYOUT`, which do not depend on the tokens.
         backend: Name of the backend.
         seconds: Median; None where it was not measured.
         seconds_low: First quartile.
@@ -30,6 +33,7 @@ class Row:
         relative_error: Distance from `tf.matmul`, of the result or of the inputs'
             gradient.
         note: Reason why it was not measured.
+        precision: `float32` or `bfloat16`.
     """
 
     shape: str
@@ -47,11 +51,12 @@ class Row:
     rounds: int = 0
     relative_error: float | None = None
     note: str = ""
+    precision: str = "float32"
 
     @property
     def cell(self) -> Cell:
         """The cell that the row belongs to."""
-        return self.shape, self.sparsity, self.tokens
+        return self.shape, self.sparsity, self.tokens, self.precision
 
 
 def break_even(points: Sequence[tuple[float, float]]) -> float | None:

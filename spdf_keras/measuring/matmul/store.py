@@ -16,11 +16,17 @@ from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Cell, Row
 from spdf_keras.parsing import load_json
 from spdf_keras.provenance import provenance
 
-_FIGURES = {FORWARD: "matmul_forward", TRAINING: "matmul_training"}
+# File name of the figure of an operation in a precision.
+_FIGURES = {
+    (FORWARD, "float32"): "matmul_forward",
+    (TRAINING, "float32"): "matmul_training",
+    (FORWARD, "bfloat16"): "matmul_forward_bfloat16",
+    (TRAINING, "bfloat16"): "matmul_training_bfloat16",
+}
 
 
 class Store:
-    """Rows in a folder: `matmul.json`, `matmul.csv` and two figures.
+    """Rows in a folder: `matmul.json`, `matmul.csv` and two figures per precision.
 
     Args:
         folder: The folder; it is made. None keeps nothing.
@@ -98,8 +104,9 @@ class Store:
         table = self._folder / "matmul.csv"
         replace_file(table, text.getvalue())
         written = [table]
-        for operation, name in _FIGURES.items():
-            if any(row.operation == operation and row.speedup for row in self.rows):
+        for (operation, precision), name in _FIGURES.items():
+            rows = [row for row in self.rows if row.precision == precision]
+            if any(row.operation == operation and row.speedup for row in rows):
                 written.append(self._folder / f"{name}.png")
-                draw(self.rows, operation, self._about["hardware"], written[-1])
+                draw(rows, operation, self._about["hardware"], written[-1])
         return written

@@ -3,25 +3,49 @@
 from collections.abc import Iterator, Sequence
 
 from spdf_keras.measuring.matmul.figure import points
-from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
+from spdf_keras.measuring.matmul.rows import (
+    FORWARD,
+    LAYOUT,
+    STRUCTURE,
+    TRAINING,
+    Row,
+    break_even,
+)
 
 Table = tuple[str, list[str], list[list[str]]]
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """Speed-ups by sparsity, a table for each shape and operation.
+    """Speed-ups by sparsity, by shape and operation, and what is done once.
+
+    Args:
+        rows: The measurements, of one precision.
 
     Yields:
         Title, columns and rows, for `print_table`.
     """
     for shape in dict.fromkeys(row.shape for row in rows):
+        of_shape = [row for row in rows if row.shape == shape]
         for operation in (FORWARD, TRAINING):
-            part = [
-                row for row in rows if (row.shape, row.operation) == (shape, operation)
-            ]
+            part = [row for row in of_shape if row.operation == operation]
             if any(row.speedup for row in part):
                 title = f"{shape}, {operation}: speed-up over the fastest dense one"
                 yield _table(title, part)
+        costs = [row for row in of_shape if row.operation in (STRUCTURE, LAYOUT)]
+        if costs:
+            yield _table_of_costs(f"{shape}, once for many products: ms", costs)
+
+
+def _table_of_costs(title: str, rows: list[Row]) -> Table:
+    sparsities = sorted({row.sparsity for row in rows})
+    # Measured once for all numbers of tokens, and recorded with each.
+    seconds = {(row.backend, row.operation, row.sparsity): row.seconds for row in rows}
+    lines = []
+    for backend, cost in dict.fromkeys((row.backend, row.operation) for row in rows):
+        values = [seconds.get((backend, cost, sparsity)) for sparsity in sparsities]
+        cells = ["-" if value is None else f"{1e3 * value:.3g}" for value in values]
+        lines.append([backend, cost, *cells])
+    return title, ["backend", "what", *(f"{s:.4g}" for s in sparsities)], lines
 
 
 def _table(title: str, rows: list[Row]) -> Table:

@@ -84,8 +84,7 @@ def beam_search(
         count = beams.count
         if settings.no_repeat_ngram_size:
             beams = keep_stuck(logits, beams)
-        values, token_ids = tf.math.top_k(logits, num_beams)
-        norms = tf.reduce_logsumexp(logits, -1, keepdims=True)
+        values, token_ids, norms = stepper.best(logits, num_beams)
         # If every token is banned the norm is -inf, and -inf - -inf would be NaN.
         values = tf.where(tf.math.is_inf(values), values, values - norms)
         sums = beams.scores[:, :, None] + values

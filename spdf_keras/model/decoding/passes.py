@@ -5,15 +5,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from spdf_keras.kernels import SkippingKernel, as_kernel
+from spdf_keras.kernels import Kernel, SkippingKernel, TiledKernel, as_kernel, linear
 from spdf_keras.model.block import Cache
+from spdf_keras.native.build import NotBuiltError
+from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
-# For each block, its kernels by name: tensors, or packed kernels that skip zeros.
+# For each block, its kernels by name: tensors, or kernels of the native library.
 Kernels = list[dict[str, Any]]
 
 
-def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
+def effective_kernels(model: Any, native: bool = False) -> Kernels:
     """Returns each block's kernels by name, masked if the model is sparse.
 
     They are computed once before a loop, so that the decoding steps need no masking.
@@ -21,23 +23,54 @@ def effective_kernels(model: Any, skip_zeros: bool = False) -> Kernels:
 
     Args:
         model: The GPT.
-        skip_zeros: Pack `model.sparse_kernels`. Such a program needs the native
-            library; exported programs have tensors.
+        native: Lay `model.sparse_kernels` out, and tile dense ones where that is
+            faster. Such a program needs the native library; exported programs have
+            tensors.
     """
+    tiles = native and tiling_pays()
     blocks = []
     for layer in model.blocks:
         if isinstance(layer, PruneFixedRandom):
             pack = partial(SkippingKernel.lay_out, gradients=False)
-            kernels = layer.masked_kernels(pack if skip_zeros else None)
+            kernels = layer.masked_kernels(pack if native else None)
         else:
             kernels = layer.own_kernels()
+        own = {
+            name: as_kernel(kernel, layer.compute_dtype)
+            for name, kernel in kernels.items()
+        }
         blocks.append(
-            {
-                name: as_kernel(kernel, layer.compute_dtype)
-                for name, kernel in kernels.items()
-            }
+            {name: _tiled(kernel) for name, kernel in own.items()} if tiles else own
         )
     return blocks
+
+
+def _tiled(kernel: Any) -> Any:
+    is_float32 = tf.is_tensor(kernel) and kernel.dtype == tf.float32
+    return TiledKernel.tile(kernel) if is_float32 else kernel
+
+
+def tiling_pays() -> bool:
+    """Whether products run on a CPU for which the native library can be compiled."""
+    if tf.config.list_logical_devices("GPU"):
+        return False
+    try:
+        load_operations()
+    except NotBuiltError:
+        return False
+    return True
+
+
+def output_kernel(model: Any) -> Kernel | None:
+    """Returns the output projection in tiles, for `project`; None if they do not pay.
+
+    Args:
+        model: The GPT.
+    """
+    table = tf.convert_to_tensor(model.embedding.token_table)
+    if model.embedding.compute_dtype != "float32" or not tiling_pays():
+        return None
+    return TiledKernel.tile(table, transposed=True)
 
 
 def prefill(
@@ -98,6 +131,17 @@ def decode(
     return model.final_norm(x), after
 
 
-def project(model: Any, hidden: tf.Tensor) -> tf.Tensor:
-    """Returns the float32 logits of hidden states from `prefill` or `decode`."""
+def project(model: Any, hidden: tf.Tensor, output: Kernel | None = None) -> tf.Tensor:
+    """Returns the float32 logits of hidden states from `prefill` or `decode`.
+
+    Args:
+        model: The GPT.
+        hidden: `(batch, length, hidden_dim)`.
+        output: From `output_kernel`.
+
+    Returns:
+        `(batch, length, vocabulary_size)`.
+    """
+    if output is not None:
+        return linear(hidden, output, tf.zeros(model.embedding.vocabulary_size))
     return tf.cast(model.embedding(hidden, reverse=True), tf.float32)

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spdf_keras.config import DecodeConfig
+from spdf_keras.kernels import Kernel
 from spdf_keras.model.decoding.cache import Branches
 from spdf_keras.model.decoding.constraints import (
     ban_repeated_ngrams,
     penalise_repetition,
 )
 from spdf_keras.model.decoding.passes import Kernels, project
+from spdf_keras.native.tensorflow.products import best
 
 
 class Prompts(NamedTuple):
@@ -65,6 +67,7 @@ class Stepper(NamedTuple):
 
     model: Any
     kernels: Kernels
+    output: Kernel | None
     prompts: Prompts
 
     def logits(
@@ -81,7 +84,30 @@ class Stepper(NamedTuple):
         hidden, branches = branches.step(
             self.model, self.kernels, token_ids, position, parents, count - 1
         )
-        return project(self.model, hidden), branches
+        return project(self.model, hidden, self.output), branches
+
+    def best(
+        self, logits: tf.Tensor, number: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the `number` largest logits of each beam, their tokens, and the norm.
+
+        Args:
+            logits: `(batch, beams, vocabulary_size)`.
+            number: How many are returned.
+
+        Returns:
+            Values and token ids, each `(batch, beams, number)`, and the logarithm of
+            the sum of all exponentials, `(batch, beams, 1)`.
+        """
+        if self.output is None:
+            norms = tf.reduce_logsumexp(logits, -1, keepdims=True)
+            return *tf.math.top_k(logits, number), norms
+        beams, vocabulary = logits.shape[1:]
+        found = best(tf.reshape(logits, (-1, vocabulary)), number)
+        return tuple(
+            tf.reshape(part, (-1, beams, size))
+            for part, size in zip(found, (number, number, 1), strict=True)
+        )
 
     def is_end(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Whether each token ends a continuation."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 
 from spdf_keras.keras2 import keras
+from spdf_keras.kernels import SkippingKernel
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.substitution import (
     Replacement,
@@ -39,29 +40,55 @@ class SharedBlock:
         self._forward = tf.function(self._trace, autograph=False)
         self._backward: Any = None
 
-    def __call__(self, block: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        """Applies `block` to hidden states as in training."""
+    def __call__(
+        self,
+        block: keras.layers.Layer,
+        x: tf.Tensor,
+        kernels: dict[str, SkippingKernel],
+    ) -> tf.Tensor:
+        """Applies `block` to hidden states as in training.
+
+        Args:
+            block: The block.
+            x: The hidden states.
+            kernels: From `StepKernels.of_block`.
+        """
         weights = _tensors(unwrap(block).named_weights())
         masks = _tensors(_masks(block))
-        forward = self._forward.get_concrete_function(x, weights, masks)
+        handles = {name: kernel.kept for name, kernel in kernels.items()}
+        layouts = {name: kernel.layout for name, kernel in kernels.items()}
+        inputs = x, weights, masks, handles, layouts
+        forward = self._forward.get_concrete_function(*inputs)
         with record.stop_recording():
-            y, kept = forward(x, weights, masks)
+            y, kept = forward(*inputs)
         record.record_operation(
             "SharedBlock",
             [y],
-            [x, *map(weights.get, sorted(weights))],
+            _sources(x, weights, handles),
             lambda dy: self._backward._call_flat([dy], kept),
         )
         return y
 
     def _trace(
-        self, x: tf.Tensor, weights: dict[str, tf.Tensor], masks: dict[str, tf.Tensor]
+        self,
+        x: tf.Tensor,
+        weights: dict[str, tf.Tensor],
+        masks: dict[str, tf.Tensor],
+        handles: dict[str, tf.Tensor],
+        layouts: dict[str, tf.Tensor],
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Computes the block, and the tensors that its gradient needs."""
-        sources = [x, *map(weights.get, sorted(weights))]
+        sources = _sources(x, weights, handles)
+        kernels = {
+            name: SkippingKernel(handle, layouts[name], weights[f"{name}/kernel"].shape)
+            for name, handle in handles.items()
+        }
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            with substituted(_replacements(self._template, {**weights, **masks})):
+            replacements = _replacements(self._template, {**weights, **masks})
+            if kernels:
+                replacements.append((self._template, "given_kernels", kernels))
+            with substituted(replacements):
                 y = self._template(x, training=True)
 
         def backward(dy: tf.Tensor) -> list[tf.Tensor]:
@@ -103,6 +130,15 @@ def _masks(layer: keras.layers.Layer) -> dict[str, tf.Variable]:
         return {}
     names = [f"{name}/mask" for name in layer.layer.prunable_names]
     return dict(zip(names, layer.masks, strict=True))
+
+
+def _sources(
+    x: tf.Tensor, weights: dict[str, tf.Tensor], handles: dict[str, tf.Tensor]
+) -> list[tf.Tensor]:
+    """Returns what has a gradient; that of a kernel with a handle flows there."""
+    without = {f"{name}/kernel" for name in handles}
+    own = [weights[path] for path in sorted(weights) if path not in without]
+    return [x, *own, *map(handles.get, sorted(handles))]
 
 
 def _tensors(variables: dict[str, tf.Variable]) -> dict[str, tf.Tensor]:

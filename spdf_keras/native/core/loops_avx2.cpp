@@ -5,3 +5,5 @@
 #define SPDF_NAME avx2_loops
 #define SPDF_LABEL "avx2"
 #include "kernels.h"
+#define SPDF_DENSE_NAME avx2_dense_loops
+#include "dense_loops.h"

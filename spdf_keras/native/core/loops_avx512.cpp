@@ -5,3 +5,5 @@
 #define SPDF_NAME avx512_loops
 #define SPDF_LABEL "avx512"
 #include "kernels.h"
+#define SPDF_DENSE_NAME avx512_dense_loops
+#include "dense_loops.h"

@@ -5,3 +5,5 @@
 #define SPDF_NAME portable_loops
 #define SPDF_LABEL "portable"
 #include "kernels.h"
+#define SPDF_DENSE_NAME portable_dense_loops
+#include "dense_loops.h"

@@ -11,7 +11,7 @@ def load_operations() -> Any:
     """Loads the TensorFlow operations; the first use on a machine compiles them.
 
     Returns:
-        A module with `spdf_sparse_linear` and `spdf_sparse_linear_gradient`.
+        A module with the operations, such as `spdf_sparse_linear`.
 
     Raises:
         NotBuiltError: If there is no C++ compiler, or it fails.

@@ -46,6 +46,28 @@ def keep(kernel: tf.Tensor, mask: tf.Tensor) -> Kept:
     return Kept(load_operations().spdf_keep(kernel, index), index)
 
 
+def spread(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Returns a kernel with zeros between its kept values, as the mask says.
+
+    Args:
+        values: `(kept,)`, float32, in the order of the rows of the kernel.
+        mask: `(in_features, out_features)`, bool, 1 = kept.
+
+    Raises:
+        NotBuiltError: If the library cannot be compiled.
+
+    Example:
+        >>> mask = tf.constant([[True, False], [True, True]])
+        >>> spread(tf.constant([1.0, 3.0, 4.0]), mask).numpy()
+        array([[1., 0.],
+               [3., 4.]], dtype=float32)
+    """
+    operations = load_operations()
+    kernel = operations.spdf_spread(values, operations.spdf_index(mask))
+    kernel.set_shape(mask.shape)
+    return kernel
+
+
 def lay_out(kept: Kept, dtype: Any = "float32", gradients: bool = True) -> tf.Tensor:
     """Orders kept values for products, on whose speed the order decides.
 
@@ -85,6 +107,61 @@ def sparse_linear(
         array([[31., 40.]], dtype=float32)
     """
     return load_operations().spdf_sparse_linear(x, kept, layout, bias)
+
+
+def tile(kernel: tf.Tensor, transposed: bool = False) -> tf.Tensor:
+    """Copies a dense kernel into the order in which `tiled_linear` reads it.
+
+    Args:
+        kernel: `(in_features, out_features)`, or its transpose, float32.
+        transposed: Whether it is the transpose.
+
+    Returns:
+        `(tiles, in_features, outputs of a tile)`.
+
+    Raises:
+        NotBuiltError: If the library cannot be compiled.
+    """
+    return load_operations().spdf_dense_tiles(kernel, transposed=transposed)
+
+
+def tiled_linear(x: tf.Tensor, tiles: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Computes `x @ kernel + bias` for few tokens, without gradients.
+
+    Args:
+        x: `(tokens, in_features)`, float32.
+        tiles: From `tile`.
+        bias: `(out_features,)`, float32.
+
+    Returns:
+        `(tokens, out_features)`.
+
+    Example:
+        >>> kernel = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+        >>> tiled_linear(tf.constant([[1.0, 10.0]]), tile(kernel), tf.zeros(2)).numpy()
+        array([[31., 42.]], dtype=float32)
+    """
+    return load_operations().spdf_dense_linear(x, tiles, bias)
+
+
+def best(x: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes `tf.math.top_k` and `tf.reduce_logsumexp` of each row in one pass.
+
+    Args:
+        x: `(rows, columns)`, float32; -inf is allowed.
+        k: How many of the largest numbers of a row are returned, at most `columns`.
+
+    Returns:
+        Values and indices, each `(rows, k)`, and the logarithm of the sum of all
+        exponentials, `(rows,)`.
+
+    Example:
+        >>> values, indices, norms = best(tf.math.log([[1.0, 4.0, 3.0]]), 2)
+        >>> indices.numpy(), tf.exp(norms).numpy().round(3)
+        (array([[1, 2]], dtype=int32), array([8.], dtype=float32))
+    """
+    result = load_operations().spdf_best(x, k=k)
+    return result.values, result.indices, result.norms
 
 
 @tf.RegisterGradient("SpdfKeep")

@@ -12,11 +12,19 @@ from spdf_keras.cli import main
 from spdf_keras.commands import benchmark_matmul
 from spdf_keras.measuring import turns
 from spdf_keras.measuring.matmul import measure as measuring
+from spdf_keras.measuring.matmul.backend import UnsupportedError
 from spdf_keras.measuring.matmul.backends import BACKENDS, DenseTensorFlow
 from spdf_keras.measuring.matmul.figure import draw, points
+from spdf_keras.measuring.matmul.forecast import Forecast
 from spdf_keras.measuring.matmul.measure import measure
 from spdf_keras.measuring.matmul.problem import Shape
-from spdf_keras.measuring.matmul.rows import FORWARD, TRAINING, Row, break_even
+from spdf_keras.measuring.matmul.rows import (
+    FORWARD,
+    LAYOUT,
+    TRAINING,
+    Row,
+    break_even,
+)
 from spdf_keras.measuring.matmul.tables import notes, tables
 
 SHAPE = Shape(64, 32)
@@ -47,7 +55,7 @@ def test_a_speedup_is_over_the_fastest_dense_backend(clock: dict[str, float]) ->
     clock.update({"TensorFlow, dense": 0.3, "XLA, dense": 0.2, "tf.sparse": 0.1})
     names = ["tensorflow", "xla", "tf.sparse"]
     (cell, rows), *rest = measure([SHAPE], [0.75], [4], names, rounds=3)
-    assert cell == ("64x32", 0.75, 4) and not rest
+    assert cell == ("64x32", 0.75, 4, "float32") and not rest
     by_key = {(row.backend, row.operation): row for row in rows}
     assert len(by_key) == len(rows) == 9
     for operation, parts in ((FORWARD, 1), ("gradients", 1), (TRAINING, 2)):
@@ -65,7 +73,7 @@ def test_what_would_take_too_long_is_left_out(clock: dict[str, float]) -> None:
     cells = dict(measure([SHAPE], [0.5], [2, 4, 1], names, rounds=1, most_seconds=8))
     left_out = {
         (tokens, row.operation): row.note
-        for (_, _, tokens), rows in cells.items()
+        for (_, _, tokens, _), rows in cells.items()
         for row in rows
         if row.note
     }
@@ -76,6 +84,47 @@ def test_what_would_take_too_long_is_left_out(clock: dict[str, float]) -> None:
         (4, FORWARD): "would take about 20 s",
         (4, "gradients"): "would take about 20 s",
     }
+
+
+@given(
+    st.lists(st.integers(1, 4096), min_size=2, max_size=5, unique=True),
+    st.floats(0, 9),
+    st.floats(0, 0.1),
+)
+def test_what_a_call_takes_in_any_case_does_not_grow_with_the_tokens(
+    tokens: list[int], once: float, each: float
+) -> None:
+    *before, last = sorted(tokens)
+    seconds = once + each * last
+    forecast = Forecast(most_seconds=seconds + 0.01)
+    for number in before:
+        forecast.add("ours", FORWARD, number, once + each * number)
+    if before[1:]:
+        forecast.check("ours", FORWARD, last)
+        slower = Forecast(most_seconds=0.9 * seconds - 0.01)
+        slower._measured = forecast._measured
+        if seconds > 0.1:
+            with pytest.raises(UnsupportedError, match="would take about"):
+                slower.check("ours", FORWARD, last)
+
+
+def test_products_in_bfloat16_are_compared_with_dense_ones_in_bfloat16() -> None:
+    names = ["tensorflow", "tensorflow-float32", "xla", "tflite", "tf.sparse"]
+    grid = [SHAPE], [0.5], [3]
+    ((cell, rows),) = measure(*grid, names, precision="bfloat16", rounds=1)
+    assert cell == ("64x32", 0.5, 3, "bfloat16")
+    measured = {row.backend: row for row in rows if row.operation == FORWARD}
+    notes = {name: row.note for name, row in measured.items() if row.note}
+    assert notes == {
+        "TFLite, dense": "has no products in bfloat16",
+        "tf.sparse": "adds up in bfloat16, so its sums are no sums of float32",
+    }
+    # Rounding to bfloat16 shows, so that the products are what they are called.
+    assert 1e-5 < (measured["TensorFlow, dense"].relative_error or 0) < 4e-3
+    assert (measured["TensorFlow, dense float32"].relative_error or 0) < 1e-6
+    dense = ("TensorFlow, dense", "XLA, dense")
+    assert max(measured[name].speedup or 0 for name in dense) == 1
+    assert {row.precision for row in rows} == {"bfloat16"}
 
 
 def test_a_wrong_result_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,10 +149,11 @@ def test_what_does_not_fit_the_memory_is_left_out(
 
 
 def test_known_cells_are_left_out() -> None:
-    known = {("64x32", 0.5, 1), ("64x32", 0.75, 1), ("64x32", 0.75, 2)}
+    cells = [(0.5, 1), (0.75, 1), (0.75, 2)]
+    known = {("64x32", *cell, "float32") for cell in cells}
     grid = [SHAPE], [0.5, 0.75], [1, 2]
-    cells = measure(*grid, ["tensorflow"], rounds=1, most_seconds=9.0, known=known)
-    assert [cell for cell, _ in cells] == [("64x32", 0.5, 2)]
+    left = measure(*grid, ["tensorflow"], rounds=1, most_seconds=9.0, known=known)
+    assert [cell for cell, _ in left] == [("64x32", 0.5, 2, "float32")]
 
 
 @given(
@@ -136,7 +186,13 @@ def test_tables_and_figure_show_what_was_measured(tmp_path: Path) -> None:
         for name, ups in (("dense", (1, 1)), ("ours", (0.5, 1.5)), ("slow", (0.1, 0.2)))
         for s, up in zip((0.0, 0.5), ups, strict=True)
     ]
-    ((title, columns, lines),) = tables(rows)
+    costs = [Row("8x8", 0.5, n, LAYOUT, "ours", 4e-3) for n in (1, 2)]
+    (title, columns, lines), table_of_costs = tables(rows + costs)
+    assert table_of_costs == (
+        "8x8, once for many products: ms",
+        ["backend", "what", "0.5"],
+        [["ours", "layout of the weights", "4"]],
+    )
     assert title == "8x8, forward: speed-up over the fastest dense one"
     assert columns == ["backend", "tokens", "0", "0.5", "faster from"]
     assert lines == [
@@ -180,6 +236,11 @@ def test_the_command_writes_and_goes_on(
     assert document["rows"] == rows and document["hardware"]["cores"]
     for name in ("matmul_forward.png", "matmul_training.png"):
         assert (folder / name).stat().st_size > 5000
+    monkeypatch.setattr(measuring._Turns, "rows", add)
+    assert command(folder, "--precision", "bfloat16", "--backends", "tensorflow") == 0
+    assert (folder / "matmul_forward_bfloat16.png").stat().st_size > 5000
+    document = json.loads((folder / "matmul.json").read_text())
+    assert {row["precision"] for row in document["rows"]} == {"float32", "bfloat16"}
     document["hardware"]["cores"] += 1
     (folder / "matmul.json").write_text(json.dumps(document))
     assert command(folder) == 2

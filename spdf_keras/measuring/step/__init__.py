@@ -1,0 +1,1 @@
+"""A whole training step in all its modes, beside those of other libraries."""
