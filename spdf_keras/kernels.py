@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from spdf_keras.native.tensorflow import products
+from spdf_keras.native.tensorflow.calls import compiled_linear, is_compiled
 from spdf_keras.native.tensorflow.products import (
     keep,
     lay_out,
@@ -101,6 +102,45 @@ class SkippingKernel(NamedTuple):
     def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """See `Kernel`; the gradient skips the zeros too."""
         return sparse_linear(x, self.kept, self.layout, bias)
+
+
+class CompiledKernel(NamedTuple):
+    """A masked kernel whose zeros are skipped in a function that XLA compiles, on CPUs.
+
+    Attributes:
+        values: `(in_features, out_features)`, float32; read where the mask is 1.
+        mask: Its mask, bool, 1 = kept.
+    """
+
+    values: tf.Tensor
+    mask: tf.Tensor
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """See `Kernel`."""
+        return self.values.shape
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """See `Kernel`; the gradient skips the zeros too."""
+        return compiled_linear(x, self.values, self.mask, bias)
+
+
+def skipping_kernel(
+    values: tf.Tensor, mask: tf.Tensor, dtype: Any = "float32"
+) -> SkippingKernel | CompiledKernel:
+    """Returns the kernel that skips zeros where it is used, as a graph or with XLA.
+
+    Args:
+        values: `(in_features, out_features)`, float32; read where the mask is 1.
+        mask: Its mask, bool, 1 = kept.
+        dtype: Dtype of the products, float32 or bfloat16.
+
+    Raises:
+        NotBuiltError: If the native library cannot be compiled.
+    """
+    if is_compiled():
+        return CompiledKernel(values, mask)
+    return SkippingKernel.lay_out(values, mask, dtype)
 
 
 class TiledKernel(NamedTuple):

@@ -150,8 +150,8 @@ class TrainConfig(StepConfig):
         precision: `float32`, `mixed_bfloat16`, or `mixed_float16`, which scales
             the loss. The model keeps it after training.
         compute: How masked products are computed in training: `dense` multiplies the
-            zeros, `sparse` skips them (on CPUs, in float32 and mixed_bfloat16, without
-            `jit_compile`), `auto` takes the faster way for each shape of kernel.
+            zeros, `sparse` skips them (on CPUs, in float32 and mixed_bfloat16), `auto`
+            takes the faster way for each shape of kernel.
         validate_every: Steps between validation losses; 0 validates only at the end.
     """
 
@@ -173,11 +173,8 @@ class TrainConfig(StepConfig):
         known = self.compute in COMPUTES
         check(self, "compute", known, "one of " + ", ".join(COMPUTES))
         if self.compute != "dense":
-            fits = self.precision != "mixed_float16" and not self.jit_compile
-            must = (
-                "dense unless precision is float32 or mixed_bfloat16 and jit_compile "
-                "is false"
-            )
+            fits = self.precision != "mixed_float16"
+            must = "dense unless precision is float32 or mixed_bfloat16"
             check(self, "compute", fits, must)
 
     def total_steps(self, model: GPTConfig, sequence_length: int = 0) -> int:

@@ -60,11 +60,13 @@ class Target(NamedTuple):
         compile_flags: Returns the flags of its sources, which lie in the folder of its
             name.
         link_flags: Returns the flags of the linker.
+        borrowed: Headers of another target that it includes.
     """
 
     library: str
     compile_flags: Callable[[], Sequence[str]]
     link_flags: Callable[[], Sequence[str]]
+    borrowed: Sequence[str] = ()
 
 
 def _tensorflow(kind: str) -> Sequence[str]:
@@ -85,6 +87,7 @@ TARGETS = {
         # TensorFlow finds operations and kernels by symbols that must be visible.
         lambda: (*_tensorflow("compile"), "-fvisibility=default"),
         lambda: _tensorflow("link"),
+        ("xla/call_tools.h", "xla/job.h"),
     ),
     "litert": Target("libspdf_delegate.so", lambda: (), lambda: ("-pthread",)),
     "xla": Target("libspdf_ffi.so", _jax_headers, lambda: ("-pthread",)),
@@ -124,7 +127,9 @@ def library_path(
     flags = (*_FLAGS, *door.compile_flags(), *extra_flags)
     own_flags = [(path.name, own) for path, own in core_sources(machine).items()]
     digest = hashlib.sha256(repr((flags, own_flags, command, machine)).encode())
-    for path in (*sorted(_CORE.iterdir()), *sorted((_HERE / target).iterdir())):
+    folders = (_CORE, _HERE / target)
+    sources = [path for folder in folders for path in sorted(folder.iterdir())]
+    for path in (*sources, *(_HERE / name for name in door.borrowed)):
         if path.suffix in (".cpp", ".h"):
             digest.update(path.read_bytes())
     library = cache_folder() / digest.hexdigest()[:16] / door.library

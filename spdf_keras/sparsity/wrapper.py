@@ -17,7 +17,7 @@ from tensorflow.python.trackable import base as trackable
 
 from spdf_keras.config import SparsityConfig, check_sparsity
 from spdf_keras.keras2 import keras, named_after
-from spdf_keras.kernels import SkippingKernel
+from spdf_keras.kernels import skipping_kernel
 from spdf_keras.sparsity.algorithms.base import SparsityAlgorithm
 from spdf_keras.sparsity.algorithms.static import StaticSparsity
 from spdf_keras.sparsity.masks import mask_path
@@ -276,7 +276,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         if kernels is None:
-            kernels = self.masked_kernels(SkippingKernel.lay_out)
+            kernels = self.masked_kernels(skipping_kernel)
         return self.layer.call(inputs, kernels=kernels, **kwargs)
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:

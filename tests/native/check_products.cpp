@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "bfloat16.h"
 #include "masked.h"
 
 namespace {
@@ -21,18 +22,51 @@ std::vector<float> drawn(int64_t size) {
   return values;
 }
 
-// The largest error of both products, for one random shape.
-double check(int64_t tokens, int64_t columns, int64_t rows, float density,
+// Activations in the type of a layout.
+class Activations {
+ public:
+  Activations(spdf_type type, const std::vector<float>& values) : Activations(type, values.size()) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      wide_[i] = values[i];
+      halves_[i] = spdf::to_bfloat16(values[i]);
+    }
+  }
+  Activations(spdf_type type, size_t count) : type_(type), wide_(count), halves_(count) {}
+
+  void* data() {
+    return type_ == SPDF_BFLOAT16 ? static_cast<void*>(halves_.data()) : wide_.data();
+  }
+  double operator[](size_t i) const {
+    return type_ == SPDF_BFLOAT16 ? spdf::from_bfloat16(halves_[i]) : wide_[i];
+  }
+
+ private:
+  const spdf_type type_;
+  std::vector<float> wide_;
+  std::vector<uint16_t> halves_;
+};
+
+// Returns how far a value is from the right one, in units of its allowed error: that of
+// one rounding to the type, and what remains of sums of float32.
+double excess(spdf_type type, double value, double right) {
+  const double rounding = type == SPDF_BFLOAT16 ? std::ldexp(std::fabs(right), -8) : 0;
+  return std::fabs(value - right) / (rounding + 1e-5);
+}
+
+// The largest excess of the product and both gradients, for one random shape.
+double check(spdf_type type, int64_t tokens, int64_t columns, int64_t rows, float density,
              int64_t threads) {
   std::vector<uint8_t> mask(columns * rows);
   for (uint8_t& kept : mask) kept = std::bernoulli_distribution(density)(generator);
-  const auto weight = drawn(columns * rows), x = drawn(tokens * columns),
-             dy = drawn(tokens * rows), bias = drawn(rows);
+  const auto drawn_weight = drawn(columns * rows), bias = drawn(rows);
+  Activations x(type, drawn(tokens * columns)), dy(type, drawn(tokens * rows)),
+      y(type, tokens * rows), dx(type, tokens * columns);
+  const Activations weight(type, drawn_weight);
   spdf_mask* index = spdf_mask_create(mask.data(), columns, rows, nullptr, nullptr);
-  std::vector<float> kept(spdf_mask_kept(index)), y(tokens * rows), dx(tokens * columns),
-      kept_gradient(kept.size()), gradient(columns * rows);
-  spdf_keep(index, weight.data(), kept.data(), nullptr, nullptr);
-  spdf_layout* layout = spdf_lay_out(index, kept.data(), SPDF_FLOAT32,
+  std::vector<float> kept(spdf_mask_kept(index)), kept_gradient(kept.size()),
+      gradient(columns * rows);
+  spdf_keep(index, drawn_weight.data(), kept.data(), nullptr, nullptr);
+  spdf_layout* layout = spdf_lay_out(index, kept.data(), type,
                                      SPDF_PRODUCT | SPDF_GRADIENTS, nullptr, nullptr);
   spdf_layout_product(layout, x.data(), bias.data(), tokens, y.data(), nullptr, nullptr,
                       threads);
@@ -41,10 +75,11 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
   spdf_spread(index, kept_gradient.data(), gradient.data(), nullptr, nullptr);
   spdf_layout_free(layout);
   spdf_mask_free(index);
-  std::vector<double> right_y(y.size()), right_dx(dx.size()), right(gradient.size());
+  std::vector<double> right_y(tokens * rows), right_dx(tokens * columns),
+      right(gradient.size());
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t j = 0; j < rows; ++j) {
-      right_y[t * rows + j] = bias[j];
+      right_y[t * rows + j] += bias[j];
       for (int64_t k = 0; k < columns; ++k)
         if (mask[k * rows + j]) {
           const double w = weight[k * rows + j], slope = dy[t * rows + j];
@@ -54,11 +89,13 @@ double check(int64_t tokens, int64_t columns, int64_t rows, float density,
         }
     }
   double worst = 0;
-  for (size_t i = 0; i < y.size(); ++i) worst = std::max(worst, std::fabs(right_y[i] - y[i]));
-  for (size_t i = 0; i < dx.size(); ++i)
-    worst = std::max(worst, std::fabs(right_dx[i] - dx[i]));
+  for (size_t i = 0; i < right_y.size(); ++i)
+    worst = std::max(worst, excess(type, y[i], right_y[i]));
+  for (size_t i = 0; i < right_dx.size(); ++i)
+    worst = std::max(worst, excess(type, dx[i], right_dx[i]));
+  // The gradient of kept values is float32 in any case.
   for (size_t i = 0; i < right.size(); ++i)
-    worst = std::max(worst, std::fabs(right[i] - gradient[i]));
+    worst = std::max(worst, excess(SPDF_FLOAT32, gradient[i], right[i]));
   return worst;
 }
 
@@ -73,14 +110,20 @@ int main() {
       !refused(&one, INT32_MAX, 2))
     return 2;
   double worst = 0;
-  for (const char* name : {"portable", "avx2", "avx512"}) {
+  for (const char* name : {"portable", "avx2", "avx512", "bf16", "amx"}) {
     const char* used = spdf_instruction_set(name);
-    for (int i = 0; i < 60; ++i) {
-      const int64_t tokens = i % 10 ? 1 + generator() % 200 : 1;
-      const int64_t columns = 1 + generator() % 230, rows = 1 + generator() % 140;
-      worst = std::max(worst, check(tokens, columns, rows, i % 5 * 0.25f, 1 + i % 4));
+    for (const spdf_type type : {SPDF_FLOAT32, SPDF_BFLOAT16}) {
+      double here = 0;
+      for (int i = 0; i < 60; ++i) {
+        const int64_t tokens = i % 10 ? 1 + generator() % 200 : 1;
+        const int64_t columns = 1 + generator() % 230, rows = 1 + generator() % 140;
+        here = std::max(here,
+                        check(type, tokens, columns, rows, i % 5 * 0.25f, 1 + i % 4));
+      }
+      std::printf("%s, %s: worst %g of the allowed error\n", used,
+                  type == SPDF_FLOAT32 ? "float32" : "bfloat16", here);
+      worst = std::max(worst, here);
     }
-    std::printf("%s: worst so far %g\n", used, worst);
   }
-  return worst < 1e-5 ? 0 : 1;
+  return worst < 1 ? 0 : 1;
 }

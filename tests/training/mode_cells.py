@@ -1,6 +1,7 @@
 """Trains a tiny model in each mode given and prints what holds, a JSON line per cell.
 
     python mode_cells.py eager graph xla
+    python mode_cells.py --sparse graph
 
 A program, as virtual devices must be made before TensorFlow's first use.
 """
@@ -63,19 +64,39 @@ class Watch(keras.callbacks.Callback):
         indices = {id(w): i for i, w in enumerate(self.model.trainable_variables)}
         for path, mask in self.model.named_masks().items():
             weight, optimizer = weights[path], self.model.optimizer
-            seen = optimizer.seen[indices[id(weight)]]
-            for variable in (weight, seen, *optimizer.slots(weight)):
+            variables = [weight, *optimizer.slots(weight)]
+            if isinstance(optimizer, Recorder):
+                variables.append(optimizer.seen[indices[id(weight)]])
+            for variable in variables:
                 for value in self.strategy.experimental_local_results(variable):
-                    self.found += int(np.count_nonzero(value.numpy()[~mask.numpy()]))
+                    self.found += _outside(value.numpy(), mask.numpy())
 
 
-def run_cell(cluster: Any, mode: str, precision: str, parts: int) -> dict[str, Any]:
+def _outside(values: Any, mask: Any) -> int:
+    """Counts what is not zero outside a mask; a vector holds kept entries alone."""
+    if values.ndim == 1:
+        assert values.size == np.count_nonzero(mask)
+        return 0
+    return int(np.count_nonzero(values[~mask]))
+
+
+def run_cell(
+    cluster: Any,
+    mode: str,
+    precision: str,
+    parts: int,
+    compute: str = "dense",
+    recompute: bool = False,
+) -> dict[str, Any]:
     """What one mode did."""
+    # Sparse products may hand packed gradients over, which have no entry to record.
+    kind = Recorder if compute == "dense" else AdamW
     with cluster.strategy.scope():
-        model = build_gpt(SIZES, 0.75, precision=precision, seed=1)
+        model = build_gpt(SIZES, 0.75, precision=precision, seed=1, compute=compute)
         model.compile(
-            Recorder(1e-2, global_clipnorm=0.1),  # clipping is active in each step
+            kind(1e-2, global_clipnorm=0.1),  # clipping is active in each step
             micro_batches=parts,
+            recompute=recompute,
             jit_compile=mode == "xla",
             run_eagerly=mode == "eager",
         )
@@ -98,7 +119,10 @@ def run_cell(cluster: Any, mode: str, precision: str, parts: int) -> dict[str, A
     ]
     return {
         "losses": watch.losses,
-        "gradients_seen": all(np.any(s.numpy()) for s in model.optimizer.seen),
+        "gradients_seen": all(
+            np.any(seen.numpy()) for seen in getattr(model.optimizer, "seen", ())
+        ),
+        "skipped": len(model.sparse_kernels),
         "violations": int(watch.found),
         "steps": watch.steps,
         "same_everywhere": all(len(set(copy)) == 1 for copy in copies),
@@ -115,19 +139,24 @@ def run_cell(cluster: Any, mode: str, precision: str, parts: int) -> dict[str, A
 
 def main() -> None:
     """Runs all cells of the modes in the arguments."""
-    modes = sys.argv[1:]
+    modes = [argument for argument in sys.argv[1:] if argument != "--sparse"]
+    kinds: list[Any] = [("dense", False)]
+    precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
+    if modes != sys.argv[1:]:
+        kinds = [("dense", False), ("sparse", False), ("sparse", True)]
+        precisions = precisions[:2]
     both = [start_cluster("mirrored", replicas=2), start_cluster()]
-    for cluster, mode, precision, parts in itertools.product(
-        both,
-        modes,
-        ("float32", "mixed_bfloat16", "mixed_float16"),
-        (1, 4),
+    for cluster, mode, precision, parts, (compute, recompute) in itertools.product(
+        both, modes, precisions, (1, 4), kinds
     ):
-        cell = {"cell": f"{mode}-{precision}-{parts}-{cluster.num_replicas}"}
+        name = f"{mode}-{precision}-{parts}-{cluster.num_replicas}"
+        if compute == "sparse":
+            name += "-sparse" + "-recompute" * recompute
         try:
-            print(json.dumps(cell | run_cell(cluster, mode, precision, parts)))
+            done = run_cell(cluster, mode, precision, parts, compute, recompute)
+            print(json.dumps({"cell": name, **done}), flush=True)
         except InputError as error:
-            print(json.dumps(cell | {"refused": str(error)}))
+            print(json.dumps({"cell": name, "refused": str(error)}), flush=True)
 
 
 if __name__ == "__main__":

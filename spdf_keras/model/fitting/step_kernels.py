@@ -16,6 +16,7 @@ import tensorflow as tf
 from spdf_keras.keras2 import keras
 from spdf_keras.kernels import SkippingKernel
 from spdf_keras.model.substitution import substituted
+from spdf_keras.native.tensorflow.calls import is_compiled
 from spdf_keras.native.tensorflow.products import keep, spread
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
@@ -51,7 +52,8 @@ class StepKernels:
         self, blocks: Sequence[keras.layers.Layer], at_use: bool = False
     ) -> None:
         self._kernels: dict[tuple[str, str], _StepKernel] = {}
-        for block in blocks:
+        # No layout can pass through a program of XLA, whose products make their own.
+        for block in () if is_compiled() else blocks:
             if not isinstance(block, PruneFixedRandom):
                 continue
             for name, (variable, mask) in block.skipped_variables().items():

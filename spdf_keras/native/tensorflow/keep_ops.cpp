@@ -1,14 +1,9 @@
 // Operations between kernels and their kept values, on the CPU.
 
-#include <algorithm>
-#include <cstring>
-#include <map>
 #include <mutex>
-#include <tuple>
-#include <vector>
 
+#include "masks.h"
 #include "op_tools.h"
-#include "parallel.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -18,60 +13,6 @@ namespace {
 using namespace spdf;
 using tensorflow::OpKernelConstruction;
 using tensorflow::shape_inference::InferenceContext;
-
-// Returns a fingerprint of a mask, in one pass over threads at the speed of memory.
-uint64_t fingerprint(const uint8_t* bytes, int64_t count, ThreadPool* pool) {
-  constexpr int64_t kPart = 1 << 20;
-  constexpr uint64_t kFactor = 0x9E3779B97F4A7C15ull;
-  const auto mixed = [](uint64_t sum, uint64_t word) {
-    sum = (sum ^ word) * kFactor;
-    return sum ^ sum >> 29;
-  };
-  std::vector<uint64_t> sums((count + kPart - 1) / kPart);
-  run(on_workers, pool, sums.size(), [&](int64_t part) {
-    uint64_t lanes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
-    int64_t i = part * kPart;
-    const int64_t end = std::min(count, i + kPart);
-    for (; i + 64 <= end; i += 64)
-      for (int lane = 0; lane < 8; ++lane) {
-        uint64_t word;
-        std::memcpy(&word, bytes + i + 8 * lane, 8);
-        lanes[lane] = mixed(lanes[lane], word);
-      }
-    for (; i < end; ++i) lanes[0] = mixed(lanes[0], bytes[i]);
-    sums[part] = end;
-    for (uint64_t lane : lanes) sums[part] = mixed(sums[part], lane);
-  });
-  uint64_t all = count;
-  for (uint64_t sum : sums) all = mixed(all, sum);
-  return all;
-}
-
-// The masks that were read, shared by all operations with the same mask.
-class Masks {
- public:
-  Mask get(const Tensor& mask, ThreadPool* pool) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(mask.flat<bool>().data());
-    const int64_t in = mask.dim_size(0), out = mask.dim_size(1);
-    const Key key{fingerprint(bytes, in * out, pool), in, out};
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (Mask known = known_[key].lock()) return known;
-    Mask shared(spdf_mask_create(bytes, in, out, on_workers, pool),
-                [](const spdf_mask* m) { spdf_mask_free(const_cast<spdf_mask*>(m)); });
-    known_[key] = shared;
-    return shared;
-  }
-
- private:
-  using Key = std::tuple<uint64_t, int64_t, int64_t>;
-  std::mutex mutex_;
-  std::map<Key, std::weak_ptr<const spdf_mask>> known_;
-};
-
-Masks& masks() {
-  static auto* made = new Masks;
-  return *made;
-}
 
 class IndexOp : public tensorflow::OpKernel {
  public:
@@ -84,7 +25,9 @@ class IndexOp : public tensorflow::OpKernel {
                     mask.NumElements() <= INT32_MAX,
                 InvalidArgument("mask must be (in, out). Received: ",
                                 mask.shape().DebugString(), "."));
-    const Mask current = masks().get(mask, workers(context));
+    const auto* bytes = reinterpret_cast<const uint8_t*>(mask.flat<bool>().data());
+    const Mask current = masks().get(bytes, mask.dim_size(0), mask.dim_size(1), on_workers,
+                                     workers(context));
     set_output(context, 0, Index{current});
     std::lock_guard<std::mutex> lock(mutex_);
     last_ = current;

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "masked.h"
+#include "masks.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/variant.h"
 #include "tensorflow/core/framework/variant_tensor_data.h"
@@ -15,7 +15,6 @@
 
 namespace spdf {
 
-using Mask = std::shared_ptr<const spdf_mask>;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;

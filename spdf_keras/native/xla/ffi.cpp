@@ -7,95 +7,21 @@
 // `x` is (tokens, in), `kernel` (in, out), `bias` (out,), `y` and `dy` (tokens, out), all
 // float32; `id` is an int32 scalar. `dkernel` is zero outside the mask.
 
-#include <algorithm>
 #include <cstdint>
-#include <exception>
-#include <memory>
 #include <string>
-#include <thread>
 
-#include "buffer.h"
-#include "job.h"
+#include "call_tools.h"
 #include "registry.h"
-#include "sparse.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
 
 namespace {
 
-using Floats = ffi::Buffer<ffi::F32>;
-using FloatResult = ffi::ResultBuffer<ffi::F32>;
+using namespace spdf::calls;
 using Id = ffi::Buffer<ffi::S32>;
-using spdf::Buffer;
-
-// XLA's own threads.
-class Pool {
- public:
-  explicit Pool(ffi::ThreadPool* threads)
-      : threads_(threads), count_(std::max<int64_t>(1, threads->num_threads())) {}
-
-  int64_t count() const { return count_; }
-  void* argument() { return this; }
-  spdf_parallel parallel() const { return count_ > 1 ? run : nullptr; }
-
- private:
-  static void run(void* pool, int64_t count, void (*body)(void*, int64_t),
-                  void* argument) {
-    auto& own = *static_cast<Pool*>(pool);
-    auto job = std::make_shared<spdf::Job>(count, body, argument);
-    const int64_t helpers = std::min(own.count_, count) - 1;
-    for (int64_t i = 0; i < helpers; ++i) own.threads_->Schedule([job] { job->take(); });
-    job->take();
-    while (!job->is_done()) std::this_thread::yield();
-    job->rethrow();
-  }
-
-  ffi::ThreadPool* threads_;
-  const int64_t count_;
-};
-
-std::string shape(ffi::AnyBuffer::Dimensions dimensions) {
-  std::string text = "(";
-  for (const int64_t size : dimensions)
-    text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + ")";
-}
-
-bool is(ffi::AnyBuffer::Dimensions dimensions, int64_t rows, int64_t columns) {
-  return dimensions.size() == 2 && dimensions[0] == rows && dimensions[1] == columns;
-}
-
-bool is(ffi::AnyBuffer::Dimensions dimensions, int64_t size) {
-  return dimensions.size() == 1 && dimensions[0] == size;
-}
-
-ffi::Error invalid(const std::string& message) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, "spdf: " + message);
-}
-
-ffi::Error unfit(const char* name, ffi::AnyBuffer::Dimensions received, int64_t in,
-                 int64_t out) {
-  return invalid(std::string("`") + name + "` does not fit the kernel (" +
-                 std::to_string(in) + ", " + std::to_string(out) +
-                 "). Received: " + shape(received) + ".");
-}
 
 ffi::Error unknown(int32_t id, const char* kind) {
   return ffi::Error(ffi::ErrorCode::kNotFound, "spdf: this process has no " +
                                                    std::string(kind) + " with the id " +
                                                    std::to_string(id) + ".");
-}
-
-// No exception may leave a handler.
-template <class Compute>
-ffi::Error guarded(const Compute& compute) {
-  try {
-    return compute();
-  } catch (const std::exception& error) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      std::string("spdf: ") + error.what());
-  }
 }
 
 ffi::Error linear(ffi::ThreadPool threads, Floats x, Id id, Floats bias, FloatResult y) {
@@ -116,24 +42,6 @@ ffi::Error linear(ffi::ThreadPool threads, Floats x, Id id, Floats bias, FloatRe
   });
 }
 
-// The kept values of a kernel, laid out for one call.
-class LaidOut {
- public:
-  LaidOut(const spdf_mask* mask, const float* kernel, int uses, Pool& pool)
-      : kept_(spdf_mask_kept(mask)) {
-    spdf_keep(mask, kernel, kept_.data(), pool.parallel(), pool.argument());
-    layout_ = spdf_lay_out(mask, kept_.data(), SPDF_FLOAT32, uses, pool.parallel(),
-                           pool.argument());
-  }
-  ~LaidOut() { spdf_layout_free(layout_); }
-  LaidOut(const LaidOut&) = delete;
-  const spdf_layout* layout() const { return layout_; }
-
- private:
-  Buffer kept_;
-  spdf_layout* layout_;
-};
-
 ffi::Error masked_linear(ffi::ThreadPool threads, Floats x, Floats kernel, Id id,
                          Floats bias, FloatResult y) {
   return guarded([&] {
@@ -148,9 +56,8 @@ ffi::Error masked_linear(ffi::ThreadPool threads, Floats x, Floats kernel, Id id
     if (!is(bias.dimensions(), out)) return unfit("bias", bias.dimensions(), in, out);
     if (!is(y->dimensions(), sizes[0], out)) return unfit("y", y->dimensions(), in, out);
     Pool pool(&threads);
-    const LaidOut laid(mask.get(), kernel.typed_data(), SPDF_PRODUCT, pool);
-    spdf_layout_product(laid.layout(), x.typed_data(), bias.typed_data(), sizes[0],
-                y->typed_data(), pool.parallel(), pool.argument(), pool.count());
+    const LaidOut laid(mask.get(), kernel.typed_data(), SPDF_FLOAT32, SPDF_PRODUCT, pool);
+    laid.product(x.typed_data(), bias.typed_data(), sizes[0], y->typed_data());
     return ffi::Error::Success();
   });
 }
@@ -171,13 +78,10 @@ ffi::Error masked_gradients(ffi::ThreadPool threads, Floats x, Floats kernel, Id
     if (!is(dkernel->dimensions(), in, out))
       return unfit("dkernel", dkernel->dimensions(), in, out);
     Pool pool(&threads);
-    const LaidOut laid(mask.get(), kernel.typed_data(), SPDF_GRADIENTS, pool);
-    Buffer gradient(spdf_mask_kept(mask.get()));
-    spdf_layout_gradients(laid.layout(), x.typed_data(), dy.typed_data(), sizes[0],
-                          dx->typed_data(), gradient.data(), pool.parallel(),
-                          pool.argument(), pool.count());
-    spdf_spread(mask.get(), gradient.data(), dkernel->typed_data(), pool.parallel(),
-                pool.argument());
+    const LaidOut laid(mask.get(), kernel.typed_data(), SPDF_FLOAT32, SPDF_GRADIENTS,
+                       pool);
+    laid.gradients(x.typed_data(), dy.typed_data(), sizes[0], dx->typed_data(),
+                   dkernel->typed_data());
     return ffi::Error::Success();
   });
 }
