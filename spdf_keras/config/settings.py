@@ -151,7 +151,8 @@ class TrainConfig(StepConfig):
             the loss. The model keeps it after training.
         compute: How masked products are computed in training: `dense` multiplies the
             zeros, `sparse` skips them (on CPUs, in float32 and mixed_bfloat16), `auto`
-            takes the faster way for each shape of kernel.
+            takes the faster way for each shape of kernel; with `jit_compile` that is
+            `dense`.
         validate_every: Steps between validation losses; 0 validates only at the end.
     """
 

@@ -150,3 +150,12 @@ def test_the_workload_is_saved(tiny: GPTConfig, tmp_path: Any) -> None:
     wrapper = load_model(tmp_path / "m.keras").blocks[0]
     tokens = 2 * tiny.max_sequence_length
     assert (wrapper.tokens, wrapper.micro_batches) == (tokens, 3)
+
+
+def test_auto_is_dense_with_xla(
+    tiny: GPTConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(skipping, "time_step", lambda *_: StepTimes(1.0, 2.0))
+    assert build_gpt(tiny, 0.75, compute="auto").sparse_kernels
+    model = build_gpt(tiny, 0.75, compute="auto", jit_compile=True)
+    assert model.sparse_kernels == []
