@@ -7,17 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spdf_keras.kernels import TiledKernel, linear
-from spdf_keras.native.build import NotBuiltError
-from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import best, tile, tiled_linear
 
-
-@pytest.fixture(scope="module", autouse=True)
-def operations() -> None:
-    try:
-        load_operations()
-    except NotBuiltError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("operations")
 
 
 # Tiles of 12 outputs, vectors of 4, 8 or 16 tokens and blocks of 96, and their rests.
@@ -34,6 +26,22 @@ def test_tiles_give_the_product_in_float64(
     expected = x.astype(np.float64) @ kernel + bias
     # Sums of at most 70 products of about 1, each rounded to 2 ** -24.
     np.testing.assert_allclose(tiled_linear(x, tiles, bias), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 33, 100])
+def test_each_instruction_set_gives_the_product(
+    instruction_set: str, tokens: int
+) -> None:
+    random = np.random.default_rng(tokens)
+    x, kernel = random.normal(size=(tokens, 97)), random.normal(size=(97, 50))
+    tiles = tile(tf.constant(kernel, tf.float32))
+    y = tiled_linear(tf.constant(x, tf.float32), tiles, tf.zeros(50))
+    np.testing.assert_allclose(y, x @ kernel, atol=4e-5)
+    values, indices, norms = best(y, 3)
+    expected = tf.math.top_k(y, 3)
+    np.testing.assert_array_equal(values, expected.values)
+    np.testing.assert_array_equal(indices, expected.indices)
+    np.testing.assert_allclose(norms, tf.reduce_logsumexp(y, -1), rtol=1e-6)
 
 
 def test_a_tiled_kernel_is_a_kernel_of_a_layer() -> None:

@@ -1,5 +1,3 @@
-import ctypes
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from spdf_keras import GPTConfig, build_gpt, load_model, strip
 from spdf_keras.errors import InputError
 from spdf_keras.native import build
-from spdf_keras.native.build import NotBuiltError, library_path
+from spdf_keras.native.build import library_path
 from spdf_keras.native.tensorflow import operations as operations_module
 from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import (
@@ -24,25 +22,7 @@ from spdf_keras.native.tensorflow.products import (
 from spdf_keras.sparsity import skipping
 from spdf_keras.sparsity.audit import audit_masks
 
-
-@pytest.fixture(scope="module", autouse=True)
-def operations() -> Any:
-    try:
-        return load_operations()
-    except NotBuiltError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(params=["amx", "bf16", "avx512", "avx2", "portable"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    library = ctypes.CDLL(str(library_path()))
-    choose = library.spdf_instruction_set
-    choose.restype, choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
-    best = choose(None)
-    if choose(request.param.encode()) != request.param.encode():
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    choose(best)
+pytestmark = pytest.mark.usefixtures("operations")
 
 
 def drawn(

@@ -1,39 +1,17 @@
 """The update of AdamW in one native pass, against TensorFlow's operations and NumPy."""
 
-import ctypes
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from spdf_keras.native.build import NotBuiltError, library_path
-from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.optimization import adamw
 from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.optimization.update import Move
 
-
-@pytest.fixture(scope="module", autouse=True)
-def operations() -> Any:
-    try:
-        return load_operations()
-    except NotBuiltError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(params=["avx512", "portable"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
-    choose = ctypes.CDLL(str(library_path())).spdf_instruction_set
-    choose.restype, choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
-    best = choose(None)
-    if choose(request.param.encode()) != request.param.encode():
-        choose(best)
-        pytest.skip(f"this processor has no {request.param}")
-    yield
-    choose(best)
+pytestmark = pytest.mark.usefixtures("operations")
 
 
 def move(**changed: float) -> Move:
@@ -52,7 +30,7 @@ def move(**changed: float) -> Move:
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1), (17, 33), (129, 1025)], ids=str)
 def test_one_pass_equals_tensorflows_operations_to_the_bit(
-    instruction_set: None, shape: tuple[int, int], sparsity: float
+    instruction_set: str, shape: tuple[int, int], sparsity: float
 ) -> None:
     random = np.random.default_rng(0)
     mask = random.random(shape) >= sparsity
@@ -80,7 +58,7 @@ def test_one_pass_equals_tensorflows_operations_to_the_bit(
 
 
 def test_a_variable_without_a_mask_moves_as_by_tensorflows_kernel(
-    instruction_set: None,
+    instruction_set: str,
 ) -> None:
     random = np.random.default_rng(0)
     for shape in ((70, 1000), (77,)):
