@@ -10,7 +10,7 @@ import pytest
 
 from spdf_keras.native import build
 
-PROGRAMS = ("check_products", "check_packed")
+PROGRAMS = ("check_products", "check_packed", "check_steps")
 # Only processors of x86-64 have the instructions of this one.
 PAIRS = "check_pairs"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
