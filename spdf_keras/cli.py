@@ -20,7 +20,6 @@ from signal import SIGINT, SIGTERM
 from spdf_keras import __version__
 from spdf_keras.errors import ExportError, InputError, StoppedError, TrainingError
 from spdf_keras.files import write_failure
-from spdf_keras.large_pages import restart_with_large_pages
 
 COMMANDS = (
     "quickstart",
@@ -39,18 +38,6 @@ COMMANDS = (
     "benchmark matmul",
 )
 
-# Commands that compute with models.
-_COMPUTING = {
-    "quickstart",
-    "pretrain",
-    "finetune",
-    "generate",
-    "evaluate",
-    "study",
-    "benchmark",
-    "benchmark matmul",
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
@@ -62,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
-    if argv is None and args.command in _COMPUTING:
-        restart_with_large_pages()
     try:
         with _termination_as_interrupt():
             args.run(args)
