@@ -14,6 +14,15 @@ using namespace spdf;
 using tensorflow::OpKernelConstruction;
 using tensorflow::shape_inference::InferenceContext;
 
+tensorflow::Status check_kept(const Tensor& kept, const Index* index) {
+  if (!index) return InvalidArgument("index must come from SpdfIndex.");
+  const int64_t count = spdf_mask_kept(index->mask.get());
+  if (kept.shape() != TensorShape({count}))
+    return InvalidArgument("kept must be (", count, "). Received: ",
+                           kept.shape().DebugString(), ".");
+  return tensorflow::OkStatus();
+}
+
 class IndexOp : public tensorflow::OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -67,11 +76,8 @@ class SpreadOp : public tensorflow::OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor& kept = context->input(0);
     const Index* index = content_of<Index>(context->input(1));
-    OP_REQUIRES(context, index, InvalidArgument("index must come from SpdfIndex."));
+    OP_REQUIRES_OK(context, check_kept(kept, index));
     const spdf_mask* mask = index->mask.get();
-    OP_REQUIRES(context, kept.shape() == TensorShape({spdf_mask_kept(mask)}),
-                InvalidArgument("kept must be (", spdf_mask_kept(mask), "). Received: ",
-                                kept.shape().DebugString(), "."));
     Tensor* kernel = nullptr;
     OP_REQUIRES_OK(context,
                    context->allocate_output(
@@ -91,11 +97,8 @@ class LayOutOp : public tensorflow::OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor& kept = context->input(0);
     const Index* index = content_of<Index>(context->input(1));
-    OP_REQUIRES(context, index, InvalidArgument("index must come from SpdfIndex."));
+    OP_REQUIRES_OK(context, check_kept(kept, index));
     const spdf_mask* mask = index->mask.get();
-    OP_REQUIRES(context, kept.shape() == TensorShape({spdf_mask_kept(mask)}),
-                InvalidArgument("kept must be (", spdf_mask_kept(mask), "). Received: ",
-                                kept.shape().DebugString(), "."));
     const spdf_type type =
         type_ == tensorflow::DT_BFLOAT16 ? SPDF_BFLOAT16 : SPDF_FLOAT32;
     std::shared_ptr<const spdf_layout> layout(
