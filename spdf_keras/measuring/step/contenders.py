@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from spdf_keras.config import GPTConfig, TrainConfig
+from spdf_keras.config import GPTConfig
 from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
 
@@ -99,15 +99,6 @@ class Contender:
             compiler="graph",
             sparsity=0.0,
         )
-
-    def obstacle(self) -> str:
-        """Says in a sentence why it cannot be measured; empty if it can."""
-        if self.program == OURS:
-            try:
-                TrainConfig(**self.settings)
-            except InputError as error:
-                return str(error)
-        return ""
 
 
 def grid(tokens: Sequence[str], layers: int = 12) -> list[Contender]:

@@ -153,8 +153,6 @@ def _start(
     contender: Contender,
 ) -> str:
     """Starts a process and takes its first step; returns why it cannot."""
-    if obstacle := contender.obstacle():
-        return obstacle
     report(f"starting {contender.name}")
     running[contender] = start(contender)
     try:
@@ -185,8 +183,6 @@ def forecast(
     for group in groups:
         seconds, starts = 0.0, []
         for contender in group.members:
-            if contender.obstacle():
-                continue
             # XLA multiplies bfloat16 in float32 on processors.
             slow = contender.compiler == "xla" or contender.program == KERAS_NLP
             peak = peaks["float32" if slow else contender.precision]

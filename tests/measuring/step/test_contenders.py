@@ -70,10 +70,3 @@ def test_groups_hold_all_contenders_beside_their_baselines(processes: int) -> No
             assert contender.baseline(contender.precision) == group.baselines[-1]
     dense = contenders[0]
     assert list(groups([dense], processes)) == [((dense,), ())]
-
-
-def test_what_cannot_be_measured_has_a_sentence() -> None:
-    contenders = grid(["1x16", "2x16"])
-    for contender in contenders:
-        is_compiled = (contender.kind, contender.compiler) == ("sparse", "xla")
-        assert bool(contender.obstacle()) == is_compiled, contender.name

@@ -88,12 +88,11 @@ def test_ratios_are_those_to_both_dense_models() -> None:
 
 
 def test_what_fails_gets_a_note_and_the_others_are_measured() -> None:
-    chosen = select(grid(["1x16"]), ["torch,float32", "ours,sparse,xla,50,float32"])
+    chosen = select(grid(["1x16"]), ["torch,float32"])
     machine = Machine(fails="compiled")
     (records,) = measure(groups(chosen, 4), machine.start, 1)
     notes = {record.contender.compiler: record.note for record in records}
     assert notes["compiled"] == "it fails" and notes["eager"] == notes["graph"] == ""
-    assert "compute" in notes["xla"]
     assert not machine.running
     # Without its baseline, a group has no ratios.
     with pytest.raises(WorkerError, match="it fails"):
