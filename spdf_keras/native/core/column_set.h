@@ -1,4 +1,4 @@
-// Sets of columns of a block, for building structures.
+// What building structures shares: sets of columns of a block, and joining regions.
 
 #ifndef SPDF_COLUMN_SET_H_
 #define SPDF_COLUMN_SET_H_
@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <vector>
 
 #include "loops.h"
 
@@ -39,6 +40,21 @@ struct Columns {
   }
   void remove(int64_t k) { words[k / 64] &= ~(uint64_t{1} << k % 64); }
 };
+
+// Concatenates an array of all regions; returns the start of each region, and the end.
+template <class Region, class Item>
+std::vector<uint32_t> join(std::vector<Region>& regions,
+                           std::vector<Item> Region::* member, std::vector<Item>* all) {
+  std::vector<uint32_t> starts{0};
+  for (const Region& region : regions)
+    starts.push_back(starts.back() + static_cast<uint32_t>((region.*member).size()));
+  all->reserve(starts.back());
+  for (Region& region : regions) {
+    all->insert(all->end(), (region.*member).begin(), (region.*member).end());
+    std::vector<Item>().swap(region.*member);
+  }
+  return starts;
+}
 
 }  // namespace spdf
 

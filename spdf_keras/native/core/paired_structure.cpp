@@ -113,21 +113,6 @@ class RegionMaker {
   Region region_;
 };
 
-// Concatenates an array of all regions; returns the start of each region, and the end.
-template <class Item>
-std::vector<uint32_t> join(std::vector<Region>& regions,
-                           std::vector<Item> Region::* member, std::vector<Item>* all) {
-  std::vector<uint32_t> starts{0};
-  for (const Region& region : regions)
-    starts.push_back(starts.back() + static_cast<uint32_t>((region.*member).size()));
-  all->reserve(starts.back());
-  for (Region& region : regions) {
-    all->insert(all->end(), (region.*member).begin(), (region.*member).end());
-    std::vector<Item>().swap(region.*member);
-  }
-  return starts;
-}
-
 // Returns the positions of kept values by line and band; see `PairedStructure`.
 std::vector<uint32_t> line_starts(const BitMatrix& kept, int64_t band) {
   std::vector<uint32_t> starts;

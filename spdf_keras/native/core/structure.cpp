@@ -18,6 +18,7 @@ using spdf::copy_place;
 using spdf::Group;
 using spdf::kAlign;
 using spdf::kCopy;
+using spdf::join;
 using spdf::kMaxBlock;
 using spdf::kWindow;
 using spdf::Panel;
@@ -142,21 +143,6 @@ Region make_region(const Structure& s, const BitMatrix& kept, int64_t index) {
     maker.add_group(sets, sorted, first, rows);
   maker.finish();
   return region;
-}
-
-// Concatenates an array of all regions; returns the start of each region, and the end.
-template <class Item>
-std::vector<uint32_t> join(std::vector<Region>& regions,
-                           std::vector<Item> Region::* member, std::vector<Item>* all) {
-  std::vector<uint32_t> starts{0};
-  for (const Region& region : regions)
-    starts.push_back(starts.back() + static_cast<uint32_t>((region.*member).size()));
-  all->reserve(starts.back());
-  for (Region& region : regions) {
-    all->insert(all->end(), (region.*member).begin(), (region.*member).end());
-    std::vector<Item>().swap(region.*member);
-  }
-  return starts;
 }
 
 }  // namespace
