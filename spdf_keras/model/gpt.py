@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from spdf_keras.config import GPTConfig, config_from_tables
@@ -12,7 +13,6 @@ from spdf_keras.model.decoding.generator import Generator
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.paths import kernel_path
 from spdf_keras.model.saving import SavedModel
-from spdf_keras.sparsity.masks import num_zeros
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
 
 
@@ -97,6 +97,14 @@ class GPT(SavedModel):
         return f"Zeros are skipped in {skipped} of {masked} masked kernels{times}."
 
     @property
+    def has_latent_weights(self) -> bool:
+        """Whether weights have values under the masks, which a forward pass leaves out.
+
+        Only the method `magnitude_ste` has such weights.
+        """
+        return any(layer.is_latent for layer in self._masked_blocks)
+
+    @property
     def _masked_blocks(self) -> list[PruneFixedRandom]:
         return [layer for layer in self.blocks if isinstance(layer, PruneFixedRandom)]
 
@@ -116,15 +124,16 @@ class GPT(SavedModel):
 
     @property
     def sparsity(self) -> float:
-        """The sparsity of the masks; 0 without masks."""
-        first = self.blocks[0]
-        if not isinstance(first, PruneFixedRandom):
+        """The fraction of zeros in all masks; 0 without masks."""
+        masks = [mask for layer in self._masked_blocks for mask in layer.masks]
+        if not masks:
             return 0.0
-        mask = first.masks[0].numpy()
-        zeros = mask.size - int(mask.sum())
-        if zeros == num_zeros(mask.size, first.sparsity):
-            return first.sparsity
-        return zeros / mask.size  # the masks were assigned or restored
+        size = sum(mask.shape.num_elements() for mask in masks)
+        zeros = size - sum(int(np.count_nonzero(mask.numpy())) for mask in masks)
+        asked = self._masked_blocks[0].sparsity
+        # Each mask rounds its count; what was asked for is what a user knows.
+        close = abs(zeros - asked * size) <= len(masks)
+        return asked if close else zeros / size
 
     def generate(
         self,

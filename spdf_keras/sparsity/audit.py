@@ -69,11 +69,12 @@ def audit_masks(model: Any) -> list[MaskAudit]:
     Moments are included where the optimizer stores them at pruned positions.
     """
     weights, reports = model.named_weights(), []
+    latent = getattr(model, "has_latent_weights", False)
     optimizer = model.optimizer
     has_slots = getattr(optimizer, "has_slots", False)
     for path, mask in model.named_masks().items():
-        variables = [weights[path]]
-        if has_slots and optimizer.kept_mask(weights[path]) is None:
+        variables = [] if latent else [weights[path]]
+        if has_slots and not latent and optimizer.kept_mask(weights[path]) is None:
             variables += optimizer.slots(weights[path])
         values = (variable.numpy() for variable in variables)
         reports.append(audit_mask(path, mask.numpy(), values))

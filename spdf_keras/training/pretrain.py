@@ -14,6 +14,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import compile_for_pretraining, configured_gpt
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.sparsity_plan import SparsityPlan
 from spdf_keras.optimization.recipes import pretraining_schedule
 from spdf_keras.training.callbacks import Report
 from spdf_keras.training.checkpoint import checkpoint_step
@@ -65,8 +66,8 @@ def pretrain(
 
     Returns:
         `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None without
-        validation data) and `flops` (operations of the forward and backward passes
-        with the zeros skipped).
+        validation data), `flops` (operations of the forward and backward passes with
+        the zeros skipped) and `average_sparsity` (over all steps).
 
     Raises:
         InputError: If the corpus does not fit the model, the folder holds something
@@ -92,13 +93,15 @@ def pretrain(
         train(training, run, model, start, cluster, request, report)
         losses = {key: r[key] for r in run.metrics() for key in r if "loss" in key}
         sequences = total * config.train.batch_size
-        per_sequence = training_flops(config.model, length, config.sparsity.sparsity)
+        plan = SparsityPlan(config.model, config.sparsity, total)
+        per_sequence = training_flops(config.model, length, plan.average)
         result = {
             "steps": total,
             "tokens": sequences * length,
             "loss": losses.get("loss"),
             "validation_loss": losses.get("validation_loss"),
             "flops": sequences * per_sequence,
+            "average_sparsity": plan.average,
             "tokenizer": tokenizer.fingerprint,
         }
         return run.finish(result) if cluster.is_chief else result

@@ -83,11 +83,11 @@ double check_update(int64_t count, float density) {
   for (float& value : v) value = std::fabs(value);
   const auto before = weights, m_before = m, v_before = v, gradient = drawn(kept);
   const spdf_move move{0.5f, 0.999f, 0.9f, 0.99f, 0.01f, 1e-6f};
-  if (spdf_adamw(&move, mask.data(), count, kept + 1, gradient.data(), weights.data(),
+  if (spdf_adamw(&move, nullptr, mask.data(), count, kept + 1, gradient.data(), weights.data(),
                  m.data(), v.data(), nullptr, nullptr) != kept ||
       weights != before)
     return 1;
-  spdf_adamw(&move, mask.data(), count, kept, gradient.data(), weights.data(), m.data(),
+  spdf_adamw(&move, nullptr, mask.data(), count, kept, gradient.data(), weights.data(), m.data(),
              v.data(), nullptr, nullptr);
   double worst = 0;
   for (int64_t i = 0, k = 0; i < count; ++i) {

@@ -1,0 +1,232 @@
+"""Updates masks between the steps of `fit`, as the method of `[sparsity]` says.
+
+An update at step `t` comes before step `t + 1`, so weights, gradients and moments of
+that step are zero under the new masks. It is computed by NumPy from the float32
+weights, alike on all workers, and the graph of a step is that of static masks. A step
+that is not taken, since its gradient is not finite, takes its update back; the update
+is then made before the next step.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from spdf_keras.config import SparsityConfig
+from spdf_keras.errors import InputError
+from spdf_keras.keras2 import keras
+from spdf_keras.model.fitting.mask_changes import MaskChange
+from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.sparsity.algorithms.base import MaskedKernel, SparsityMethod
+from spdf_keras.sparsity.updating import counts_at, updated_mask
+
+from tf_keras.src.engine.training import reduce_per_replica  # isort: skip
+
+# Called after each update that a step has kept, with `step`, the number of that step,
+# `mask_density`, and `mask_turnover`: dropped weights over those kept before.
+_COUNTS = ("dropped", "grown")
+Listener = Callable[[dict[str, Any]], None]
+
+
+class MaskUpdates:
+    """The updates of a model's masks.
+
+    Args:
+        model: A compiled GPT whose method updates masks.
+        method: The method, made with the steps of the whole training.
+
+    Attributes:
+        listeners: See `Listener`.
+    """
+
+    def __init__(self, model: Any, method: SparsityMethod) -> None:
+        self._model, self._method = model, method
+        self._steps = list(method.update_steps())
+        self._step: Callable[[Any], Any] | None = None
+        self._gradients: Callable[[Any], list[Any]] | None = None
+        self.listeners: list[Listener] = []
+        optimizer = model.optimizer
+        self._state = (
+            optimizer.mask_state if isinstance(optimizer, AdamW) else np.array([-1, 0])
+        )
+
+    def train_function(self) -> Callable[[Iterator[Any]], Any]:
+        """Returns what Keras calls with its iterator for each step.
+
+        Raises:
+            InputError: If Keras is to take several steps in one call.
+        """
+        model = self._model
+        several = model.autotune_steps_per_execution or (
+            model._steps_per_execution is not None
+            and int(model._steps_per_execution.numpy()) != 1
+        )
+        if several or model._cluster_coordinator:
+            raise InputError(
+                f"`steps_per_execution` must be 1 with the method "
+                f"{self._method.config.method}, which updates masks between steps. "
+                "Received: several steps in one call."
+            )
+        self._step = None
+
+        def train_function(iterator: Iterator[Any]) -> Any:
+            data = next(iterator)
+            changes = self._update(data)
+            if self._step is None:
+                self._step = _step_function(model)
+            logs = self._step(data)
+            if changes is not None:
+                self._settle(changes, logs)
+            return logs
+
+        return train_function
+
+    def due(self, step: int) -> int | None:
+        """Returns the step of the update that comes next, if it is not after `step`."""
+        last = int(self._read_state()[0])
+        return max((at for at in self._steps if last < at <= step), default=None)
+
+    def _read_state(self) -> Any:
+        state = self._state
+        return state if isinstance(state, np.ndarray) else state.numpy()
+
+    def _write_state(self, last: int, count: int) -> None:
+        if isinstance(self._state, np.ndarray):
+            self._state[:] = last, count
+        else:
+            self._state.assign([last, count])
+
+    def _update(self, data: Any) -> list[MaskChange] | None:
+        """Makes the update that is due; returns its changes, or None without one."""
+        model, method = self._model, self._method
+        step = int(model.optimizer.iterations.numpy())
+        at = self.due(step)
+        if at is None:
+            return None
+        gradients: list[Any] = []
+        if method.needs_gradient:
+            if self._gradients is None:
+                self._gradients = model.ranking_function()
+            gradients = [g.numpy() for g in self._gradients(data)]
+            if not all(np.isfinite(gradient).all() for gradient in gradients):
+                return None  # the step will not be taken
+        with model.distribute_strategy.scope():
+            return self._change(at, gradients)
+
+    def _change(self, at: int, gradients: list[Any]) -> list[MaskChange]:
+        model, method = self._model, self._method
+        weights, masks = model.named_weights(), model.named_masks()
+        old_state = self._read_state().copy()
+        count = int(old_state[1]) + 1
+
+        def kernels() -> Iterator[MaskedKernel]:
+            for index, (path, mask) in enumerate(masks.items()):
+                yield MaskedKernel(
+                    path.removesuffix("/kernel"),
+                    weights[path].numpy(),
+                    mask.numpy(),
+                    gradients[index] if gradients else None,
+                )
+
+        before = {k.path: int(np.count_nonzero(k.mask)) for k in kernels()}
+        shapes = {
+            path.removesuffix("/kernel"): tuple(map(int, mask.shape))
+            for path, mask in masks.items()
+        }
+        kept = counts_at(method, at, shapes, before, kernels)
+        changes = []
+        if isinstance(model.optimizer, AdamW) and method.grows:
+            model.optimizer.start_cohort(count)
+        for kernel, (path, mask) in zip(kernels(), masks.items(), strict=True):
+            new = updated_mask(method, kernel, kept[kernel.path], at)
+            change = MaskChange(model.optimizer, weights[path], mask, old_state)
+            change.make(new, count, clears=not method.is_latent)
+            changes.append(change)
+        self._write_state(at, count)
+        self._note_densities()
+        return changes
+
+    def _settle(self, changes: list[MaskChange], logs: Any) -> None:
+        """Keeps the changes if the step was taken; else takes them back."""
+        norm = logs.get("gradient_norm")
+        if norm is None or math.isfinite(float(norm)):
+            self._tell(changes)
+            return
+        with self._model.distribute_strategy.scope():
+            for change in changes:
+                change.take_back()
+            self._write_state(*map(int, changes[0].state))
+        self._note_densities()
+
+    def _tell(self, changes: list[MaskChange]) -> None:
+        if not self.listeners:
+            return
+        masks = [mask.numpy() for mask in self._model.named_masks().values()]
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        dropped, grown = (sum(getattr(c, n) for c in changes) for n in _COUNTS)
+        before = max(kept + dropped - grown, 1)
+        record = {
+            "step": int(self._model.optimizer.iterations.numpy()),
+            "mask_density": kept / sum(mask.size for mask in masks),
+            "mask_turnover": dropped / before,
+        }
+        for listener in self.listeners:
+            listener(record)
+
+    def finish(self) -> None:
+        """Makes the weights of the last masks exact, where a method leaves others.
+
+        Call it after the last step of a training.
+        """
+        if not self._method.is_latent:
+            return
+        weights, masks = self._model.named_weights(), self._model.named_masks()
+        with self._model.distribute_strategy.scope():
+            self._change(int(self._read_state()[0]), [])
+            for path, mask in masks.items():
+                values = weights[path].numpy()
+                weights[path].assign(np.where(mask.numpy(), values, 0))
+
+    def _note_densities(self) -> None:
+        """Traces the step again where kernels begin or end to skip their zeros."""
+        if self._model.note_densities():
+            self._step = None
+
+
+def _step_function(model: Any) -> Callable[[Any], Any]:
+    """Returns Keras' step of training as a function of a batch."""
+
+    def run_step(data: Any) -> Any:
+        outputs = model.train_step(data)
+        numbers = [v for v in tf.nest.flatten(outputs) if tf.is_tensor(v)]
+        with tf.control_dependencies(numbers):
+            model._train_counter.assign_add(1)
+        return outputs
+
+    def step(data: Any) -> Any:
+        run = run_step
+        if model.jit_compile:
+            run = tf.function(run_step, jit_compile=True, reduce_retracing=True)
+        strategy = model.distribute_strategy
+        outputs = strategy.run(run, args=(data,))
+        return reduce_per_replica(
+            outputs, strategy, reduction=model.distribute_reduction_method
+        )
+
+    return step if model.run_eagerly else tf.function(step, reduce_retracing=True)
+
+
+def check_optimizer(optimizer: Any, settings: SparsityConfig) -> None:
+    """Refuses optimizers whose slots cannot follow masks that change.
+
+    Raises:
+        InputError: If it is a legacy one or in a wrapper.
+    """
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise InputError(
+            f"`optimizer` must be one of `keras.optimizers`, not of its `legacy`, with "
+            f"the method {settings.method}. Received: "
+            f"{type(optimizer).__name__}."
+        )

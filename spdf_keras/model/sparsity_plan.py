@@ -1,0 +1,78 @@
+"""The sparsity of a model's masked matrices over the steps of a training."""
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from spdf_keras.config import GPTConfig, SparsityConfig
+from spdf_keras.model.paths import masked_shapes
+from spdf_keras.sparsity.algorithms.registry import make_method
+from spdf_keras.sparsity.distributions import kept_counts, mean_sparsity
+
+
+@dataclass(frozen=True)
+class SparsityPlan:
+    """How many weights the masks of a training keep, step by step.
+
+    Attributes:
+        sizes: Sizes of the model.
+        config: The settings of its masks.
+        total_steps: Steps of the training.
+
+    Example:
+        >>> opens = SparsityConfig(
+        ...     0.75, method="redense", stages=[0.5, 0.0], shares=[0.5, 0.8]
+        ... )
+        >>> plan = SparsityPlan(GPTConfig(1, 2, 64), opens, 100)
+        >>> plan.at(50), plan.at(51), plan.at(100), round(plan.average, 3)
+        (0.75, 0.5, 0.0, 0.525)
+    """
+
+    sizes: GPTConfig
+    config: SparsityConfig
+    total_steps: int
+
+    def at(self, step: int) -> float:
+        """Returns the mean sparsity of the masked matrices in a step, the first is 1."""
+        starts, sparsities = self._stages
+        return sparsities[bisect.bisect_left(starts, step) - 1]
+
+    @property
+    def final(self) -> float:
+        """The mean sparsity of the last step."""
+        return self.at(max(self.total_steps, 1))
+
+    @cached_property
+    def average(self) -> float:
+        """The mean over all steps."""
+        total = max(self.total_steps, 1)
+        return sum(self.steps(total)) / total
+
+    def steps(self, count: int) -> Iterator[float]:
+        """Yields the mean sparsity of each of the first `count` steps."""
+        starts, sparsities = self._stages
+        ends = [*starts[1:], count]
+        for start, end, sparsity in zip(starts, ends, sparsities, strict=True):
+            for _ in range(start, min(end, count)):
+                yield sparsity
+
+    @cached_property
+    def _stages(self) -> tuple[list[int], list[float]]:
+        """Completed steps at which the sparsity changes, and the sparsity from there."""
+        if not self.config.sparsity:
+            return [0], [0.0]
+        method = make_method(self.config, self.total_steps)
+        starts, sparsities = [0], [self._mean(method.initial_sparsity)]
+        for step in () if method.keeps_count else method.update_steps():
+            if step == 0:
+                starts, sparsities = [], []
+            starts.append(step)
+            sparsities.append(self._mean(method.sparsity_at(step)))
+        return starts, sparsities
+
+    def _mean(self, sparsity: float) -> float:
+        if self.config.distribution == "uniform" and not self.config.densities:
+            return sparsity
+        shapes = masked_shapes(self.sizes)
+        return mean_sparsity(shapes, kept_counts(shapes, self.config, sparsity))
