@@ -250,7 +250,7 @@ def _partition(members: Sequence[tuple[dict[str, Any], Member]]) -> list[_Part]:
 def _recipe(run: RunRecord) -> dict[str, Any]:
     masks = {"sparsity.method": run.origin.method}
     if run.kind == "pretrain":
-        # Few of these settings count for a method: those at their defaults are left out.
+        # Few of these settings count for a method: usual ones are left out.
         usual = _settings("sparsity", SparsityConfig())
         given = _settings("sparsity", run.config.sparsity)
         masks |= {name: v for name, v in given.items() if v != usual[name]}
