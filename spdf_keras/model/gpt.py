@@ -87,6 +87,24 @@ class GPT(SavedModel):
                 if kernel_path(layer.layer.name, name) in paths
             )
 
+    def take_weights(self, other: "GPT") -> None:
+        """Copies the weights of a model of the same sizes, where the masks keep them.
+
+        Args:
+            other: The other model; what its masks prune counts as zero.
+        """
+        weights, masks, theirs = (
+            self.named_weights(),
+            self.named_masks(),
+            other.named_masks(),
+        )
+        for path, weight in other.named_weights().items():
+            value = weight.numpy()
+            for mask in (theirs.get(path), masks.get(path)):
+                if mask is not None:
+                    value = np.where(mask.numpy(), value, 0)
+            weights[path].assign(value)
+
     def describe_products(self) -> str:
         """Says how many kernels skip their zeros, and the timings that decided it.
 

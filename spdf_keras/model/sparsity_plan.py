@@ -1,6 +1,7 @@
 """The sparsity of a model's masked matrices over the steps of a training."""
 
 import bisect
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,19 +44,41 @@ class SparsityPlan:
         """The mean sparsity of the last step."""
         return self.at(max(self.total_steps, 1))
 
-    @cached_property
+    @property
     def average(self) -> float:
         """The mean over all steps."""
-        total = max(self.total_steps, 1)
-        return sum(self.steps(total)) / total
+        return self.mean(self.total_steps)
+
+    def mean(self, count: int) -> float:
+        """Returns the mean over the first `count` steps; that of the first if 0."""
+        spans = self._spans(max(count, 1))
+        if len(spans) == 1:
+            return spans[0][1]  # a sum would round
+        return sum(steps * sparsity for steps, sparsity in spans) / count
 
     def steps(self, count: int) -> Iterator[float]:
         """Yields the mean sparsity of each of the first `count` steps."""
+        for steps, sparsity in self._spans(count):
+            yield from itertools.repeat(sparsity, steps)
+
+    def kept(self, step: int) -> dict[str, int]:
+        """Returns the kept weights of each masked matrix in a step, by mask path.
+
+        Matrices that are ranked together (`scope`) are not told apart here.
+        """
+        if not self.config.sparsity:
+            return {}
+        method = make_method(self.config, self.total_steps)
+        made = [at for at in method.update_steps() if at < step]
+        sparsity = method.sparsity_at(made[-1]) if made else method.initial_sparsity
+        return kept_counts(masked_shapes(self.sizes), self.config, sparsity)
+
+    def _spans(self, count: int) -> list[tuple[int, float]]:
+        """Returns numbers of steps with one sparsity, as far as `count` steps."""
         starts, sparsities = self._stages
-        ends = [*starts[1:], count]
-        for start, end, sparsity in zip(starts, ends, sparsities, strict=True):
-            for _ in range(start, min(end, count)):
-                yield sparsity
+        ends = [min(end, count) for end in (*starts[1:], count)]
+        spans = zip(starts, ends, sparsities, strict=True)
+        return [(end - start, value) for start, end, value in spans if end > start]
 
     @cached_property
     def _stages(self) -> tuple[list[int], list[float]]:

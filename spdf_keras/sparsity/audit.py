@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.sparsity.masks import num_zeros
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,6 @@ class MaskAudit:
     def density(self) -> float:
         """Kept weights over all weights."""
         return self.kept / self.size
-
-    def has_exact_count(self, sparsity: float) -> bool:
-        """Whether the mask prunes as many weights as `sparsity` asks for."""
-        return self.size - self.kept == num_zeros(self.size, sparsity)
 
 
 def audit_mask(

@@ -17,7 +17,7 @@ from spdf_keras.model.gpt import GPT
 from spdf_keras.model.sparsity_plan import SparsityPlan
 from spdf_keras.optimization.recipes import pretraining_schedule
 from spdf_keras.training.callbacks import Report
-from spdf_keras.training.checkpoint import checkpoint_step
+from spdf_keras.training.checkpoint import checkpoint_step, read_checksums
 from spdf_keras.training.cluster import Cluster, single_device
 from spdf_keras.training.loop import Training, check_parts, restore_newest, train
 from spdf_keras.training.resume import (
@@ -43,6 +43,7 @@ def pretrain(
     report: Report | None = None,
     cluster: Cluster | None = None,
     tell: Tell | None = None,
+    base: Run | None = None,
 ) -> dict[str, Any]:
     """Trains the model of `config` with the recipe of appendix A.1.
 
@@ -63,6 +64,8 @@ def pretrain(
         cluster: The devices; the default device if None.
         tell: Called with sentences for the user: a damaged checkpoint is passed over,
             a setting has changed, or which products skip zeros.
+        base: A run whose weights are the initial ones, where the masks keep them; with
+            the method `one_shot` or `gmp` its smallest weights are pruned.
 
     Returns:
         `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None without
@@ -70,8 +73,9 @@ def pretrain(
         the zeros skipped) and `average_sparsity` (over all steps).
 
     Raises:
-        InputError: If the corpus does not fit the model, the folder holds something
-            else or a run of other settings, or another process writes into it.
+        InputError: If the corpus or `base` does not fit the model, the folder holds
+            something else or a run of other settings, or another process writes into
+            it.
         TrainingError: If the loss or the gradient is not finite, or a worker is
             gone; the last checkpoint is kept.
         StoppedError: If a signal came.
@@ -82,12 +86,14 @@ def pretrain(
     cluster, tell = cluster or single_device(), tell or (lambda _: None)
     tokenizer, length = shards.tokenizer(), shards.context_length
     _check_corpus(config, shards, tokenizer)
+    if base is not None:
+        _check_base(base, config, tokenizer, shards)
     training = _training(config, shards, cluster)
     check_parts(training, cluster)
     run, total = Run(Path(folder)), training.total_steps
     writing = run.writing() if cluster.is_chief else nullcontext()
     with stop_requests() as request, writing, cluster.strategy.scope():
-        model, start = _start(training, shards, tokenizer, run, cluster, tell)
+        model, start = _start(training, shards, tokenizer, run, cluster, tell, base)
         if start >= total:
             tell(f"The run '{folder}' has all its {total:,} steps: nothing is left.")
         train(training, run, model, start, cluster, request, report)
@@ -154,11 +160,14 @@ def _start(
     run: Run,
     cluster: Cluster,
     tell: Tell,
+    base: Run | None,
 ) -> tuple[GPT, int]:
     """Makes or restores model and run; returns the model and the completed steps."""
     config, checkpoints = training.config, run.checkpoints()
+    initial = {} if base is None else _initial(base)
     if checkpoints:
         _check_same(training, shards, tokenizer, run)
+        _check_initial(run, initial)
     model = configured_gpt(config)
     skips = config.train.compute != "dense"
     if checkpoints and skips:
@@ -166,6 +175,8 @@ def _start(
         model.sparse_kernels = run.origin()["sparse_kernels"]
     compile_for_pretraining(model, config.train, shards.context_length)
     start = 0
+    if base is not None and not checkpoints:
+        model.take_weights(base.load_model())
     if checkpoints:
         start = checkpoint_step(restore_newest(model, checkpoints, tell))
     if skips:
@@ -174,6 +185,7 @@ def _start(
         {
             "settings": to_toml(config),
             "corpus": shards.fingerprint,
+            "base": str(initial.get("weights")),
             "checkpoint (step)": str(start),
         }
     )
@@ -194,8 +206,46 @@ def _start(
     }
     if skips:
         origin["sparse_kernels"] = model.sparse_kernels
+    if initial:
+        origin["initial"] = initial
     run.start(config, tokenizer, origin)
     return model, start
+
+
+def _initial(base: Run) -> dict[str, Any]:
+    """Returns what a run records of the run whose weights it starts from."""
+    checkpoint = base.checkpoint()
+    return {
+        "folder": os.path.basename(os.path.abspath(base.folder)),
+        "step": checkpoint_step(checkpoint),
+        "weights": read_checksums(checkpoint).get("weights.safetensors"),
+    }
+
+
+def _check_initial(run: Run, initial: dict[str, Any]) -> None:
+    before = run.origin().get("initial", {})
+    if before.get("weights") != initial.get("weights"):
+        was, now = (
+            f"the weights of '{i['folder']}' after step {i['step']}"
+            if i
+            else "weights drawn at random"
+            for i in (before, initial)
+        )
+        raise InputError(
+            f"The run '{run.folder}' was started with {was}. Received: {now}. Give the "
+            "same to go on with it, or another folder."
+        )
+
+
+def _check_base(
+    base: Run, config: Config, tokenizer: Tokenizer, shards: Shards
+) -> None:
+    if base.config().model != config.model:
+        raise InputError(
+            f"The run '{base.folder}' must have the sizes of the new model to give it "
+            f"its weights. Received: {base.config().model} and {config.model}."
+        )
+    check_tokenizer(base, tokenizer, shards.folder)
 
 
 def _go_on(

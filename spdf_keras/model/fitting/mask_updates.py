@@ -26,7 +26,6 @@ from tf_keras.src.engine.training import reduce_per_replica  # isort: skip
 
 # Called after each update that a step has kept, with `step`, the number of that step,
 # `mask_density`, and `mask_turnover`: dropped weights over those kept before.
-_COUNTS = ("dropped", "grown")
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -165,7 +164,8 @@ class MaskUpdates:
             return
         masks = [mask.numpy() for mask in self._model.named_masks().values()]
         kept = sum(int(np.count_nonzero(mask)) for mask in masks)
-        dropped, grown = (sum(getattr(c, n) for c in changes) for n in _COUNTS)
+        dropped = sum(change.dropped for change in changes)
+        grown = sum(change.grown for change in changes)
         before = max(kept + dropped - grown, 1)
         record = {
             "step": int(self._model.optimizer.iterations.numpy()),
@@ -222,11 +222,12 @@ def check_optimizer(optimizer: Any, settings: SparsityConfig) -> None:
     """Refuses optimizers whose slots cannot follow masks that change.
 
     Raises:
-        InputError: If it is a legacy one or in a wrapper.
+        InputError: If it is a legacy one or scales the loss of another.
     """
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
+    scales = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+    if scales or not isinstance(optimizer, keras.optimizers.Optimizer):
         raise InputError(
-            f"`optimizer` must be one of `keras.optimizers`, not of its `legacy`, with "
-            f"the method {settings.method}. Received: "
-            f"{type(optimizer).__name__}."
+            "`optimizer` must be one of `keras.optimizers`, neither of its `legacy` nor "
+            f"inside a LossScaleOptimizer, with the method {settings.method}. Received: "
+            f"{type(optimizer).__name__}. Take spdf_keras.optimization.adamw.AdamW."
         )

@@ -248,7 +248,11 @@ def _partition(members: Sequence[tuple[dict[str, Any], Member]]) -> list[_Part]:
 
 
 def _recipe(run: RunRecord) -> dict[str, Any]:
-    return _settings("train", run.config.train)
+    masks = {"sparsity.method": run.origin.method}
+    if run.kind == "pretrain":
+        masks = _settings("sparsity", run.config.sparsity)
+        masks.pop("sparsity.sparsity")
+    return {**masks, **_settings("train", run.config.train)}
 
 
 def _tuned(run: RunRecord) -> dict[str, Any]:
