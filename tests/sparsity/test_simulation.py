@@ -80,7 +80,7 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 def _tokens(seed: int) -> np.ndarray:
-    """Sequences in which each token has a likely successor, so that there is a lesson."""
+    """Sequences in which each token has a likely successor, which can be learned."""
     rng = np.random.default_rng(seed)
     successors = rng.permutation(VOCABULARY)
     tokens = rng.integers(0, VOCABULARY, (STEPS, BATCH, LENGTH + 1), np.int32)
@@ -145,7 +145,8 @@ def _compare(num_layers: int, seed: int, **settings: Any) -> None:
         _same_masks(watch.masks[step], simulation, step)
         changed = (np.any(before[k] != mask) for k, mask in simulation.masks().items())
         changes += any(changed)
-    assert changes >= min(10, len(simulation.settings.update_steps(STEPS)) - 1)
+    # The last updates of a cosine may drop less than one weight of each matrix.
+    assert changes >= 0.7 * len(simulation.settings.update_steps(STEPS))
     np.testing.assert_allclose(watch.losses, losses, rtol=1e-5)
     assert losses[-1] < losses[0] - 0.1
     for path, weight in weights.items():
@@ -207,4 +208,5 @@ def test_the_gradients_of_the_simulation_are_finite_differences() -> None:
             weight.flat[place] = value
             slope = (around[0] - around[1]) / (2 * step)
             # The rounding of two losses near 3 is 4e-16, over 2e-6.
-            assert gradients[path].flat[place] == pytest.approx(slope, rel=1e-6, abs=2e-9)
+            gradient = gradients[path].flat[place]
+            assert gradient == pytest.approx(slope, rel=1e-6, abs=2e-9)

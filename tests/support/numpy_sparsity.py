@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
-from numpy_gpt import Array, NumpyAdamW, Weights, loss_and_gradients
 from numpy.typing import NDArray
+from numpy_gpt import Array, NumpyAdamW, Weights, loss_and_gradients
 
 Mask = NDArray[np.bool_]
 
@@ -41,7 +41,8 @@ class Settings:
     def update_steps(self, total_steps: int) -> list[int]:
         """Returns the steps at which masks change."""
         if self.method == "redense":
-            return [math.ceil(share * total_steps) for share in self.shares]
+            shares = [Fraction(str(share)) for share in self.shares]
+            return [math.ceil(share * total_steps) for share in shares]
         if self.method == "one_shot":
             return [self.begin]
         end = self.last_step(total_steps)
@@ -57,7 +58,8 @@ class Settings:
         if self.drop_schedule == "constant":
             return self.drop_fraction
         length = self.last_step(total_steps) - self.begin
-        return self.drop_fraction / 2 * (1 + math.cos(math.pi * (step - self.begin) / length))
+        done = (step - self.begin) / length
+        return self.drop_fraction / 2 * (1 + math.cos(math.pi * done))
 
     def sparsity_at(self, step: int, total_steps: int) -> float:
         """Returns the sparsity that holds after an update at `step`."""
@@ -76,6 +78,12 @@ class Settings:
         if self.method == "one_shot":
             return 0.0
         return self.initial_sparsity if self.method == "gmp" else self.sparsity
+
+
+def _ascending(places: NDArray, score: NDArray) -> NDArray:
+    """Returns places from the smallest score on; of equal ones the later first."""
+    later_first = places[::-1]
+    return later_first[np.argsort(score[later_first], kind="stable")]
 
 
 def random_ranks(key: str, size: int) -> NDArray[np.uint64]:
@@ -127,6 +135,11 @@ class Units:
         tiles = np.abs(values).reshape(rows // height, height, columns // width, width)
         return tiles.mean((1, 3)).ravel()
 
+    def random(self, key: str) -> NDArray:
+        """Returns a random score of each unit: that of a tile is pooled, as others."""
+        ranks = random_ranks(key, math.prod(self.shape))
+        return ranks if self.tile == (1, 1) else self.pool(ranks.astype(np.float64))
+
     def mask(self, kept: Mask) -> Mask:
         """Returns the mask of the matrix in which the units of `kept` are kept."""
         height, width = self.tile
@@ -143,7 +156,9 @@ class Units:
         return list(lines.reshape(-1, self.neighbours))
 
 
-def kept_units(shapes: dict[str, tuple[int, int]], settings: Settings, sparsity: float) -> dict[str, int]:
+def kept_units(
+    shapes: dict[str, tuple[int, int]], settings: Settings, sparsity: float
+) -> dict[str, int]:
     """Returns how many units each matrix keeps, by its path."""
     units = {
         path: Units.of(shape, settings.structure, settings.axis)
@@ -191,8 +206,8 @@ class Simulation:
         total_steps: Steps of the training.
         optimizer: Moves the weights.
         kept: The kept units of each kernel, by the path of its mask.
-        margin: The smallest difference of two scores between which a choice was made,
-            relative to the larger one.
+        margin: The smallest difference of two sizes or gradients between which a choice
+            was made, relative to the larger one.
     """
 
     settings: Settings
@@ -237,15 +252,16 @@ class Simulation:
         """Updates the masks if their time has come, then takes an optimizer step."""
         batch = (token_ids, labels, self.num_heads)
         if self.optimizer.steps in self._updates:
-            self._update(loss_and_gradients(self.weights, *batch)[1])
+            self._update(batch)
         loss, gradients = loss_and_gradients(self.weights, *batch)
         for path, mask in self.masks().items():
             gradients[path] = gradients[path] * mask
         self.optimizer.step(self.weights, gradients)
         return loss
 
-    def _update(self, gradients: Weights) -> None:
+    def _update(self, batch: tuple[NDArray, NDArray, int]) -> None:
         settings, step = self.settings, self.optimizer.steps
+        gradients = loss_and_gradients(self.weights, *batch)[1]
         sparsity = settings.sparsity_at(step, self.total_steps)
         counts = kept_units(self._shapes, settings, sparsity)
         for path, units in self._units.items():
@@ -254,45 +270,38 @@ class Simulation:
             if settings.method == "rigl":
                 score = units.pool(gradients[f"{path}/kernel"])
             else:
-                score = random_ranks(
-                    f"grow:{settings.seed}:{path}:{step}", units.count
-                )
+                score = units.random(f"grow:{settings.seed}:{path}:{step}")
             after = before.copy()
             if settings.method in ("gmp", "one_shot"):
                 self._drop(after, size, int(before.sum()) - counts[path])
             elif settings.method == "redense":
                 wanted = counts[path] - int(before.sum())
-                self._grow(after, ~before, score, np.arange(units.count), wanted)
+                self._grow(after, np.flatnonzero(~before), score, wanted)
             else:
                 fraction = settings.drop_fraction_at(step, self.total_steps)
                 self._drop(after, size, math.trunc(int(before.sum()) * fraction))
                 free = ~after if settings.regrow else ~before
                 lost = before & ~after
                 for group in units.groups():
-                    self._grow(after, free, score, group, int(lost[group].sum()))
+                    places, wanted = group[free[group]], int(lost[group].sum())
+                    self._grow(after, places, score, wanted)
             self._move(path, before, after)
 
     def _drop(self, kept: Mask, size: Array, count: int) -> None:
         """Drops the smallest of the kept; of equal ones the later."""
-        places = np.flatnonzero(kept)
-        order = places[np.lexsort((-places, size[places]))]
+        order = _ascending(np.flatnonzero(kept), size)
         kept[order[:count]] = False
         self._note(size[order], count)
 
-    def _grow(
-        self, kept: Mask, free: Mask, score: NDArray, group: NDArray, count: int
-    ) -> None:
-        """Grows the free units of a group with the highest score; of equal the first."""
-        places = group[free[group]]
-        # A stable order of the reversed scores would put the later of equal ones first.
-        order = places[np.argsort(score[places], kind="stable")[::-1]]
-        chosen = sorted(places, key=lambda place: (-float(score[place]), place))[:count]
-        del order
-        kept[chosen] = True
+    def _grow(self, kept: Mask, places: NDArray, score: NDArray, count: int) -> None:
+        """Grows the places with the highest score; of equal ones the first."""
+        order = _ascending(places, score)[::-1]
+        kept[order[:count]] = True
+        self._note(score[order], count)
 
     def _note(self, scores: NDArray, count: int) -> None:
-        """Notes how far apart the last that was chosen and the first that was not are."""
-        if 0 < count < len(scores):
+        """Notes how far the last that was chosen is from the first that was not."""
+        if 0 < count < len(scores) and scores.dtype.kind == "f":
             a, b = float(scores[count - 1]), float(scores[count])
             self.margin = min(self.margin, abs(a - b) / max(abs(a), abs(b)))
 
