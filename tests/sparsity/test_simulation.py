@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy_gpt import NumpyAdamW, loss_and_gradients
-from numpy_sparsity import Settings, Simulation
+from numpy_masks import Settings
+from numpy_sparsity import Simulation
 
 from spdf_keras import GPTConfig, build_gpt
 from spdf_keras.config import SparsityConfig
@@ -22,36 +23,39 @@ LEARNING_RATE, CLIP_NORM = 1e-3, 0.5
 # weights by a fraction of the learning rate that depends on the rounding alone.
 EPSILON = 1e-5
 
+_OPENS = {"method": "redense", "stages": [0.5, 0.0], "shares": [0.4, 0.7]}
+
 CASES: dict[str, dict[str, Any]] = {
     "set": {"method": "set", "interval": 10},
     "rigl": {"method": "rigl", "interval": 10},
     "gmp": {"method": "gmp", "interval": 10, "begin": 20, "end": 155},
-    "redense": {"method": "redense", "stages": [0.5, 0.0], "shares": [0.4, 0.7]},
-    "rigl_2:4": {
-        "method": "rigl",
+    "redense": _OPENS,
+    "set_2:4": {
+        "method": "set",
         "interval": 15,
         "structure": "2:4",
         "sparsity": 0.5,
     },
     "rigl_2x2": {"method": "rigl", "interval": 15, "structure": "2x2"},
     "set_erk": {"method": "set", "interval": 20, "distribution": "erk"},
-    "rigl_without_regrowth": {"method": "rigl", "interval": 10, "regrow": False},
-    "rigl_naive": {"method": "rigl", "interval": 10, "own_counts": False},
+    "rigl_naive_without_regrowth": {
+        "method": "rigl",
+        "interval": 10,
+        "own_counts": False,
+        "regrow": False,
+    },
 }
 MORE: dict[str, dict[str, Any]] = {
     "set_naive": {"method": "set", "interval": 10, "own_counts": False},
-    "redense_naive": {
-        "method": "redense",
-        "stages": [0.5, 0.0],
-        "shares": [0.4, 0.7],
-        "own_counts": False,
-    },
+    "rigl_naive": {"method": "rigl", "interval": 10, "own_counts": False},
+    "redense_naive": {**_OPENS, "own_counts": False},
     "redense_erk": {
         "method": "redense",
         "stages": [0.5, 0.25],
         "shares": [0.25, 0.5],
         "distribution": "erk",
     },
+    "redense_2x2": {**_OPENS, "structure": "2x2"},
     "set_constant": {
         "method": "set",
         "interval": 13,
@@ -60,12 +64,33 @@ MORE: dict[str, dict[str, Any]] = {
         "drop_schedule": "constant",
     },
     "set_without_regrowth": {"method": "set", "interval": 10, "regrow": False},
+    "rigl_without_regrowth": {"method": "rigl", "interval": 10, "regrow": False},
+    "set_2x4": {"method": "set", "interval": 15, "structure": "2x4"},
     "set_1:4_of_outputs": {
         "method": "set",
         "interval": 15,
         "structure": "1:4",
         "axis": "out",
     },
+    "rigl_2:4": {
+        "method": "rigl",
+        "interval": 15,
+        "structure": "2:4",
+        "sparsity": 0.5,
+    },
+    "rigl_at_every_step": {"method": "rigl", "interval": 1, "end": 40},
+    "rigl_in_micro_batches": {
+        "method": "rigl",
+        "interval": 10,
+        "train": {"micro_batches": 4},
+    },
+    "rigl_with_zeros_skipped": {
+        "method": "rigl",
+        "interval": 10,
+        "train": {"compute": "sparse"},
+    },
+    "redense_with_zeros_skipped": {**_OPENS, "train": {"compute": "sparse"}},
+    "rigl_compiled": {"method": "rigl", "interval": 10, "train": {"jit_compile": True}},
     "gmp_from_half": {
         "method": "gmp",
         "interval": 7,
@@ -73,9 +98,11 @@ MORE: dict[str, dict[str, Any]] = {
         "initial_sparsity": 0.5,
     },
     "gmp_4x2": {"method": "gmp", "interval": 10, "structure": "4x2"},
+    "gmp_together": {"method": "gmp", "interval": 10, "scope": "global"},
     "one_shot": {"method": "one_shot", "begin": 50},
     "one_shot_at_once": {"method": "one_shot"},
-    "rigl_at_every_step": {"method": "rigl", "interval": 1, "end": 40},
+    "one_shot_together": {"method": "one_shot", "begin": 50, "scope": "global"},
+    "magnitude_ste": {"method": "magnitude_ste", "interval": 5},
 }
 
 
@@ -105,7 +132,9 @@ class _Watch(keras.callbacks.Callback):
         self.losses.append(float(logs["batch_loss"]))
 
 
-def _compare(num_layers: int, seed: int, **settings: Any) -> None:
+def _compare(
+    num_layers: int, seed: int, train: dict[str, Any] | None = None, **settings: Any
+) -> None:
     settings = {"sparsity": 0.75, "seed": seed, **settings}
     model = build_gpt(
         GPTConfig(num_layers, 2, 16, 0, VOCABULARY, LENGTH),
@@ -118,6 +147,7 @@ def _compare(num_layers: int, seed: int, **settings: Any) -> None:
         learning_rate=LEARNING_RATE,
         clip_norm=CLIP_NORM,
         epsilon=EPSILON,
+        **(train or {}),
     )
     tokens, weights = _tokens(seed), model.named_weights()
     simulation = Simulation(

@@ -1,198 +1,18 @@
-"""Masks that change in training, simulated in NumPy from their rule alone.
+"""A training of a GPT whose masks change, simulated in NumPy from the rule alone."""
 
-A step `t` is a number of completed optimizer steps: an update at `t` comes before step
-`t + 1`. Nothing here calls the package; `Settings` has its names and defaults.
-"""
-
-import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 from numpy_gpt import Array, NumpyAdamW, Weights, loss_and_gradients
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of the `[sparsity]` table that the simulation knows."""
-
-    sparsity: float
-    method: str
-    seed: int = 0
-    distribution: str = "uniform"
-    structure: str = "unstructured"
-    axis: str = "in"
-    begin: int = 0
-    end: int = 0
-    interval: int = 100
-    drop_fraction: float = 0.3
-    drop_schedule: str = "cosine"
-    initial_sparsity: float = 0.0
-    stages: Sequence[float] = ()
-    shares: Sequence[float] = ()
-    regrow: bool = True
-    own_counts: bool = True
-
-    def update_steps(self, total_steps: int) -> list[int]:
-        """Returns the steps at which masks change."""
-        if self.method == "redense":
-            shares = [Fraction(str(share)) for share in self.shares]
-            return [math.ceil(share * total_steps) for share in shares]
-        if self.method == "one_shot":
-            return [self.begin]
-        end = self.last_step(total_steps)
-        steps = [*range(self.begin, end, self.interval), end]
-        return [step for step in steps if step > 0 or self.method == "gmp"]
-
-    def last_step(self, total_steps: int) -> int:
-        """Returns the step of the last update."""
-        return self.end or total_steps * 3 // 4
-
-    def drop_fraction_at(self, step: int, total_steps: int) -> float:
-        """Returns the fraction of the kept weights that are replaced."""
-        if self.drop_schedule == "constant":
-            return self.drop_fraction
-        length = self.last_step(total_steps) - self.begin
-        done = (step - self.begin) / length
-        return self.drop_fraction / 2 * (1 + math.cos(math.pi * done))
-
-    def sparsity_at(self, step: int, total_steps: int) -> float:
-        """Returns the sparsity that holds after an update at `step`."""
-        if self.method == "redense":
-            return self.stages[self.update_steps(total_steps).index(step)]
-        if self.method == "gmp":
-            length = self.last_step(total_steps) - self.begin
-            done = min(max((step - self.begin) / length, 0.0), 1.0)
-            left = self.initial_sparsity - self.sparsity
-            return self.sparsity + left * (1 - done) ** 3
-        return self.sparsity
-
-    @property
-    def sparsity_at_first(self) -> float:
-        """The sparsity before the first update."""
-        if self.method == "one_shot":
-            return 0.0
-        return self.initial_sparsity if self.method == "gmp" else self.sparsity
+from numpy_masks import Mask, Settings, Units, kept_units, random_ranks
 
 
 def _ascending(places: NDArray, score: NDArray) -> NDArray:
     """Returns places from the smallest score on; of equal ones the later first."""
     later_first = places[::-1]
     return later_first[np.argsort(score[later_first], kind="stable")]
-
-
-def random_ranks(key: str, size: int) -> NDArray[np.uint64]:
-    """Returns different random numbers, whose lowest bits are the flat index."""
-    digest = hashlib.sha256(key.encode()).digest()
-    generator = np.random.Philox(key=np.frombuffer(digest[:16], "<u8"))
-    draws = np.asarray(generator.random_raw(size), np.uint64)
-    bits = np.uint64((size - 1).bit_length())
-    return (draws >> bits << bits) + np.arange(size, dtype=np.uint64)
-
-
-@dataclass(frozen=True)
-class Units:
-    """What a structure keeps or prunes as one: a weight, or a tile of weights.
-
-    Attributes:
-        shape: Shape of the matrix, `(in, out)`.
-        tile: Rows and columns of a tile; `(1, 1)` is a single weight.
-        neighbours: Weights in a group that has a fixed number of kept ones; 0 is none.
-        of_group: That number.
-        axis: 0 if neighbours are consecutive inputs, 1 if they are outputs.
-    """
-
-    shape: tuple[int, int]
-    tile: tuple[int, int] = (1, 1)
-    neighbours: int = 0
-    of_group: int = 0
-    axis: int = 0
-
-    @classmethod
-    def of(cls, shape: tuple[int, int], structure: str, axis: str) -> "Units":
-        """Reads a structure, such as `2:4` or `4x4`."""
-        if ":" in structure:
-            kept, neighbours = map(int, structure.split(":"))
-            return cls(shape, (1, 1), neighbours, kept, ("in", "out").index(axis))
-        if "x" in structure:
-            rows, columns = map(int, structure.split("x"))
-            return cls(shape, (rows, columns))
-        return cls(shape)
-
-    @property
-    def count(self) -> int:
-        """How many units the matrix has."""
-        return math.prod(self.shape) // math.prod(self.tile)
-
-    def pool(self, values: Array) -> Array:
-        """Returns the mean absolute value of each unit, in row order."""
-        (rows, columns), (height, width) = self.shape, self.tile
-        tiles = np.abs(values).reshape(rows // height, height, columns // width, width)
-        return tiles.mean((1, 3)).ravel()
-
-    def random(self, key: str) -> NDArray:
-        """Returns a random score of each unit: that of a tile is pooled, as others."""
-        ranks = random_ranks(key, math.prod(self.shape))
-        return ranks if self.tile == (1, 1) else self.pool(ranks.astype(np.float64))
-
-    def mask(self, kept: Mask) -> Mask:
-        """Returns the mask of the matrix in which the units of `kept` are kept."""
-        height, width = self.tile
-        units = kept.reshape(self.shape[0] // height, self.shape[1] // width)
-        return units.repeat(height, 0).repeat(width, 1)
-
-    def groups(self) -> list[NDArray[np.int64]]:
-        """Returns the units of each group; one group has all where there are none."""
-        places = np.arange(self.count)
-        if not self.neighbours:
-            return [places]
-        grid = places.reshape(self.shape)
-        lines = grid.T if self.axis == 0 else grid
-        return list(lines.reshape(-1, self.neighbours))
-
-
-def kept_units(
-    shapes: dict[str, tuple[int, int]], settings: Settings, sparsity: float
-) -> dict[str, int]:
-    """Returns how many units each matrix keeps, by its path."""
-    units = {
-        path: Units.of(shape, settings.structure, settings.axis)
-        for path, shape in shapes.items()
-    }
-    if settings.distribution == "erk" and sparsity:
-        return _erk(shapes, sparsity)
-    return {
-        path: unit.count - round(sparsity * unit.count) for path, unit in units.items()
-    }
-
-
-def _erk(shapes: dict[str, tuple[int, int]], sparsity: float) -> dict[str, int]:
-    """Kept weights in proportion to the sum of the sizes, with an exact total."""
-    total = sum(map(math.prod, shapes.values()))
-    budget = total - round(sparsity * total)
-    dense: set[str] = set()
-    while True:
-        left = budget - sum(math.prod(shapes[path]) for path in dense)
-        sums = {path: sum(s) for path, s in shapes.items() if path not in dense}
-        shares = {
-            path: Fraction(left * size, sum(sums.values()))
-            for path, size in sums.items()
-        }
-        over = {path for path in shares if shares[path] > math.prod(shapes[path])}
-        if not over:
-            break
-        dense |= over
-    kept = {path: math.prod(shapes[path]) for path in shapes}
-    kept |= {path: math.floor(share) for path, share in shares.items()}
-    fractions = sorted(shares, key=lambda path: math.floor(shares[path]) - shares[path])
-    for path in fractions[: budget - sum(kept.values())]:
-        kept[path] += 1
-    return kept
 
 
 @dataclass
@@ -239,7 +59,8 @@ class Simulation:
                 kept[group[np.argsort(ranks[group])[:count]]] = True
             self.kept[path] = kept
             self.optimizer.starts[f"{path}/kernel"] = np.zeros(units.shape, np.int64)
-            self.weights[f"{path}/kernel"] *= units.mask(kept)
+            if not self._is_latent:
+                self.weights[f"{path}/kernel"] *= units.mask(kept)
 
     def masks(self) -> dict[str, Mask]:
         """Returns the mask of every kernel by the path of the kernel."""
@@ -253,17 +74,26 @@ class Simulation:
         batch = (token_ids, labels, self.num_heads)
         if self.optimizer.steps in self._updates:
             self._update(batch)
-        loss, gradients = loss_and_gradients(self.weights, *batch)
-        for path, mask in self.masks().items():
+        masks = self.masks()
+        products = {path: self.weights[path] * mask for path, mask in masks.items()}
+        loss, gradients = loss_and_gradients(self.weights | products, *batch)
+        # The gradient of latent weights passes straight through the masks.
+        for path, mask in () if self._is_latent else masks.items():
             gradients[path] = gradients[path] * mask
         self.optimizer.step(self.weights, gradients)
         return loss
+
+    @property
+    def _is_latent(self) -> bool:
+        return self.settings.method == "magnitude_ste"
 
     def _update(self, batch: tuple[NDArray, NDArray, int]) -> None:
         settings, step = self.settings, self.optimizer.steps
         gradients = loss_and_gradients(self.weights, *batch)[1]
         sparsity = settings.sparsity_at(step, self.total_steps)
         counts = kept_units(self._shapes, settings, sparsity)
+        if settings.scope == "global":
+            counts = self._counts_together(sum(counts.values()))
         for path, units in self._units.items():
             before = self.kept[path]
             size = units.pool(self.weights[f"{path}/kernel"])
@@ -272,6 +102,11 @@ class Simulation:
             else:
                 score = units.random(f"grow:{settings.seed}:{path}:{step}")
             after = before.copy()
+            if self._is_latent:
+                self.kept[path] = np.zeros_like(before)
+                places = np.arange(units.count)
+                self._grow(self.kept[path], places, size, counts[path])
+                continue
             if settings.method in ("gmp", "one_shot"):
                 self._drop(after, size, int(before.sum()) - counts[path])
             elif settings.method == "redense":
@@ -286,6 +121,23 @@ class Simulation:
                     places, wanted = group[free[group]], int(lost[group].sum())
                     self._grow(after, places, score, wanted)
             self._move(path, before, after)
+
+    def _counts_together(self, count: int) -> dict[str, int]:
+        """Returns the kept units of each matrix after a ranking of all of them.
+
+        Sizes are relative to the norm of their matrix.
+        """
+        sizes, owners = [], []
+        for path, kept in self.kept.items():
+            weights = self.weights[f"{path}/kernel"]
+            norm = float((weights**2).sum()) ** 0.5
+            sizes.append(self._units[path].pool(weights)[kept] / norm)
+            owners += [path] * int(kept.sum())
+        together = np.concatenate(sizes)
+        order = _ascending(np.arange(together.size), together)[::-1]
+        self._note(together[order], count)
+        chosen = [owners[place] for place in order[:count]]
+        return {path: chosen.count(path) for path in self.kept}
 
     def _drop(self, kept: Mask, size: Array, count: int) -> None:
         """Drops the smallest of the kept; of equal ones the later."""
