@@ -1,7 +1,7 @@
 """Prints Tables 2 and 3 of the paper: computed FLOPs beside the printed ones.
 
-With config files, it prints what their pre-trainings take: the sparsity at the start, at
-the end and on average over the steps, and the operations with the zeros skipped.
+With config files, it prints what their pre-trainings take: the sparsity at the start,
+at the end and on average over the steps, and the operations with the zeros skipped.
 """
 
 from argparse import ArgumentParser, Namespace

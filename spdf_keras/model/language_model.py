@@ -137,9 +137,11 @@ class LanguageModel(CheckedModel):
         """Calls `keras.Model.make_train_function`, unless a method updates masks."""
         if self.mask_updates is None:
             return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function = self.mask_updates.train_function()
-        return self.train_function
+        made = getattr(self, "train_function", None)
+        if made is None or force:
+            made = self.mask_updates.train_function()
+            self.train_function = made
+        return made
 
     def ranking_function(self) -> Callable[[Any], list[Any]]:
         """Returns a function of a batch: the gradients by which weights may grow.

@@ -35,7 +35,7 @@ class SparsityPlan:
     total_steps: int
 
     def at(self, step: int) -> float:
-        """Returns the mean sparsity of the masked matrices in a step, the first is 1."""
+        """Returns the mean sparsity of the masked matrices in a step, from 1 on."""
         starts, sparsities = self._stages
         return sparsities[bisect.bisect_left(starts, step) - 1]
 
@@ -82,7 +82,7 @@ class SparsityPlan:
 
     @cached_property
     def _stages(self) -> tuple[list[int], list[float]]:
-        """Completed steps at which the sparsity changes, and the sparsity from there."""
+        """Completed steps after which the sparsity changes, and the sparsities."""
         if not self.config.sparsity:
             return [0], [0.0]
         method = make_method(self.config, self.total_steps)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-
 @dataclass(frozen=True)
 class MaskAudit:
     """One masked kernel.

@@ -29,9 +29,7 @@ def random_ranks(key: str, size: int) -> NDArray[np.uint64]:
     return draws
 
 
-def top(
-    scores: NDArray[Any], count: int, among: Entries | None = None
-) -> Entries:
+def top(scores: NDArray[Any], count: int, among: Entries | None = None) -> Entries:
     """Chooses the entries of the largest scores; of equal ones, the first in the rows.
 
     Args:

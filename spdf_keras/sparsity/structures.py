@@ -129,10 +129,11 @@ class NOfM(Structure):
         first = self._back(ranks_in_rows(groups) < self.n, scores.shape)
         if among is not None:
             first &= among
-        if count <= np.count_nonzero(first):
+        more = count - int(np.count_nonzero(first))
+        if more <= 0:
             return top(scores, count, first)
         rest = ~first if among is None else among & ~first
-        return first | top(scores, count - np.count_nonzero(first), rest)
+        return first | top(scores, more, rest)
 
     def grow(
         self, scores: Scores, count: int, among: Entries, missing: Entries
@@ -189,5 +190,10 @@ def structure_of(config: SparsityConfig) -> Structure:
         raise InputError(
             f"`structure` must not be N:M with `densities`, `redense` or "
             f"scope='global', which give groups other densities. Received: '{text}'."
+        )
+    if not config.regrow and 2 * n > m:
+        raise InputError(
+            f"`regrow` must be true with structure='{text}', whose groups have too few "
+            "pruned weights to grow others. Received: false."
         )
     return NOfM(n=n, m=m, axis=config.axis)

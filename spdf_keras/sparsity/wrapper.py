@@ -228,9 +228,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
                 shape=weight.shape,
                 dtype="bool",
                 initializer=_MaskInitializer(
-                    partial(
-                        structure.random, f"{self.seed}:{path}", kept=kept[path]
-                    )
+                    partial(structure.random, f"{self.seed}:{path}", kept=kept[path])
                 ),
                 trainable=False,
             )

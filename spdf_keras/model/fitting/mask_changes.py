@@ -51,7 +51,8 @@ class MaskChange:
         if not dropped.any() and not grown.any():
             return
         self._new = new
-        self.dropped, self.grown = map(np.count_nonzero, (dropped, grown))
+        self.dropped = int(np.count_nonzero(dropped))
+        self.grown = int(np.count_nonzero(grown))
         self._mask.assign(new)
         if clears:
             self._follow(self._weight, dropped)

@@ -37,12 +37,13 @@ class MaskUpdates:
         method: The method, made with the steps of the whole training.
 
     Attributes:
+        steps: The steps of all updates, rising.
         listeners: See `Listener`.
     """
 
     def __init__(self, model: Any, method: SparsityMethod) -> None:
         self._model, self._method = model, method
-        self._steps = list(method.update_steps())
+        self.steps = list(method.update_steps())
         self._step: Callable[[Any], Any] | None = None
         self._gradients: Callable[[Any], list[Any]] | None = None
         self.listeners: list[Listener] = []
@@ -85,7 +86,7 @@ class MaskUpdates:
     def due(self, step: int) -> int | None:
         """Returns the step of the update that comes next, if it is not after `step`."""
         last = int(self._read_state()[0])
-        return max((at for at in self._steps if last < at <= step), default=None)
+        return max((at for at in self.steps if last < at <= step), default=None)
 
     def _read_state(self) -> Any:
         state = self._state
@@ -227,7 +228,8 @@ def check_optimizer(optimizer: Any, settings: SparsityConfig) -> None:
     scales = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
     if scales or not isinstance(optimizer, keras.optimizers.Optimizer):
         raise InputError(
-            "`optimizer` must be one of `keras.optimizers`, neither of its `legacy` nor "
-            f"inside a LossScaleOptimizer, with the method {settings.method}. Received: "
-            f"{type(optimizer).__name__}. Take spdf_keras.optimization.adamw.AdamW."
+            "`optimizer` must be one of `keras.optimizers`, neither of its `legacy` "
+            f"nor inside a LossScaleOptimizer, with the method {settings.method}. "
+            f"Received: {type(optimizer).__name__}. Take "
+            "spdf_keras.optimization.adamw.AdamW."
         )

@@ -41,9 +41,7 @@ class RankingKernels(StepKernels):
                     found[owner, name] = values * tf.cast(mask, values.dtype)
         return found
 
-    def of_block(
-        self, block: keras.layers.Layer, handles: Handles
-    ) -> dict[str, Any]:
+    def of_block(self, block: keras.layers.Layer, handles: Handles) -> dict[str, Any]:
         """Returns the kernels of one block by name, in its compute dtype."""
         return {
             key[1]: tf.cast(handle, block.compute_dtype)
@@ -94,4 +92,6 @@ def ranking_function(
         results = strategy.run(of_replica, args=(data,))
         return [strategy.experimental_local_results(result)[0] for result in results]
 
-    return of_batch if model.run_eagerly else tf.function(of_batch, reduce_retracing=True)
+    return (
+        of_batch if model.run_eagerly else tf.function(of_batch, reduce_retracing=True)
+    )

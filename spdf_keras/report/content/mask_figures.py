@@ -40,9 +40,7 @@ def _with_start(run: RunRecord) -> Curve:
     curve = run.mask_density
     first = 1 - run.plan.at(1)
     last = max(run.steps, curve.steps[-1])
-    return Curve(
-        (1, *curve.steps, last), (first, *curve.losses, curve.losses[-1])
-    )
+    return Curve((1, *curve.steps, last), (first, *curve.losses, curve.losses[-1]))
 
 
 def _drawing(

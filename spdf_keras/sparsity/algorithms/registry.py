@@ -23,7 +23,7 @@ _METHODS: dict[str, type[SparsityMethod]] = {
 
 
 def settled(config: SparsityConfig) -> SparsityConfig:
-    """Returns the settings of masks that no longer change, as training has left them."""
+    """Returns the settings of masks that stay as training has left them."""
     return dataclasses.replace(config, method="static")
 
 
