@@ -138,6 +138,24 @@ def test_a_group_grows_as_many_as_it_has_lost() -> None:
     assert new == [[0, 0, 1, 1, 1, 1, 0, 0]]
 
 
+@pytest.mark.parametrize("axis", ["in", "out"])
+def test_gradual_pruning_ends_at_n_of_m_and_drops_only_what_it_kept(axis: str) -> None:
+    config = SparsityConfig(0.5, structure="2:4", axis=axis, method="gmp", end=8)
+    structure, method = structure_of(config), make_method(config, 8)
+    values = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    mask = np.ones(values.shape, np.bool_)
+    for step, kept in enumerate([128, 100, 80, 70, 64]):
+        values = values * mask + (step + 1) * 0.01
+        new = updated_mask(method, MaskedKernel("a", values * mask, mask), kept, step)
+        assert np.count_nonzero(new) == kept and not np.any(new & ~mask)
+        # Every group keeps at least what it will keep in the end.
+        along = new.T if axis == "in" else new
+        assert along.reshape(-1, 4).sum(1).min() >= 2
+        mask = new
+    best = structure.keep(np.abs(values * mask), 64)
+    np.testing.assert_array_equal(mask, best)
+
+
 def test_tiles_are_ranked_by_the_mean_of_sizes() -> None:
     values = [[3, 0.5, 1, 1], [0, 0.5, -1, -1.5]]
     kept = {"sparsity": 0.5, "method": "one_shot", "structure": "2x2"}
