@@ -3,6 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from spdf_keras.config import SparsityConfig
 from spdf_keras.errors import InputError
@@ -58,7 +59,7 @@ def kept_counts(
         for path in others:
             kept[path] = sizes[path] - unit * num_zeros(sizes[path] // unit, sparsity)
     elif others:
-        shares = {path: sum(shapes[path]) / sizes[path] for path in others}
+        shares = {path: Fraction(sum(shapes[path]), sizes[path]) for path in others}
         units = {path: sizes[path] // unit for path in others}
         total = sum(units.values())
         budget = total - num_zeros(total, sparsity)
@@ -102,22 +103,25 @@ def _table(paths: Sequence[str], densities: Sequence[str]) -> dict[str, float]:
 
 
 def _proportional(
-    shares: Mapping[str, float], sizes: Mapping[str, int], budget: int
+    shares: Mapping[str, Fraction], sizes: Mapping[str, int], budget: int
 ) -> dict[str, int]:
-    """Divides a budget by densities in proportion to shares, exactly."""
+    """Divides a budget by densities in proportion to shares.
+
+    Floats would decide by their rounding which of equal remainders is filled, and
+    whether a matrix at the edge is more than dense.
+    """
     dense: set[str] = set()
     while True:
         left = budget - sum(sizes[path] for path in dense)
         rest = [path for path in sizes if path not in dense]
-        scale = left / sum(shares[path] * sizes[path] for path in rest) if rest else 0.0
-        # An equal share at the edge may come out a rounding error above 1.
-        over = {path for path in rest if shares[path] * scale > 1.0 + 1e-12}
+        total = sum(shares[path] * sizes[path] for path in rest)
+        scale = left / total if rest else Fraction(0)
+        over = {path for path in rest if shares[path] * scale > 1}
         if not over:
             break
-        largest = max(shares[path] for path in over)
-        dense |= {path for path in over if shares[path] == largest}
+        dense |= over  # which only leaves the others more
     exact = {path: shares[path] * scale * sizes[path] for path in rest}
-    counts = {path: min(math.floor(exact[path]), sizes[path]) for path in rest}
+    counts = {path: math.floor(exact[path]) for path in rest}
     remainders = sorted(rest, key=lambda path: counts[path] - exact[path])
     for path in remainders[: left - sum(counts.values())]:
         counts[path] += 1

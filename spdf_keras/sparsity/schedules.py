@@ -5,6 +5,7 @@ A step `t` is a number of completed optimizer steps.
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 
 def update_steps(begin: int, end: int, interval: int, first: int = 0) -> list[int]:
@@ -69,5 +70,8 @@ def stage_steps(shares: Sequence[float], total_steps: int) -> list[int]:
     Example:
         >>> stage_steps([0.5, 0.8], 101)
         [51, 81]
+        >>> stage_steps([0.55], 200)
+        [110]
     """
-    return [math.ceil(share * total_steps) for share in shares]
+    # The product of floats may be above the step that is meant, as 0.55 * 200 is.
+    return [math.ceil(Fraction(str(share)) * total_steps) for share in shares]

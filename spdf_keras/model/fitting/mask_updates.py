@@ -54,9 +54,18 @@ class MaskUpdates:
         """Returns what Keras calls with its iterator for each step.
 
         Raises:
-            InputError: If Keras is to take several steps in one call.
+            InputError: If Keras is to take several steps in one call, or the schedule
+                needs the number of all steps and does not know it.
         """
-        model = self._model
+        model, config = self._model, self._method.config
+        # `one_shot` has a single step, and an `end` says where other schedules stop;
+        # the stages of `redense` are shares of all steps.
+        known = config.end and not config.shares or config.method == "one_shot"
+        if not self._method.total_steps and not known:
+            raise InputError(
+                "`total_steps` must be given to `compile` with the method "
+                f"{config.method}, whose schedule is a part of all steps. Received: 0."
+            )
         several = model.autotune_steps_per_execution or (
             model._steps_per_execution is not None
             and int(model._steps_per_execution.numpy()) != 1
@@ -64,7 +73,7 @@ class MaskUpdates:
         if several or model._cluster_coordinator:
             raise InputError(
                 f"`steps_per_execution` must be 1 with the method "
-                f"{self._method.config.method}, which updates masks between steps. "
+                f"{config.method}, which updates masks between steps. "
                 "Received: several steps in one call."
             )
         self._step = None
