@@ -1,10 +1,11 @@
 """How a block's linear products are computed: one door, and one class per kind.
 
-A layer calls `linear` with a kernel of any kind. A new kind (with an adapter, in
-another number format) is one more class with `shape` and `linear`; no layer changes.
+A layer calls `linear` with a kernel of any kind. A new kind (such as one in another
+number format) is one more class with `shape` and `linear`; no layer changes.
 `sparsity/skipping.py` decides which masked kernels skip their zeros.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -176,6 +177,36 @@ class TiledKernel(NamedTuple):
         return tiled_linear(x, self.tiles, bias)
 
 
+class AdaptedKernel(NamedTuple):
+    """A kernel with a low-rank adapter beside it.
+
+    Attributes:
+        base: The kernel, of any kind.
+        down: `(in_features, rank)`.
+        up: `(rank, out_features)`.
+        scale: Factor of the adapter's product.
+        dropout: Applied to the inputs of the adapter, and not to those of the kernel;
+            None leaves nothing out.
+    """
+
+    base: Any
+    down: tf.Tensor
+    up: tf.Tensor
+    scale: float
+    dropout: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """See `Kernel`."""
+        return self.base.shape
+
+    def linear(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Computes `x @ kernel + bias + scale * (dropout(x) @ down) @ up`."""
+        base = self.base if hasattr(self.base, "linear") else DenseKernel(self.base)
+        inner = tf.matmul(x if self.dropout is None else self.dropout(x), self.down)
+        return base.linear(x, bias) + tf.matmul(self.scale * inner, self.up)
+
+
 def as_kernel(kernel: Any, dtype: str | None = None) -> tf.Tensor | Kernel:
     """Reads values as a tensor, cast unless `dtype` is None; other kinds stay.
 
@@ -225,6 +256,6 @@ def gelu(x: tf.Tensor, kernel: tf.Tensor | Kernel) -> tf.Tensor:
         x: Any shape.
         kernel: The kernel of the product.
     """
-    if isinstance(kernel, SkippingKernel):
+    if isinstance(getattr(kernel, "base", kernel), SkippingKernel):
         return products.gelu(x)
     return tf.nn.gelu(x, approximate=True)

@@ -18,7 +18,7 @@ LEVELS = (
     ("config",),
     ("kernels",),
     ("sparsity", "flops", "metrics", "optimization", "data"),
-    ("model",),
+    ("model", "adapters"),
     ("training", "evaluation", "report"),
     ("export",),
     ("measuring",),

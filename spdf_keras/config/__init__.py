@@ -9,12 +9,14 @@ from spdf_keras.config.checks import check_seed, check_sparsity
 from spdf_keras.config.presets import PRESETS, Preset, get_preset
 from spdf_keras.config.settings import (
     COMPUTES,
+    KERNELS,
     PRECISIONS,
     STRATEGIES,
     Config,
     DecodeConfig,
     FinetuneConfig,
     GPTConfig,
+    LoRAConfig,
     SparsityConfig,
     StepConfig,
     StudyConfig,
@@ -30,6 +32,7 @@ from spdf_keras.config.toml import (
 
 __all__ = [
     "COMPUTES",
+    "KERNELS",
     "PRECISIONS",
     "PRESETS",
     "STRATEGIES",
@@ -37,6 +40,7 @@ __all__ = [
     "DecodeConfig",
     "FinetuneConfig",
     "GPTConfig",
+    "LoRAConfig",
     "Preset",
     "SparsityConfig",
     "StepConfig",

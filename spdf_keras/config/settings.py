@@ -22,6 +22,8 @@ from spdf_keras.config.methods import method_names
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 COMPUTES = ("dense", "sparse", "auto")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# The six matrices of a block, to which masks and adapters apply.
+KERNELS = ("query", "key", "value", "attention_output", "intermediate", "output")
 _KNOWN = {
     "distribution": ("uniform", "er", "erk"),
     "axis": ("in", "out"),
@@ -300,6 +302,12 @@ class FinetuneConfig(StepConfig):
         label_smoothing: Weight of the uniform distribution in the loss.
         keep_masks: Keep the masks and fine-tune only the kept weights. This is the
             baseline for dense fine-tuning.
+        lora_rank: Rank of a LoRA adapter; 0 trains the weights themselves. With an
+            adapter the weights are frozen, and the masks stay. The LoRA recipe has 4.
+        lora_alpha: The adapter's product counts `lora_alpha / lora_rank` times.
+        lora_dropout: Fraction of the adapter's inputs that training leaves out.
+        lora_targets: The matrices that get an adapter: `query`, `key`, `value`,
+            `attention_output`, `intermediate`, `output`.
     """
 
     batch_size: int = 8
@@ -313,12 +321,71 @@ class FinetuneConfig(StepConfig):
     sequence_length: int = 512
     label_smoothing: float = 0.1
     keep_masks: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.1
+    lora_targets: tuple[str, ...] = ("query", "value")
 
     def _check_values(self) -> None:
         super()._check_values()
-        check_positive(self, "epochs", "patience", "sequence_length")
-        check_not_negative(self, "warmup_steps")
-        check_fraction(self, "label_smoothing")
+        check_positive(self, "epochs", "patience", "sequence_length", "lora_alpha")
+        check_not_negative(self, "warmup_steps", "lora_rank")
+        check_fraction(self, "label_smoothing", "lora_dropout")
+        _check_targets(self, "lora_targets")
+
+    @property
+    def lora(self) -> "LoRAConfig | None":
+        """The settings of the adapter; None if the weights themselves are trained."""
+        if not self.lora_rank:
+            return None
+        return LoRAConfig(
+            self.lora_rank,
+            self.lora_alpha,
+            self.lora_dropout,
+            self.lora_targets,
+            self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class LoRAConfig(Section):
+    """A LoRA adapter: `x @ W` becomes `x @ W + alpha / rank * (x @ P) @ Q`.
+
+    It is no table of a config file; `FinetuneConfig` has its settings there.
+
+    Attributes:
+        rank: Columns of each P, and rows of each Q.
+        alpha: See the formula.
+        dropout: Fraction of the inputs of P that training leaves out.
+        targets: The matrices of every block that have an adapter.
+        seed: Seed of the initial P, and of the dropout.
+
+    Reference:
+        [Hu et al., 2021](https://arxiv.org/abs/2106.09685).
+    """
+
+    rank: int
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("query", "value")
+    seed: int = 0
+
+    def _check_values(self) -> None:
+        check_positive(self, "rank", "alpha")
+        check_fraction(self, "dropout")
+        check_not_negative(self, "seed")
+        _check_targets(self, "targets")
+
+    @property
+    def scale(self) -> float:
+        """The factor of the adapter's product."""
+        return self.alpha / self.rank
+
+
+def _check_targets(section: Section, name: str) -> None:
+    targets = getattr(section, name)
+    ok = bool(targets) and len({*targets} & {*KERNELS}) == len(targets)
+    check(section, name, ok, f"some of {', '.join(KERNELS)}, each once")
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,19 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from spdf_keras.adapters.block import AdaptedBlock, check_rank
 from spdf_keras.config import (
     PRECISIONS,
     Config,
     GPTConfig,
+    LoRAConfig,
     SparsityConfig,
     TrainConfig,
     check_seed,
@@ -97,14 +101,20 @@ def build_gpt(
     return gpt
 
 
-def configured_gpt(config: Config) -> GPT:
-    """Builds the model of a run's settings without compiling it."""
+def configured_gpt(config: Config, lora: LoRAConfig | None = None) -> GPT:
+    """Builds the model of a run's settings without compiling it.
+
+    Args:
+        config: The settings of the run.
+        lora: The settings of its adapter; None without one.
+    """
     return functional_gpt(
         config.model,
         config.sparsity,
         seed=config.train.seed,
         precision=config.train.precision,
         compute=_compute(config.train),
+        lora=lora,
         tokens=_tokens_of_micro_batch(config),
         micro_batches=config.train.micro_batches,
     )
@@ -185,6 +195,7 @@ def functional_gpt(
     seed: int = 0,
     precision: str = "float32",
     compute: str = "dense",
+    lora: LoRAConfig | None = None,
     **work: Any,
 ) -> GPT:
     """Builds the model of `build_gpt` without compiling it.
@@ -195,6 +206,7 @@ def functional_gpt(
         seed: Seed of the initial weights.
         precision: See `TrainConfig.precision`.
         compute: See `TrainConfig.compute`.
+        lora: Adapters of its blocks, beside weights that are frozen; none if None.
         **work: `tokens` and `micro_batches`, for its timings; see `PruneFixedRandom`.
     """
     embedding = TiedEmbedding(
@@ -208,11 +220,15 @@ def functional_gpt(
     kept: dict[str, int] = {}
     if sparsity is not None and sparsity.sparsity:
         kept = initial_counts(masked_shapes(sizes), make_method(sparsity))
+    block: Callable[..., GPTBlock] = GPTBlock
+    if lora is not None:
+        check_rank(lora, sizes)
+        block = partial(AdaptedBlock, lora=lora)
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     x = embedding(token_ids)
     for index in range(sizes.num_layers):
         name = block_name(index)
-        layer: keras.layers.Layer = GPTBlock(
+        layer: keras.layers.Layer = block(
             sizes.num_heads,
             sizes.intermediate_dim,
             sizes.layer_norm_epsilon,
@@ -229,6 +245,8 @@ def functional_gpt(
     norm = keras.layers.LayerNormalization(
         epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision
     )
+    for frozen in (embedding, norm) if lora is not None else ():
+        frozen.trainable = False
     logits = embedding(norm(x), reverse=True)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     return GPT(token_ids, logits, name="gpt")

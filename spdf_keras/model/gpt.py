@@ -42,7 +42,9 @@ class GPT(SavedModel):
         return self.get_layer("final_norm")
 
     def named_weights(self) -> dict[str, tf.Variable]:
-        """Returns every trainable weight by its path, such as `block_0/query/kernel`.
+        """Returns every weight by its path, such as `block_0/query/kernel`; no masks.
+
+        Those of an adapter are among them: `block_0/query/adapter_down` and `.._up`.
 
         Paths do not change when a model is masked, stripped, saved or loaded.
         `weight.name` changes, and is not unique.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from spdf_keras.adapters.dropout import replica_row, step_draws
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.fitting.checked import CheckedModel
@@ -173,7 +174,12 @@ class LanguageModel(CheckedModel):
             return
         if isinstance(self.optimizer, AdamW):
             weights, masks = self.named_weights(), self.named_masks()
-            pairs = [(weights[path], mask) for path, mask in masks.items()]
+            trained = {id(variable) for variable in self.trainable_variables}
+            pairs = [
+                (weights[path], mask)
+                for path, mask in masks.items()
+                if id(weights[path]) in trained
+            ]
             skips = bool(self.sparse_kernels) and not self.jit_compile
             is_latent = method is not None and method.is_latent
             self.optimizer.prepare(
@@ -213,6 +219,7 @@ class LanguageModel(CheckedModel):
                 lambda logits: self.compute_loss(token_ids, labels, logits, weights),
                 token_ids,
                 kernels,
+                lambda: replica_row(tf.shape(token_ids)[0]),
             )
         else:
             loss, gradients = self._accumulate(token_ids, labels, weights, kernels)
@@ -340,8 +347,19 @@ class LanguageModel(CheckedModel):
         loss_of: Callable[[tf.Tensor], tf.Tensor],
         token_ids: tf.Tensor,
         kernels: StepKernels,
+        first_row: Callable[[], Any],
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """The loss, its gradients, packed for kernels of the step, and the logits."""
+        # The gradient comes inside, as it may compute blocks again.
+        with step_draws(self.optimizer.iterations, first_row):
+            return self._of_batch(loss_of, token_ids, kernels)
+
+    def _of_batch(
+        self,
+        loss_of: Callable[[tf.Tensor], tf.Tensor],
+        token_ids: tf.Tensor,
+        kernels: StepKernels,
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         optimizer, wraps = (
             self.optimizer,
             isinstance(self.optimizer, LossScaleOptimizer),
@@ -399,7 +417,12 @@ class LanguageModel(CheckedModel):
             def loss_of(logits: tf.Tensor) -> tf.Tensor:
                 return mean.of_part(targets, logits, part, tokens, self.losses, parts)
 
-            more, gradients, logits = self._loss_and_gradients(loss_of, ids, kernels)
+            def first_row() -> tf.Tensor:
+                return replica_row(batch) + index * (batch // parts)
+
+            more, gradients, logits = self._loss_and_gradients(
+                loss_of, ids, kernels, first_row
+            )
             if logs:
                 self._update_metrics(targets, logits, tokens)
             sums = [

@@ -2,11 +2,8 @@
 
 import re
 
-from spdf_keras.config import GPTConfig
+from spdf_keras.config import KERNELS, GPTConfig
 from spdf_keras.sparsity.masks import mask_path
-
-# The six matrices of a block that masks apply to, in the order of their seeds.
-KERNELS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 _KERNEL_PATH = re.compile(rf"block_(\d+)/({'|'.join(KERNELS)})/kernel")
 

@@ -219,6 +219,10 @@ class AdamW(keras.optimizers.AdamW):
         index = self._index_dict[self._var_key(variable)]
         return self._momentums[index], self._velocities[index]
 
+    def has_slots_of(self, variable: tf.Variable) -> bool:
+        """Whether there are moments of a variable; a frozen one has none."""
+        return self.has_slots and self._var_key(variable) in self._index_dict
+
     def kept_mask(self, variable: tf.Variable) -> tf.Variable | None:
         """The mask of a variable whose moments are those of kept weights alone."""
         return self._masks.get(self._var_key(variable))

@@ -65,11 +65,13 @@ def audit_masks(model: Any) -> list[MaskAudit]:
     weights, reports = model.named_weights(), []
     latent = getattr(model, "has_latent_weights", False)
     optimizer = model.optimizer
-    has_slots = getattr(optimizer, "has_slots", False)
+    has_slots_of = getattr(optimizer, "has_slots_of", lambda _: False)
     for path, mask in model.named_masks().items():
-        variables = [] if latent else [weights[path]]
-        if has_slots and not latent and optimizer.kept_mask(weights[path]) is None:
-            variables += optimizer.slots(weights[path])
+        weight = weights[path]
+        variables = [] if latent else [weight]
+        has_slots = has_slots_of(weight) and optimizer.kept_mask(weight) is None
+        if has_slots and not latent:
+            variables += optimizer.slots(weight)
         values = (variable.numpy() for variable in variables)
         reports.append(audit_mask(path, mask.numpy(), values))
     return reports

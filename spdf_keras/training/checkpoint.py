@@ -188,7 +188,7 @@ def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
     yield "masks", {path: pack_mask(mask.numpy()) for path, mask in masks.items()}
     moments = {}
     if getattr(model.optimizer, "has_slots", False):
-        for path, weight in weights.items():
+        for path, weight in _trained(model, weights).items():
             slots = model.optimizer.slots(weight)
             for name, variable in zip("mv", slots, strict=True):
                 moment = variable.numpy()
@@ -201,6 +201,12 @@ def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
                 dense = ids.shape == weight.shape
                 moments[f"c/{path}"] = ids[masks[path].numpy()] if dense else ids
     yield "optimizer", moments
+
+
+def _trained(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """Returns the weights that are not frozen."""
+    trained = {id(variable) for variable in model.trainable_variables}
+    return {path: weight for path, weight in weights.items() if id(weight) in trained}
 
 
 def _update_state(model: Any) -> dict[str, Any]:
@@ -271,7 +277,7 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
             path: (int(drawn[path].sum()),)
             if path in drawn and not latent
             else tuple(weight.shape)
-            for path, weight in weights.items()
+            for path, weight in _trained(model, weights).items()
         }
         _check_fit(checkpoint, shapes, moments, ("m/", "v/"))
     # Everything is checked before anything is written to the model.
@@ -283,7 +289,7 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
     if optimizer:
         model.optimizer.build(model.trainable_variables)
         model.optimizer.iterations.assign(step)
-        for path, weight in weights.items():
+        for path, weight in _trained(model, weights).items():
             for slot, variable in zip("mv", model.optimizer.slots(weight), strict=True):
                 moment = moments[f"{slot}/{path}"]
                 if tuple(variable.shape) != moment.shape:
