@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from spdf_keras.config import GPTConfig, config_from_tables
+from spdf_keras.adapters.block import AdaptedBlock
+from spdf_keras.config import GPTConfig, LoRAConfig, config_from_tables
 from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.decoding.generator import Generator
@@ -44,7 +45,7 @@ class GPT(SavedModel):
     def named_weights(self) -> dict[str, tf.Variable]:
         """Returns every weight by its path, such as `block_0/query/kernel`; no masks.
 
-        Those of an adapter are among them: `block_0/query/adapter_down` and `.._up`.
+        Those of adapters are among them; see `named_adapters`.
 
         Paths do not change when a model is masked, stripped, saved or loaded.
         `weight.name` changes, and is not unique.
@@ -59,6 +60,24 @@ class GPT(SavedModel):
             for path, weight in block.named_weights().items():
                 named[f"{block.name}/{path}"] = weight
         return named
+
+    def named_adapters(self) -> dict[str, tf.Variable]:
+        """Returns the weights of adapters by their paths; empty without adapters.
+
+        A kernel with an adapter has `block_0/query/adapter_down`, `(in_features,
+        rank)`, and `block_0/query/adapter_up`, `(rank, out_features)`.
+        """
+        return {
+            f"{block.name}/{path}": weight
+            for block in map(unwrap, self.blocks)
+            if isinstance(block, AdaptedBlock)
+            for path, weight in block.named_adapters().items()
+        }
+
+    @property
+    def lora(self) -> LoRAConfig | None:
+        """The settings of its adapters; None without adapters."""
+        return getattr(unwrap(self.blocks[0]), "lora", None)
 
     def named_masks(self) -> dict[str, tf.Variable]:
         """Returns every mask by the path of its kernel; empty for a dense model."""

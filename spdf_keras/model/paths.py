@@ -46,6 +46,21 @@ def kernel_path(block: str, kernel: str) -> str:
     return f"{block}/{kernel}/kernel"
 
 
+def adapter_path(block: str, kernel: str, part: str) -> str:
+    """Returns the path of a matrix of an adapter.
+
+    Args:
+        block: From `block_name`.
+        kernel: The kernel that is adapted, one of `KERNELS`.
+        part: `down` or `up`.
+
+    Example:
+        >>> adapter_path(block_name(0), "query", "down")
+        'block_0/query/adapter_down'
+    """
+    return f"{block}/{kernel}/adapter_{part}"
+
+
 def parse_kernel_path(path: str) -> tuple[int, str] | None:
     """Returns the index of the block and the kernel's name; None for other weights.
 
