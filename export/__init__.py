@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
     from spdf_keras.export.card import ExportCard
     from spdf_keras.export.litertlm.exporter import to_litertlm
+    from spdf_keras.export.peft.exporter import to_peft
     from spdf_keras.export.saved_model.exporter import to_saved_model
     from spdf_keras.export.saved_model.text_model import to_text_model
     from spdf_keras.export.tflite.exporter import to_tflite
@@ -34,6 +35,7 @@ _HOMES = {
     "compare_artefacts": "spdf_keras.measuring.artefacts.measure",
     "to_litertlm": "spdf_keras.export.litertlm.exporter",
     "library_path": "spdf_keras.native.build",
+    "to_peft": "spdf_keras.export.peft.exporter",
     "to_saved_model": "spdf_keras.export.saved_model.exporter",
     "to_text_model": "spdf_keras.export.saved_model.text_model",
     "to_tflite": "spdf_keras.export.tflite.exporter",
@@ -46,6 +48,7 @@ __all__ = [
     "compare_artefacts",
     "library_path",
     "to_litertlm",
+    "to_peft",
     "to_saved_model",
     "to_text_model",
     "to_tflite",

@@ -163,3 +163,12 @@ XLA_SKIPPING_RUNTIMES = (
     ),
     *XLA_RUNTIMES,
 )
+
+PEFT_RUNTIMES = (
+    Runtime(
+        "PEFT, on the base in transformers",
+        False,
+        "The adapter is beside the base's products, which transformers computes with "
+        "all zeros.",
+    ),
+)

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT
 
 
-def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | str":
+def resolve_source(
+    source: Any, sparsity: float | None = None, adapted: bool = False
+) -> "GPT | Run | str":
     """Finds the model, run or preset that the `model` of an exporter stands for.
 
     All exporters and the command line call this, so that all take the same.
@@ -20,13 +22,14 @@ def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | s
     Args:
         source: A GPT, a `Run`, the folder of one, or a preset's name.
         sparsity: Sparsity of a preset's masks; None where none was asked for.
+        adapted: Whether a run or model with an adapter is taken; others refuse it.
 
     Returns:
         The GPT, the opened `Run`, or the preset's name.
 
     Raises:
-        InputError: If `source` is none of these, or has masks of its own and
-            `sparsity` is given.
+        InputError: If `source` is none of these, has an adapter, or has masks of its
+            own and `sparsity` is given.
     """
     if isinstance(source, str) and source in PRESETS:
         return source
@@ -37,9 +40,11 @@ def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | s
                 f"`model` must be the folder of a run or a preset ({', '.join(PRESETS)}"
                 f"). Received: '{source}', which is neither."
             )
-        return Run.open(source)
+        source = Run.open(source)
     if isinstance(source, Run):
         _refuse_sparsity(sparsity, f"'{source.folder}'")
+        if not adapted:
+            source.require_no_adapter()
         return source
     # Only here, so that the command line refuses its arguments without TensorFlow.
     from spdf_keras.model.gpt import GPT
@@ -47,6 +52,11 @@ def resolve_source(source: Any, sparsity: float | None = None) -> "GPT | Run | s
     if not isinstance(source, GPT):
         raise _refused(type(source).__name__)
     _refuse_sparsity(sparsity, "a GPT")
+    if source.lora is not None and not adapted:
+        raise InputError(
+            "`model` must be a GPT without an adapter. Received: one with LoRA. Take "
+            "what `spdf_keras.adapters.merge.merge` returns of it."
+        )
     return source
 
 

@@ -11,13 +11,18 @@ from spdf_keras.files import UNFINISHED, write_failure
 from spdf_keras.folders import is_nothing
 
 # The file by which a folder of each format is known. Other formats are files.
-KNOWN_BY = {"saved_model": "saved_model.pb", "xla": "artefact.json"}
+KNOWN_BY = {
+    "saved_model": "saved_model.pb",
+    "xla": "artefact.json",
+    "peft": "adapter_config.json",
+}
 
 # Names that the exporters give in a folder. Nothing else is removed when a folder is
 # replaced.
 WRITTEN = re.compile(
     r"(saved_model|keras_metadata|fingerprint)\.pb|variables|assets|card\.json"
     r"|artefact\.json|(weights|check)\.safetensors|\w+(\.skipping)?\.stablehlo"
+    r"|adapter_config\.json|adapter_model\.safetensors"
 )
 # A stage is a folder with unfinished files: in a folder that is being written, or
 # beside a file, whose name then stands first.

@@ -27,6 +27,7 @@ COMMANDS = (
     "prepare",
     "pretrain",
     "finetune",
+    "merge",
     "generate",
     "evaluate",
     "score",

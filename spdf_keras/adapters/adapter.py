@@ -1,5 +1,6 @@
 """An adapter by itself, apart from the model; this needs no TensorFlow."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ class Adapter:
         """
         weights = model.named_adapters()
         return cls(require_lora(model), {p: w.numpy() for p, w in weights.items()})
+
+    @property
+    def fingerprint(self) -> str:
+        """A checksum of the weights, by which a run knows where it started."""
+        digest = hashlib.sha256()
+        for path in sorted(self.weights):
+            weight = np.ascontiguousarray(self.weights[path], np.float32)
+            digest.update(f"{path}:{weight.shape}".encode() + weight.tobytes())
+        return digest.hexdigest()
 
     def put_into(self, model: "GPT") -> None:
         """Assigns the weights to a model with adapters of the same settings.

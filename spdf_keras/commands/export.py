@@ -4,8 +4,9 @@
     spdf-keras export gpt2_small --sparsity 0.75 --format xla --sparse --out gpt_xla
 
 `saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `litertlm` in LiteRT-LM,
-`xla` in JAX or any runtime of StableHLO. The card that is printed is stored with the
-artefact.
+`xla` in JAX or any runtime of StableHLO. `peft` is the adapter of a fine-tuning with
+LoRA, and nothing else of the run; the other formats take such a run after `spdf-keras
+merge`. The card that is printed is stored with the artefact.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -17,7 +18,7 @@ from spdf_keras.commands.export_options import add_options, given_options
 HELP = "export a run's model"
 OPTIONS = {"model": "RUN", "path": "--out", "signatures": "--signature"}
 
-_FORMATS = ["saved_model", "tflite", "litertlm", "xla"]
+_FORMATS = ["saved_model", "tflite", "litertlm", "xla", "peft"]
 _TEXT = "generate_text"
 
 
@@ -52,7 +53,8 @@ def run(args: Namespace) -> None:
 
     options = given_options(args)
     is_text = _check(args, options)
-    source = resolve_source(args.source, args.sparsity)
+    adapted = args.format == "peft"
+    source = resolve_source(args.source, args.sparsity, adapted=adapted)
     if isinstance(source, Run) and (caution := source.caution()):
         say(caution)
     load_tensorflow()

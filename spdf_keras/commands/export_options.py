@@ -39,6 +39,7 @@ class Option:
 
 _SIZES, _XLA = "fixed sizes of tflite, litertlm and xla", "xla"
 _TOKENS = {"type": int, "metavar": "TOKENS"}
+_PEFT = "is an adapter without the model"
 _ANY_LENGTH = "takes any length up to the context"
 
 OPTIONS = (
@@ -46,7 +47,7 @@ OPTIONS = (
         "--sparse",
         "sparse",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": "stores its variables dense"},
+        {"saved_model": "stores its variables dense", "peft": _PEFT},
         {"action": "store_true", "help": "store only the weights that masks keep"},
     ),
     Option(
@@ -56,6 +57,7 @@ OPTIONS = (
         {
             "saved_model": "stores and computes float32",
             "xla": "has --precision mixed_bfloat16 or mixed_float16 in its place",
+            "peft": _PEFT,
         },
         {
             "choices": ["fp16", "int8"],
@@ -70,6 +72,7 @@ OPTIONS = (
             "saved_model": "gives the logits of all tokens",
             "litertlm": "gives the logits of the last token, which its runtime reads",
             "xla": "has forward for all tokens, and prefill for the last one",
+            "peft": _PEFT,
         },
         {
             "choices": ["last", "all"],
@@ -85,6 +88,7 @@ OPTIONS = (
             "saved_model": "keeps its caches inside a call",
             "litertlm": "returns what its runtime asks for",
             "xla": "returns caches that take the place of those it is given",
+            "peft": _PEFT,
         },
         {
             "choices": ["whole", "row"],
@@ -99,6 +103,7 @@ OPTIONS = (
         {
             "tflite": "always has the signatures prefill and decode",
             "litertlm": "always has the signatures that its runtime asks for",
+            "peft": _PEFT,
         },
         {
             "action": "append",
@@ -116,6 +121,7 @@ OPTIONS = (
         {
             "tflite": "skips zeros by a delegate, with the same file",
             "litertlm": "does not skip zeros",
+            "peft": _PEFT,
         },
         {
             "choices": ["cpu"],
@@ -127,7 +133,7 @@ OPTIONS = (
         "--prompt-length",
         "prompt_length",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": _ANY_LENGTH},
+        {"saved_model": _ANY_LENGTH, "peft": _PEFT},
         {
             **_TOKENS,
             "help": "longest prompt; for litertlm longest piece of one (default: 64, "
@@ -140,7 +146,7 @@ OPTIONS = (
         "--cache-length",
         "cache_length",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": _ANY_LENGTH},
+        {"saved_model": _ANY_LENGTH, "peft": _PEFT},
         {
             **_TOKENS,
             "help": "longest prompt with its continuation (default: the model's "
@@ -157,6 +163,7 @@ OPTIONS = (
             "saved_model": _ANY_LENGTH,
             "tflite": "has --prompt-length and --cache-length in its place",
             "litertlm": "has --prompt-length and --cache-length in its place",
+            "peft": _PEFT,
         },
         {**_TOKENS, "help": "tokens per call (default: the model's context)"},
         signatures=("forward", "train_step"),
@@ -170,6 +177,7 @@ OPTIONS = (
             "saved_model": "takes any batch",
             "tflite": "runs one sequence at a time",
             "litertlm": "runs one sequence at a time",
+            "peft": _PEFT,
         },
         {"type": int, "metavar": "ROWS", "help": "sequences per call (default: 1)"},
         group=_SIZES,
@@ -182,12 +190,26 @@ OPTIONS = (
             "saved_model": "stores and computes float32",
             "tflite": "has --quantize in its place",
             "litertlm": "has --quantize in its place",
+            "peft": _PEFT,
         },
         {
             "help": "precision of the programs, such as mixed_bfloat16 (default: the "
             "model's)"
         },
         group=_XLA,
+    ),
+    Option(
+        "--base-model",
+        "base_model",
+        ("peft",),
+        dict.fromkeys(
+            ("saved_model", "tflite", "litertlm", "xla"), "holds the whole model"
+        ),
+        {
+            "metavar": "NAME",
+            "help": "name or folder of the base, which PEFT loads (default: the name of "
+            "the run that was fine-tuned)",
+        },
     ),
     Option(
         "--unpack",
@@ -197,6 +219,7 @@ OPTIONS = (
             "saved_model": "stores its variables dense",
             "tflite": "unpacks its weights when it is loaded",
             "litertlm": "unpacks its weights when it is loaded",
+            "peft": _PEFT,
         },
         {
             "choices": ["load", "step"],
@@ -214,6 +237,7 @@ OPTIONS = (
             "saved_model": "is always run before it is delivered",
             "tflite": "is always run before it is delivered",
             "litertlm": "is always run before it is delivered",
+            "peft": _PEFT,
         },
         {
             "action": "store_false",

@@ -36,12 +36,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--task", choices=list(TASKS), help="task whose inputs the texts are"
     )
+    parser.add_argument(
+        "--adapter",
+        metavar="DIR",
+        help="folder of a PEFT adapter to put beside the weights of RUN",
+    )
     add_overrides(parser)
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
     from spdf_keras.console import load_tensorflow, print_json
+    from spdf_keras.adapters.peft import load_adapter
     from spdf_keras.data.tasks.references import read_prompts
     from spdf_keras.data.tasks.registry import get_task
 
@@ -51,11 +57,16 @@ def run(args: Namespace) -> None:
         texts, what = args.prompt, "Prompt"
         _check_prompts(texts)
     source = open_run(args.run_folder)
+    adapter = None
+    if args.adapter is not None:
+        source.require_no_adapter()
+        adapter = load_adapter(args.adapter)
     task = get_task(args.task) if args.task else None
     reads = task.decoding_settings if task else ["decode"]
     config = read_config(args, reads, base=source.config())
     contexts = _linearised(task, texts, what) if task else texts
     load_tensorflow()
+    from spdf_keras.adapters.attach import adapt
     from spdf_keras.evaluation.checks import check_contexts, context_room
     from spdf_keras.evaluation.texts import generate_texts
 
@@ -63,8 +74,11 @@ def run(args: Namespace) -> None:
     if not (task and task.cut_context):
         length = config.model.max_sequence_length
         check_contexts(tokenizer, contexts, length, what, separator=bool(task))
+    model = source.load_model()
+    if adapter is not None:
+        model = adapt(model, adapter)
     outputs = generate_texts(
-        source.load_model(),
+        model,
         tokenizer,
         contexts,
         config.decode,

@@ -20,6 +20,7 @@ _INSTEAD = {
     "finetune.batch_size": "study.batch_sizes",
     "finetune.learning_rate": "study.learning_rates",
     "finetune.keep_masks": "study.sparse_finetuning",
+    "finetune.lora_rank": "the protocol, which trains all weights",
 }
 
 HELP = "run the paper's protocol: sparsities x seeds, search, test, report"

@@ -53,8 +53,10 @@ class SavedModel(FittedModel):
         """
         path = os.fspath(filepath)
         weights, masks = self.named_weights(), self.named_masks()
-        if "://" in path or len(self.weights) != len(weights) + len(masks):
-            # Keras itself loads remote files, and models with the user's own layers.
+        is_plain = len(self.weights) == len(weights) + len(masks) and not self.lora
+        if "://" in path or not is_plain:
+            # Keras itself loads remote files, models with the user's own layers, and
+            # those with adapters, of which a file does not name the kernels.
             loaded = super().load_weights(filepath, skip_mismatch, by_name, options)
             remask(self)
             return loaded
@@ -162,8 +164,10 @@ class SavedModel(FittedModel):
         masks = {}
         if isinstance(self.optimizer, AdamW):
             for name, mask in self.named_masks().items():
-                for slot in self.optimizer.slots(self.named_weights()[name]):
-                    masks[id(slot)] = mask.numpy()
+                weight = self.named_weights()[name]
+                if self.optimizer.has_slots_of(weight):
+                    for slot in self.optimizer.slots(weight):
+                        masks[id(slot)] = mask.numpy()
         variables, values = list(self.optimizer.variables), []
         if len(variables) != len(state):
             return None

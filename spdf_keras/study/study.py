@@ -141,6 +141,7 @@ class Study:
             learning_rate=trial.learning_rate,
             seed=seed,
             keep_masks=masks == KEPT,
+            lora_rank=0,
         )
 
     def _find(self, name: str) -> Path:

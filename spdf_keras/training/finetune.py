@@ -1,4 +1,4 @@
-"""Fine-tuning of a pre-trained run on a task: densely, or with its masks."""
+"""Fine-tuning of a pre-trained run on a task: densely, with its masks, or by LoRA."""
 
 import dataclasses
 import math
@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spdf_keras.adapters.adapter import Adapter
+from spdf_keras.adapters.attach import adapt
+from spdf_keras.adapters.block import check_rank
 from spdf_keras.config import (
     Config,
     DecodeConfig,
@@ -59,10 +62,13 @@ def finetune(
     decode: DecodeConfig | None = None,
     cluster: Cluster | None = None,
     tell: Tell | None = None,
+    adapter: Adapter | None = None,
 ) -> dict[str, Any]:
     """Strips the masks of a pre-trained run and trains every weight on a task.
 
     With `settings.keep_masks` the masks stay and only the kept weights are trained.
+    With `settings.lora_rank` masks and weights stay as they are, and an adapter is
+    trained; the checkpoints of the run hold both.
 
     The learning rate falls linearly to zero over all epochs. After each epoch the
     validation loss is measured. Training stops when `patience` epochs have not
@@ -85,6 +91,8 @@ def finetune(
         cluster: The devices; the default device if None.
         tell: Called with sentences for the user: a damaged checkpoint is passed over,
             or a setting has changed.
+        adapter: The adapter to start from, whose settings those of `settings` must be;
+            a new one if None.
 
     Returns:
         `epochs` (completed), `best_epoch`, its `validation_loss` (in nats per target
@@ -92,8 +100,9 @@ def finetune(
         number of pairs in both splits whose context was cut).
 
     Raises:
-        InputError: If an example is too long, the folder holds something else or a
-            run of other settings, or another process writes into it.
+        InputError: If an example is too long, the base has an adapter already, the
+            adapter does not fit, the folder holds something else or a run of other
+            settings, or another process writes into it.
         TrainingError: If a loss or gradient is not finite, or a worker is gone.
         StoppedError: If a signal came; the last checkpoint is of that step.
 
@@ -101,7 +110,9 @@ def finetune(
         Appendix A.2 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
     cluster, tell = cluster or single_device(), tell or (lambda _: None)
+    base.require_no_adapter()
     config, tokenizer = base.config(), base.tokenizer()
+    _check_adapter(config, settings, adapter)
     longest = min(settings.sequence_length, config.model.max_sequence_length)
     pairs, held_out = (
         EncodedPairs.encode(split, tokenizer, longest, cut_context, name)
@@ -112,7 +123,7 @@ def finetune(
     )
     config = dataclasses.replace(
         config,
-        sparsity=settled(config.sparsity) if settings.keep_masks else SparsityConfig(),
+        sparsity=settled(config.sparsity) if _keeps(settings) else SparsityConfig(),
         finetune=settings,
         decode=decode or config.decode,
     )
@@ -122,13 +133,16 @@ def finetune(
     writing = run.writing() if cluster.is_chief else nullcontext()
     with stop_requests() as request, writing, cluster.strategy.scope():
         origin = _origin(base, settings, task, pairs, held_out, training.total_steps)
+        origin |= {"adapter": adapter.fingerprint} if adapter else {}
         result = run.result()
         if result is not None or run.checkpoints():
             _check_same(run, config, origin, base)
         if result is not None:
             tell(f"The run '{folder}' is finished: nothing is left to do.")
         if result is None:
-            model, start, progress = _start(training, base, run, origin, cluster, tell)
+            model, start, progress = _start(
+                training, base, run, origin, cluster, tell, adapter
+            )
             best = train(
                 training, run, model, start, cluster, request, report, progress
             )
@@ -140,6 +154,38 @@ def finetune(
         if cluster.is_chief and run.checkpoints():
             run.remove_checkpoints(keep=run.checkpoint())
         return result
+
+
+def _keeps(settings: FinetuneConfig) -> bool:
+    """Whether the masks stay."""
+    return settings.keep_masks or settings.lora is not None
+
+
+def _check_adapter(
+    config: Config, settings: FinetuneConfig, adapter: Adapter | None
+) -> None:
+    lora = settings.lora
+    if lora is not None and settings.keep_masks and not config.sparsity.sparsity:
+        raise InputError(
+            "`keep_masks` must be false with LoRA on a dense base, which has no masks. "
+            "Received: keep_masks=true. Leave it out."
+        )
+    if lora is not None:
+        check_rank(lora, config.model)
+    if adapter is None:
+        return
+    if lora is None:
+        raise InputError(
+            "`lora_rank` must be that of the adapter to start from. Received: "
+            "lora_rank=0. Give --lora, or no adapter."
+        )
+    for name in ("rank", "alpha", "targets"):
+        own, given = getattr(adapter.lora, name), getattr(lora, name)
+        if own != given:
+            raise InputError(
+                f"`lora_{name}` must be that of the adapter to start from, {own}. "
+                f"Received: {given}."
+            )
 
 
 def _result(
@@ -186,6 +232,7 @@ def _start(
     origin: dict[str, Any],
     cluster: Cluster,
     tell: Tell,
+    adapter: Adapter | None,
 ) -> tuple[GPT, int, dict[str, Any]]:
     """Makes or restores the model and the run.
 
@@ -194,9 +241,10 @@ def _start(
     """
     config, checkpoints = training.config, run.checkpoints()
     start, progress = 0, {}
-    skips = config.train.compute != "dense" and config.finetune.keep_masks
+    keeps, lora = _keeps(config.finetune), config.finetune.lora
+    skips = config.train.compute != "dense" and keeps
     if checkpoints:
-        model = configured_gpt(config)
+        model = configured_gpt(config, lora)
         if skips:
             # New timings might choose other kernels, and the bytes would differ.
             model.sparse_kernels = run.origin()["sparse_kernels"]
@@ -204,7 +252,10 @@ def _start(
         model = base.load_model()
         if skips:
             origin = {**origin, "sparse_kernels": model.sparse_kernels}
-        if not config.finetune.keep_masks:
+        if lora is not None:
+            given = dataclasses.replace(adapter, lora=lora) if adapter else lora
+            model = adapt(model, given)
+        elif not keeps:
             model = strip(model)
     _compile(model, config.finetune, training.total_steps)
     if checkpoints:
@@ -240,6 +291,11 @@ def _check_same(run: Run, config: Config, origin: dict[str, Any], base: Run) -> 
             f"it was after step {before['base']['step']}. Received: other weights, in "
             f"'{base.folder}'. Give the same base to go on with it, or another folder."
         )
+    if before.get("adapter") != origin.get("adapter"):
+        raise InputError(
+            f"The run '{run.folder}' was started from another adapter, or from none. "
+            "Give the same --adapter to go on with it, or another folder."
+        )
     check_settings(run, config, "finetune")
     check_tokenizer(run, base.tokenizer(), base.folder)
     for split, fingerprint in origin["data"].items():
@@ -263,7 +319,7 @@ def _origin(
     return {
         "kind": "finetune",
         "task": task,
-        "masks": "kept" if settings.keep_masks else "stripped",
+        "masks": "kept" if _keeps(settings) else "stripped",
         "base": {
             "folder": os.path.basename(os.path.abspath(base.folder)),
             "finished": bool(result),

@@ -240,6 +240,7 @@ def _check_initial(run: Run, initial: dict[str, Any]) -> None:
 def _check_base(
     base: Run, config: Config, tokenizer: Tokenizer, shards: Shards
 ) -> None:
+    base.require_no_adapter()
     if base.config().model != config.model:
         raise InputError(
             f"The run '{base.folder}' must have the sizes of the new model to give it "

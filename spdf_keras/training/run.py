@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spdf_keras.config import Config, load_config, to_toml
+from spdf_keras.config import Config, LoRAConfig, load_config, to_toml
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
@@ -217,16 +217,38 @@ class Run:
         with contextlib.suppress(OSError):  # the folder is not empty, or missing
             self.checkpoint_folder.rmdir()
 
+    def lora(self) -> LoRAConfig | None:
+        """Returns the settings of the run's adapter; None without one."""
+        # A pre-training may have settings for fine-tunings to come.
+        is_finetuned = self.origin().get("kind") == "finetune"
+        return self.config().finetune.lora if is_finetuned else None
+
+    def require_no_adapter(self) -> None:
+        """Refuses a run with an adapter, where weights must be all there is.
+
+        Raises:
+            InputError: If it has one.
+        """
+        if self.lora() is not None:
+            raise InputError(
+                f"The run must be one without an adapter. Received: '{self.folder}', a "
+                "fine-tuning with LoRA. Merge it with `spdf-keras merge`, and take the "
+                "new run."
+            )
+
     def load_model(self) -> "GPT":
         """Builds the run's model with the weights and masks of `checkpoint`.
 
-        It is not compiled: generation, evaluation and export use no optimizer.
+        It has the run's adapter. It is not compiled: generation, evaluation and export
+        use no optimizer.
         """
         from spdf_keras.model.build import configured_gpt
 
         config = self.config()
         masks = settled(config.sparsity)
-        model = configured_gpt(dataclasses.replace(config, sparsity=masks))
+        model = configured_gpt(
+            dataclasses.replace(config, sparsity=masks), self.lora()
+        )
         restore_checkpoint(model, self.checkpoint())
         return model
 
