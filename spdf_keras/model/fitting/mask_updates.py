@@ -46,9 +46,11 @@ class MaskUpdates:
         self._gradients: Callable[[Any], list[Any]] | None = None
         self.listeners: list[Listener] = []
         optimizer = model.optimizer
+        # The step of the last update, and the number of updates.
         self._state = (
             optimizer.mask_state if isinstance(optimizer, AdamW) else np.array([-1, 0])
         )
+        self._before = np.array([-1, 0])
 
     def train_function(self) -> Callable[[Iterator[Any]], Any]:
         """Returns what Keras calls with its iterator for each step.
@@ -125,8 +127,8 @@ class MaskUpdates:
     def _change(self, at: int, gradients: list[Any]) -> list[MaskChange]:
         model, method = self._model, self._method
         weights, masks = model.named_weights(), model.named_masks()
-        old_state = self._read_state().copy()
-        count = int(old_state[1]) + 1
+        self._before = self._read_state().copy()
+        count = int(self._before[1]) + 1
 
         def kernels() -> Iterator[MaskedKernel]:
             for index, (path, mask) in enumerate(masks.items()):
@@ -148,7 +150,7 @@ class MaskUpdates:
             model.optimizer.start_cohort(count)
         for kernel, (path, mask) in zip(kernels(), masks.items(), strict=True):
             new = updated_mask(method, kernel, kept[kernel.path], at)
-            change = MaskChange(model.optimizer, weights[path], mask, old_state)
+            change = MaskChange(model.optimizer, weights[path], mask)
             change.make(new, count, clears=not method.is_latent)
             changes.append(change)
         self._write_state(at, count)
@@ -164,7 +166,9 @@ class MaskUpdates:
         with self._model.distribute_strategy.scope():
             for change in changes:
                 change.take_back()
-            self._write_state(*map(int, changes[0].state))
+            if isinstance(self._model.optimizer, AdamW) and self._method.grows:
+                self._model.optimizer.end_cohort(int(self._read_state()[1]))
+            self._write_state(*map(int, self._before))
         self._note_densities()
 
     def _tell(self, changes: list[MaskChange]) -> None:
