@@ -22,8 +22,6 @@ from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.sparsity.algorithms.base import MaskedKernel, SparsityMethod
 from spdf_keras.sparsity.updating import counts_at, updated_mask
 
-from tf_keras.src.engine.training import reduce_per_replica  # isort: skip
-
 # Called after each update that a step has kept, with `step`, the number of that step,
 # `mask_density`, and `mask_turnover`: dropped weights over those kept before.
 Listener = Callable[[dict[str, Any]], None]
@@ -221,8 +219,9 @@ def _step_function(model: Any) -> Callable[[Any], Any]:
             run = tf.function(run_step, jit_compile=True, reduce_retracing=True)
         strategy = model.distribute_strategy
         outputs = strategy.run(run, args=(data,))
-        return reduce_per_replica(
-            outputs, strategy, reduction=model.distribute_reduction_method
+        # What `train_step` returns is already reduced over the replicas.
+        return tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], outputs
         )
 
     return step if model.run_eagerly else tf.function(step, reduce_retracing=True)

@@ -1,21 +1,22 @@
 """Figures of masks that change: density and turnover over the steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spdf_keras.report.content.labels import Labels
 from spdf_keras.report.content.quantities import percent
 from spdf_keras.report.page.document import Picture
-from spdf_keras.report.page.drawing import Draw, draw_picture
+from spdf_keras.report.page.drawing import COLORS, Draw, draw_picture
 from spdf_keras.report.runs.records import Curve, RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Lines of equal density lie on each other; the style shows that there are several.
+_STYLES = ("-", "--", ":", "-.")
 
-def mask_figures(
-    runs: Sequence[RunRecord], labels: Labels, colors: Mapping[float | None, str]
-) -> list[Picture]:
+
+def mask_figures(runs: Sequence[RunRecord], labels: Labels) -> list[Picture]:
     """Two figures per model whose runs have updated masks: density and turnover."""
     kinds: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -29,7 +30,7 @@ def mask_figures(
             ("density", densities, "kept weights"),
             ("turnover", turnovers, "dropped weights over kept ones"),
         ):
-            draw = _drawing(curves, colors, axis, steps=name == "density")
+            draw = _drawing(curves, axis, steps=name == "density")
             title = f"Mask {name}: {label}"
             pictures.append(draw_picture(f"masks-{name}-{number}", title, draw))
     return pictures
@@ -45,31 +46,32 @@ def _with_start(run: RunRecord) -> Curve:
 
 def _drawing(
     curves: Sequence[tuple[RunRecord, Curve]],
-    colors: Mapping[float | None, str],
     axis: str,
     steps: bool,
 ) -> Draw:
     def draw(axes: "Axes") -> None:
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-        styles: dict[str, str] = {}
-        named: set[str] = set()
+        shown: dict[str, tuple[str, str]] = {}
         for run, curve in curves:
-            method = run.config.sparsity.method
-            style = styles.setdefault(method, ("-", "--", ":", "-.")[len(styles) % 4])
-            name = f"{method}, {percent(run.origin.sparsity)}"
+            name = f"{run.config.sparsity.method}, {percent(run.origin.sparsity)}"
+            label = "_" if name in shown else name
+            index = len(shown)
+            shown.setdefault(
+                name, (COLORS[index % len(COLORS)], _STYLES[index % len(_STYLES)])
+            )
+            color, style = shown[name]
             axes.plot(
                 curve.steps,
                 curve.losses,
-                color=colors[run.origin.sparsity],
+                color=color,
                 linestyle=style,
                 drawstyle="steps-post" if steps else "default",
                 marker="" if steps else "o",
                 markersize=2.5,
                 linewidth=1.0,
-                label="_" if name in named else name,
+                label=label,
             )
-            named.add(name)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

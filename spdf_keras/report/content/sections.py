@@ -65,7 +65,7 @@ def build_sections(
     curves = loss_figures(chosen, labels, colors)
     if curves:
         sections.append(Section("Loss curves", (_LOSSES, *curves)))
-    changes = mask_figures(runs, labels, colors)
+    changes = mask_figures(runs, labels)
     if changes:
         sections.append(Section("Masks over the steps", (_MASKS, *changes)))
     if densities:
@@ -101,7 +101,7 @@ _LOSSES = Paragraph(
     "smoothing; those that a search tried and did not choose are left out."
 )
 _MASKS = Paragraph(
-    "One line per run whose masks change; lines differ by method, colours by sparsity. "
+    "One line per run whose masks change, alike for the seeds of a method. "
     "The turnover is the share of the kept weights that an update drops."
 )
 _DENSITY = Paragraph(
