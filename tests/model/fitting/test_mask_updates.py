@@ -92,6 +92,18 @@ def test_a_saved_model_goes_on_to_the_bit(tmp_path: Path, method: str) -> None:
     assert_equal(state(again), state(whole))
 
 
+def test_a_batch_that_the_graph_refuses_changes_nothing() -> None:
+    model = build("set")
+    train(model, 0, 2)
+    before = state(model)
+    labels = TOKENS[:2, 1:] + 32
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(model.optimizer, loss, total_steps=STEPS)
+    with pytest.raises(InputError, match="32"):
+        model.fit(iter([(TOKENS[:2, :-1], labels)]), steps_per_epoch=1, verbose=0)
+    assert_equal(state(model), before)
+
+
 def test_another_optimizer_trains_with_masks_that_change() -> None:
     model = build("set")
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), total_steps=STEPS)
