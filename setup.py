@@ -51,6 +51,7 @@ setup(
         "numpy>=2.4,<2.5",
         "rich>=15,<16",
         "matplotlib>=3.11,<3.12",
+        "scipy>=1.17,<2",  # intervals of differences in reports
     ],
     extras_require={
         "litertlm": LITERTLM,

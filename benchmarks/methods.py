@@ -2,11 +2,11 @@
 
     python benchmarks/methods.py --out runs/methods
 
-Every method pre-trains the model of the quickstart on its corpus, with as many tokens as
-the operations of static masks at 75 % allow: a method that is denser on average gets
-fewer. Seeds give initial weights, masks and data order together. A run that was stopped
-goes on. The table has the validation loss after the last step, and the difference to
-static masks of the same seed.
+Every method pre-trains the model of the quickstart on its corpus, with as many tokens
+as the operations of static masks at 75 % allow: a method that is denser on average
+gets fewer. Seeds give initial weights, masks and data order together. A run that was
+stopped goes on. The table has the validation loss after the last step, and the
+difference to static masks of the same seed.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def corpus(args: argparse.Namespace, base: Config) -> Shards:
 def configured(
     args: argparse.Namespace, base: Config, shards: Shards, name: str, seed: int
 ) -> Config:
-    """Returns the settings of a run, whose tokens take the operations of static ones."""
+    """Returns the settings of a run that takes the operations of static masks."""
     given = {"sparsity": 0.75, "seed": seed, "interval": args.interval, **METHODS[name]}
     masks = SparsityConfig(**given)
     length, tokens = shards.context_length, args.tokens
@@ -101,7 +101,8 @@ def row(name: str, results: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     """Returns the cells of one method."""
     own, static = results[name], results.get("static", [])
     losses = [result["validation_loss"] for result in own]
-    gaps = [a["validation_loss"] - b["validation_loss"] for a, b in zip(own, static)]
+    pairs = zip(own, static, strict=False)  # without static runs there are none
+    gaps = [a["validation_loss"] - b["validation_loss"] for a, b in pairs]
     return {
         "method": name,
         "average density": f"{1 - own[0]['average_sparsity']:.3f}",

@@ -142,6 +142,8 @@ class SparsityConfig(Section):
         check(self, "method", self.method in known, "one of " + ", ".join(known))
         after = self.end == 0 or self.end >= self.begin
         check(self, "end", after, f"at least begin={self.begin}, or 0")
+        if not self.sparsity:  # a dense model, whatever its method
+            return
         if self.method == "gmp":
             must = f"at most sparsity={self.sparsity}"
             ok = self.initial_sparsity <= self.sparsity

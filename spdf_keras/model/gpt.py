@@ -144,6 +144,11 @@ class GPT(SavedModel):
         return any(layer.is_latent for layer in self._masked_blocks)
 
     @property
+    def keeps_mask_counts(self) -> bool:
+        """Whether every mask always keeps as many weights."""
+        return all(layer.keeps_count for layer in self._masked_blocks)
+
+    @property
     def _masked_blocks(self) -> list[PruneFixedRandom]:
         return [layer for layer in self.blocks if isinstance(layer, PruneFixedRandom)]
 

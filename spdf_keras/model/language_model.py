@@ -277,7 +277,7 @@ class LanguageModel(CheckedModel):
             shared = SharedBlock(self.blocks[0])
         else:
             call = self.__call__
-            if self._needs_no_autograph():
+            if self.needs_no_autograph():
                 call = tf.autograph.experimental.do_not_convert(call)
             with kernels.bound(self.blocks, handles):
                 return call(token_ids, training=True)
@@ -304,7 +304,7 @@ class LanguageModel(CheckedModel):
         ours |= {block.name for block in self.blocks}
         return [layer.name for layer in self.layers if layer.name not in ours]
 
-    def _needs_no_autograph(self) -> bool:
+    def needs_no_autograph(self) -> bool:
         """Whether all layers are ours, whose `call` has no Python control flow.
 
         AutoGraph takes longer for a block than TensorFlow does for its operations.
@@ -331,7 +331,7 @@ class LanguageModel(CheckedModel):
             and not self.jit_compile
             and tf.distribute.get_strategy().num_replicas_in_sync == 1
             and calls == len(blocks) + 5
-            and self._needs_no_autograph()
+            and self.needs_no_autograph()
             and are_alike(blocks)
         )
 

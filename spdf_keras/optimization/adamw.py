@@ -251,14 +251,20 @@ class AdamW(keras.optimizers.AdamW):
 
     def start_cohort(self, number: int) -> None:
         """Lets a cohort count its steps from the next one on."""
-        if not self._counted or self._starts is None:
-            return
         steps = float(self.iterations.numpy())
         if self._scale is not None:
             steps -= float(self._scale.skipped.numpy())
-        starts = self._starts.numpy()
-        starts[number] = steps
-        self._starts.assign(starts)
+        self._set_start(number, steps)
+
+    def end_cohort(self, number: int) -> None:
+        """Takes `start_cohort` back."""
+        self._set_start(number, 0.0)
+
+    def _set_start(self, number: int, steps: float) -> None:
+        if self._counted and self._starts is not None:
+            starts = self._starts.numpy()
+            starts[number] = steps
+            self._starts.assign(starts)
 
     def compute_gradients(
         self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None

@@ -36,7 +36,7 @@ def kept_counts(
     Example:
         >>> erk = SparsityConfig(sparsity=0.75, distribution="erk")
         >>> kept_counts({"a": (768, 768), "b": (768, 3072)}, erk)
-        {'a': 283553, 'b': 453727}
+        {'a': 210651, 'b': 526629}
 
     Reference:
         [Evci et al., 2020](https://arxiv.org/abs/1911.11134), section 3; for matrices

@@ -282,13 +282,17 @@ def _describe_schedules(before: Config, now: Config, length: int, step: int) -> 
     warmup = ""
     if new.warmup_steps != old.warmup_steps:
         warmup = f", after a warm-up of {new.warmup_steps:,},"
+    masks = ""
+    if now.sparsity.sparsity and now.sparsity.method != "static":
+        masks = " The updates of the masks stretch over them too."
     return (
         f"The run goes on from step {step:,} to step {end:,}; it was to end at "
         f"{old.total_steps:,}. The cosine of the learning rate{warmup} now stretches "
         f"over {end:,} steps: step {step + 1:,} has {float(new(step)):.3g} (by the "
         f"old schedule {float(old(step)):.3g}), and the last has "
-        f"{float(new(end - 1)):.3g}. The steps before followed the old schedule, so "
-        "the result is not that of a run which was that long from its start."
+        f"{float(new(end - 1)):.3g}.{masks} The steps before followed the old "
+        "schedule, so the result is not that of a run which was that long from its "
+        "start."
     )
 
 

@@ -27,7 +27,7 @@ def _moves(beta_2: float, own_counts: bool) -> np.ndarray:
     optimizer.build([weight])
     optimizer.iterations.assign(10**6)
     optimizer.start_cohort(1)
-    change = MaskChange(optimizer, weight, mask, None)
+    change = MaskChange(optimizer, weight, mask)
     change.make(np.array([[False, True]]), 1)
     values = [0.0]
     for _ in range(STEPS):

@@ -168,7 +168,7 @@ def test_tiles_are_counted_as_a_whole() -> None:
 
 
 def test_a_table_gives_matrices_a_density_and_the_first_line_that_fits_counts() -> None:
-    table = ["block_0/output=0.125", "*/output = 0.25", "*/query=1"]
+    table = ("block_0/output=0.125", "*/output = 0.25", "*/query=1")
     config = SparsityConfig(0.75, densities=table)
     kept = kept_counts(masked_shapes(GPTConfig(2, 2, 16)), config)
     assert kept["block_0/output"] == 128
@@ -179,7 +179,7 @@ def test_a_table_gives_matrices_a_density_and_the_first_line_that_fits_counts() 
 
 def test_matrices_outside_the_table_share_the_sparsity_as_erk_says() -> None:
     shapes = _block(768)
-    config = SparsityConfig(0.75, distribution="erk", densities=["*/query=0.5"])
+    config = SparsityConfig(0.75, distribution="erk", densities=("*/query=0.5",))
     kept = kept_counts(shapes, config)
     rest = {path: shape for path, shape in shapes.items() if "query" not in path}
     assert kept.pop("block_0/query") == 768 * 768 // 2
@@ -210,4 +210,4 @@ def test_a_wrong_table_is_refused_when_the_model_is_built(
 ) -> None:
     sizes = GPTConfig(1, 2, 16, vocabulary_size=32, max_sequence_length=8)
     with pytest.raises(InputError, match=sentence):
-        build_gpt(sizes, SparsityConfig(0.5, densities=densities))
+        build_gpt(sizes, SparsityConfig(0.5, densities=tuple(densities)))

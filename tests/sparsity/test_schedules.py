@@ -188,7 +188,7 @@ def test_pruning_from_a_quarter_to_three_quarters_has_a_known_average(
 
 def test_opening_masks_have_the_average_of_their_stages() -> None:
     config = SparsityConfig(
-        sparsity=0.75, method="redense", stages=[0.5, 0.0], shares=[0.5, 0.8]
+        sparsity=0.75, method="redense", stages=(0.5, 0.0), shares=(0.5, 0.8)
     )
     assert 1 - SparsityPlan(SIZES, config, 1000).average == pytest.approx(0.475)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy_gpt import NumpyAdamW, loss_and_gradients
+from numpy_gpt import NumpyAdamW, Weights, loss_and_gradients
 from numpy_masks import Settings
 from numpy_sparsity import Simulation
 
@@ -218,10 +218,12 @@ def test_the_gradients_of_the_simulation_are_finite_differences() -> None:
     for name in ("query", "key", "value", "attention_output"):
         shapes[f"block_0/{name}/kernel"] = (8, 8)
     shapes |= {"block_0/intermediate/kernel": (8, 12), "block_0/output/kernel": (12, 8)}
-    weights = {path: rng.normal(0, 0.5, shape) for path, shape in shapes.items()}
+    weights: Weights = {}
+    for path, shape in shapes.items():
+        weights[path] = rng.normal(0, 0.5, shape)
     for path in [path for path in weights if path.endswith("kernel")]:
         bias = path.replace("kernel", "bias")
-        weights[bias] = rng.normal(0, 0.5, weights[path].shape[1])
+        weights[bias] = rng.normal(0, 0.5, (weights[path].shape[1],))
     for norm in ("block_0/attention_norm", "block_0/feedforward_norm", "final_norm"):
         weights[f"{norm}/gamma"] = rng.normal(1, 0.5, 8)
         weights[f"{norm}/beta"] = rng.normal(0, 0.5, 8)

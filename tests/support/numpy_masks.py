@@ -92,7 +92,8 @@ def random_ranks(key: str, size: int) -> NDArray[np.uint64]:
     generator = np.random.Philox(key=np.frombuffer(digest[:16], "<u8"))
     draws = np.asarray(generator.random_raw(size), np.uint64)
     bits = np.uint64((size - 1).bit_length())
-    return (draws >> bits << bits) + np.arange(size, dtype=np.uint64)
+    ranks: NDArray[np.uint64] = draws >> bits << bits
+    return ranks | np.arange(size, dtype=np.uint64)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Simulation:
         """Updates the masks if their time has come, then takes an optimizer step."""
         batch = (token_ids, labels, self.num_heads)
         if self.optimizer.steps in self._updates:
-            self._update(batch)
+            self.update(loss_and_gradients(self.weights, *batch)[1])
         masks = self.masks()
         products = {path: self.weights[path] * mask for path, mask in masks.items()}
         loss, gradients = loss_and_gradients(self.weights | products, *batch)
@@ -87,9 +87,9 @@ class Simulation:
     def _is_latent(self) -> bool:
         return self.settings.method == "magnitude_ste"
 
-    def _update(self, batch: tuple[NDArray, NDArray, int]) -> None:
+    def update(self, gradients: Weights) -> None:
+        """Updates the masks before the next step, whose gradients are given."""
         settings, step = self.settings, self.optimizer.steps
-        gradients = loss_and_gradients(self.weights, *batch)[1]
         sparsity = settings.sparsity_at(step, self.total_steps)
         counts = kept_units(self._shapes, settings, sparsity)
         if settings.scope == "global":
@@ -155,7 +155,7 @@ class Simulation:
         """Notes how far the last that was chosen is from the first that was not."""
         if 0 < count < len(scores) and scores.dtype.kind == "f":
             a, b = float(scores[count - 1]), float(scores[count])
-            self.margin = min(self.margin, abs(a - b) / max(abs(a), abs(b)))
+            self.margin = min(self.margin, abs(a - b) / max(abs(a), abs(b), 1e-30))
 
     def _move(self, path: str, before: Mask, after: Mask) -> None:
         """Forgets what was dropped; starts what has grown at zero."""

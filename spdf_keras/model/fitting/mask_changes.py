@@ -17,17 +17,14 @@ class MaskChange:
         optimizer: The optimizer, whose slots follow the mask.
         weight: The kernel.
         mask: Its mask.
-        state: The state of the updates before this one, for the caller.
 
     Attributes:
         dropped: Number of weights that the change drops.
         grown: Number of weights that grow.
     """
 
-    def __init__(
-        self, optimizer: Any, weight: tf.Variable, mask: tf.Variable, state: Any
-    ) -> None:
-        self._mask, self._weight, self.state = mask, weight, state
+    def __init__(self, optimizer: Any, weight: tf.Variable, mask: tf.Variable) -> None:
+        self._mask, self._weight = mask, weight
         self._old = mask.numpy()
         self._new = self._old
         self._cohort = None

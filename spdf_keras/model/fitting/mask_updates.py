@@ -46,9 +46,11 @@ class MaskUpdates:
         self._gradients: Callable[[Any], list[Any]] | None = None
         self.listeners: list[Listener] = []
         optimizer = model.optimizer
+        # The step of the last update, and the number of updates.
         self._state = (
             optimizer.mask_state if isinstance(optimizer, AdamW) else np.array([-1, 0])
         )
+        self._before = np.array([-1, 0])
 
     def train_function(self) -> Callable[[Iterator[Any]], Any]:
         """Returns what Keras calls with its iterator for each step.
@@ -83,9 +85,16 @@ class MaskUpdates:
             changes = self._update(data)
             if self._step is None:
                 self._step = _step_function(model)
-            logs = self._step(data)
-            if changes is not None:
-                self._settle(changes, logs)
+            try:
+                logs = self._step(data)
+            except tf.errors.OpError:  # such as a token id outside the vocabulary
+                self._take_back(changes)
+                raise
+            norm = float(logs.get("gradient_norm", 0.0)) if changes else 0.0
+            if not math.isfinite(norm):
+                self._take_back(changes)
+            elif changes:
+                self._tell(changes)
             return logs
 
         return train_function
@@ -105,28 +114,28 @@ class MaskUpdates:
         else:
             self._state.assign([last, count])
 
-    def _update(self, data: Any) -> list[MaskChange] | None:
-        """Makes the update that is due; returns its changes, or None without one."""
+    def _update(self, data: Any) -> list[MaskChange]:
+        """Makes the update that is due; returns its changes, none without one."""
         model, method = self._model, self._method
         step = int(model.optimizer.iterations.numpy())
         at = self.due(step)
         if at is None:
-            return None
+            return []
         gradients: list[Any] = []
         if method.needs_gradient:
             if self._gradients is None:
                 self._gradients = model.ranking_function()
             gradients = [g.numpy() for g in self._gradients(data)]
             if not all(np.isfinite(gradient).all() for gradient in gradients):
-                return None  # the step will not be taken
+                return []  # the step will not be taken
         with model.distribute_strategy.scope():
             return self._change(at, gradients)
 
     def _change(self, at: int, gradients: list[Any]) -> list[MaskChange]:
         model, method = self._model, self._method
         weights, masks = model.named_weights(), model.named_masks()
-        old_state = self._read_state().copy()
-        count = int(old_state[1]) + 1
+        self._before = self._read_state().copy()
+        count = int(self._before[1]) + 1
 
         def kernels() -> Iterator[MaskedKernel]:
             for index, (path, mask) in enumerate(masks.items()):
@@ -137,34 +146,32 @@ class MaskUpdates:
                     gradients[index] if gradients else None,
                 )
 
-        before = {k.path: int(np.count_nonzero(k.mask)) for k in kernels()}
-        shapes = {
-            path.removesuffix("/kernel"): tuple(map(int, mask.shape))
-            for path, mask in masks.items()
-        }
+        now = {path.removesuffix("/kernel"): m.numpy() for path, m in masks.items()}
+        before = {path: int(np.count_nonzero(mask)) for path, mask in now.items()}
+        shapes = {path: mask.shape for path, mask in now.items()}
         kept = counts_at(method, at, shapes, before, kernels)
         changes = []
         if isinstance(model.optimizer, AdamW) and method.grows:
             model.optimizer.start_cohort(count)
         for kernel, (path, mask) in zip(kernels(), masks.items(), strict=True):
             new = updated_mask(method, kernel, kept[kernel.path], at)
-            change = MaskChange(model.optimizer, weights[path], mask, old_state)
+            change = MaskChange(model.optimizer, weights[path], mask)
             change.make(new, count, clears=not method.is_latent)
             changes.append(change)
         self._write_state(at, count)
         self._note_densities()
         return changes
 
-    def _settle(self, changes: list[MaskChange], logs: Any) -> None:
-        """Keeps the changes if the step was taken; else takes them back."""
-        norm = logs.get("gradient_norm")
-        if norm is None or math.isfinite(float(norm)):
-            self._tell(changes)
+    def _take_back(self, changes: list[MaskChange]) -> None:
+        """Restores what was before an update whose step was not taken."""
+        if not changes:
             return
         with self._model.distribute_strategy.scope():
             for change in changes:
                 change.take_back()
-            self._write_state(*map(int, changes[0].state))
+            if isinstance(self._model.optimizer, AdamW) and self._method.grows:
+                self._model.optimizer.end_cohort(int(self._read_state()[1]))
+            self._write_state(*map(int, self._before))
         self._note_densities()
 
     def _tell(self, changes: list[MaskChange]) -> None:

@@ -92,6 +92,8 @@ def ranking_function(
         results = strategy.run(of_replica, args=(data,))
         return [strategy.experimental_local_results(result)[0] for result in results]
 
-    return (
-        of_batch if model.run_eagerly else tf.function(of_batch, reduce_retracing=True)
-    )
+    if model.run_eagerly:
+        return of_batch
+    # AutoGraph would take seconds where no layer needs it.
+    converts = not model.needs_no_autograph()
+    return tf.function(of_batch, reduce_retracing=True, autograph=converts)

@@ -1,6 +1,5 @@
 """Figures of the scores against the sparsity of pre-training."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,13 @@ from spdf_keras.data.tasks.score_table import Score, ScoreTable
 from spdf_keras.report.content.cells import score_table
 from spdf_keras.report.content.labels import Labels
 from spdf_keras.report.page.document import Picture
-from spdf_keras.report.page.drawing import INK, LINE_COLORS, Draw, draw_picture
+from spdf_keras.report.page.drawing import (
+    INK,
+    LINE_COLORS,
+    Draw,
+    draw_picture,
+    picture_name,
+)
 from spdf_keras.report.runs.groups import Group
 from spdf_keras.report.runs.means import Summary
 
@@ -36,13 +41,13 @@ def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
         if not points:
             continue
         shown = f"{layout.task}{f' ({part})' if part else ''}"
-        name = _file_name("score", task, split, part)
+        name = picture_name("score", task, split, part)
         drawings.append((name, f"{shown}, {split}: {score.title}", lines, False))
         spans.append(_span(points))
     printed = _printed_line(layout, score)
     if printed and drawings:
         title = f"{layout.task}: {score.title} as printed, GPT-2 Small"
-        name = _file_name("score", task, split, "printed")
+        name = picture_name("score", task, split, "printed")
         drawings.append((name, title, {"GPT-2 Small, printed": printed}, True))
         spans.append(_span([s for _, s in printed]))
     height = max(high - low for low, high in spans) if spans else 0.0
@@ -50,11 +55,6 @@ def score_figures(groups: Sequence[Group], labels: Labels) -> list[Picture]:
         draw_picture(name, title, _score_drawing(lines, score, span, height, dashed))
         for (name, title, lines, dashed), span in zip(drawings, spans, strict=True)
     ]
-
-
-def _file_name(*words: str) -> str:
-    # Names of tasks and parts come from files and may hold any character.
-    return "-".join(re.sub(r"\W+", "-", word) for word in words if word)
 
 
 Line = list[tuple[float, Summary]]

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from spdf_keras.report.content.cells import score_table
+from spdf_keras.report.content.cost_figures import cost_figure
 from spdf_keras.report.content.density import density_figure, density_table
+from spdf_keras.report.content.difference_tables import difference_table
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
 from spdf_keras.report.content.labels import Labels, model_labels, run_numbers
 from spdf_keras.report.content.loss_figures import loss_figures, sparsity_colors
@@ -60,7 +62,12 @@ def build_sections(
         is_main = any(groups[0] is group for group in main)
         blocks: list[Block] = [results_table(groups, labels, is_main)]
         blocks += [Paragraph(text) for text in _score_notes(groups, is_main)]
-        blocks += score_figures(groups, labels) if is_main else []
+        gaps = difference_table(groups, labels)
+        if gaps:
+            blocks += [gaps, _DIFFERENCES]
+        if is_main:
+            cost = cost_figure(groups, labels)
+            blocks += [*score_figures(groups, labels), *([cost] if cost else [])]
         sections.append(Section(title, tuple(blocks)))
     curves = loss_figures(chosen, labels, colors)
     if curves:
@@ -99,6 +106,11 @@ _LOSSES = Paragraph(
     "One line per run and one colour per sparsity. Training losses are smoothed; the "
     "first 5% of the steps may lie above the axis. Fine-tuning losses include label "
     "smoothing; those that a search tried and did not choose are left out."
+)
+_DIFFERENCES = Paragraph(
+    "A difference is the mean over seeds that both rows have, with an interval by "
+    "Student's t. One without a mark is unresolved: these seeds do not tell it from "
+    "zero. Several intervals at once are not corrected for their number."
 )
 _MASKS = Paragraph(
     "One line per run whose masks change, alike for the seeds of a method. "

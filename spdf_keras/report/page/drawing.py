@@ -49,6 +49,18 @@ SOFTWARE = "spdf-keras"
 Draw = Callable[["Axes"], None]
 
 
+def picture_name(*words: str) -> str:
+    """Joins words to the name of a figure's file.
+
+    Names of tasks and parts come from files and may hold any character.
+
+    Example:
+        >>> picture_name("score", "my task", "", "dev/a")
+        'score-my-task-dev-a'
+    """
+    return "-".join(re.sub(r"\W+", "-", word) for word in words if word)
+
+
 def draw_picture(
     name: str, title: str, draw: Draw, size: tuple[float, float] = SIZE
 ) -> Picture:

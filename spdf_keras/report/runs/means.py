@@ -35,12 +35,19 @@ def summarise(values: Iterable[tuple[Hashable, float | None]]) -> Summary | None
         >>> summarise([(0, 1.0), (0, 3.0), (1, None)])
         Summary(mean=2.0, std=None, count=1)
     """
-    by_seed: dict[Hashable, list[float]] = defaultdict(list)
-    for seed, value in values:
-        if value is not None:
-            by_seed[seed].append(value)
-    means = [statistics.fmean(one_seed) for one_seed in by_seed.values()]
+    means = list(mean_by_seed(values).values())
     if not means:
         return None
     std = statistics.stdev(means) if len(means) > 1 else None
     return Summary(statistics.fmean(means), std, len(means))
+
+
+def mean_by_seed(
+    values: Iterable[tuple[Hashable, float | None]],
+) -> dict[Hashable, float]:
+    """Returns the mean value of each seed; values that are None do not count."""
+    by_seed: dict[Hashable, list[float]] = defaultdict(list)
+    for seed, value in values:
+        if value is not None:
+            by_seed[seed].append(value)
+    return {seed: statistics.fmean(own) for seed, own in by_seed.items()}
