@@ -5,7 +5,6 @@ number format) is one more class with `shape` and `linear`; no layer changes.
 `sparsity/skipping.py` decides which masked kernels skip their zeros.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -185,15 +184,15 @@ class AdaptedKernel(NamedTuple):
         down: `(in_features, rank)`.
         up: `(rank, out_features)`.
         scale: Factor of the adapter's product.
-        dropout: Applied to the inputs of the adapter, and not to those of the kernel;
-            None leaves nothing out.
+        dropout: A function of the adapter's inputs, which the kernel's inputs do not
+            pass; None leaves nothing out.
     """
 
     base: Any
     down: tf.Tensor
     up: tf.Tensor
     scale: float
-    dropout: Callable[[tf.Tensor], tf.Tensor] | None = None
+    dropout: Any = None
 
     @property
     def shape(self) -> tf.TensorShape:

@@ -22,6 +22,7 @@ EXPORTERS: dict[str, Any] = {
     "tflite": export.to_tflite,
     "litertlm": export.to_litertlm,
     "xla": export.to_xla,
+    "peft": export.to_peft,
 }
 # Arguments that every format takes, and those of the library alone.
 COMMON = {"model", "path", "overwrite", "sparsity"}

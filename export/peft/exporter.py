@@ -41,8 +41,8 @@ def to_peft(
     """Writes the adapter of a model for PEFT, on GPT-2 of Hugging Face.
 
     The folder has `adapter_model.safetensors` and `adapter_config.json`. Adapters of
-    query, key and value, which are one matrix there, are written as one; its rank is the
-    sum of theirs, and alpha over rank stays.
+    query, key and value, which are one matrix there, are written as one; its rank is
+    the sum of theirs, and alpha over rank stays.
 
         base = transformers.AutoModelForCausalLM.from_pretrained(base_model)
         model = peft.PeftModel.from_pretrained(base, path)
@@ -69,7 +69,7 @@ def to_peft(
             f"the preset {source}."
         )
     if isinstance(source, Run):
-        if source.lora() is None:
+        if source.adapter_settings() is None:
             raise InputError(
                 "`model` must be a fine-tuning with LoRA, as `spdf-keras finetune "
                 f"--lora` makes one. Received: '{source.folder}', which has no adapter."

@@ -32,7 +32,8 @@ class AdaptedBlock(GPTBlock):
         inputs: `(batch, length, hidden_dim)`.
         training: Whether dropout applies.
         kernels: The six kernels by name, to be adapted; if None the block's own.
-        **kwargs: As in `GPTBlock`.
+        *args: As in `GPTBlock`; so is `kwargs`.
+        **kwargs: See `args`.
 
     Example:
         >>> block = AdaptedBlock(num_heads=2, lora=LoRAConfig(rank=1))
@@ -107,6 +108,7 @@ class AdaptedBlock(GPTBlock):
         inputs: tf.Tensor,
         training: bool | None = None,
         kernels: dict[str, Any] | None = None,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         kernels = dict(kernels or self.own_kernels())
@@ -123,7 +125,7 @@ class AdaptedBlock(GPTBlock):
                 self.lora.scale,
                 dropout,
             )
-        return super().call(inputs, training=training, kernels=kernels, **kwargs)
+        return super().call(inputs, training, kernels, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lora": dataclasses.asdict(self.lora)}

@@ -1,8 +1,9 @@
 """Adapters in the files of PEFT, for GPT-2 of Hugging Face, in both directions.
 
-There query, key and value are one matrix, `c_attn`, side by side. Their adapters of rank
-r thus become one whose rank is the sum of theirs: its A has theirs below each other, and
-its B has theirs in a diagonal of blocks. The way back cuts B into thirds, which share A.
+There query, key and value are one matrix, `c_attn`, side by side. Their adapters of
+rank r thus become one whose rank is the sum of theirs: its A has theirs below each
+other, and its B has theirs in a diagonal of blocks. The way back cuts B into thirds,
+which share A.
 """
 
 import json
@@ -254,8 +255,8 @@ def _split_thirds(
 ) -> tuple[LoRAConfig, Weights]:
     """Gives every kernel of a module its rows of B, and the module's A.
 
-    All adapters here have one rank and one scale: smaller ones are filled up with zeros,
-    and another scale is multiplied into B.
+    All adapters here have one rank and one scale: smaller ones are filled up with
+    zeros, and another scale is multiplied into B.
     """
     rank = max(len(module.a) for module in modules.values())
     scale = next(iter(modules.values())).scale

@@ -54,9 +54,7 @@ class PeftConfig:
     roots: bool = False
 
     @classmethod
-    def of(
-        cls, ranks: Mapping[str, int], scale: float, dropout: float
-    ) -> "PeftConfig":
+    def of(cls, ranks: Mapping[str, int], scale: float, dropout: float) -> "PeftConfig":
         """Makes the settings of modules of one scale.
 
         Args:

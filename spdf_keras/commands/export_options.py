@@ -207,8 +207,8 @@ OPTIONS = (
         ),
         {
             "metavar": "NAME",
-            "help": "name or folder of the base, which PEFT loads (default: the name of "
-            "the run that was fine-tuned)",
+            "help": "name or folder of the base, which PEFT loads (default: the name "
+            "of the run that was fine-tuned)",
         },
     ),
     Option(

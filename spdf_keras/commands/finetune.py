@@ -2,8 +2,8 @@
 
 With --keep-masks it trains only the weights that the masks keep, which is the baseline
 of dense fine-tuning. With --lora it trains an adapter of rank 4 beside query and value,
-unless finetune.lora_rank and finetune.lora_targets say otherwise; the weights of RUN are
-frozen, masks and zeros included.
+unless finetune.lora_rank and finetune.lora_targets say otherwise; the weights of RUN
+are frozen, zeros included.
 
 Started again with the same settings, data and folder, it continues after the newest
 checkpoint, to the same bytes as if it had never stopped. SIGTERM and Ctrl-C stop it
@@ -135,7 +135,7 @@ def _read_adapter(args: Namespace) -> "Adapter | None":
 
 
 def _with_lora(config: "Config", adapter: "Adapter | None") -> "Config":
-    """Returns settings with those of an adapter, which a file and `--set` may change."""
+    """Returns settings with an adapter, which a file and `--set` may change."""
     finetune = config.finetune
     if adapter is not None:
         lora = adapter.lora

@@ -46,8 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import load_tensorflow, print_json
     from spdf_keras.adapters.peft import load_adapter
+    from spdf_keras.console import load_tensorflow, print_json
     from spdf_keras.data.tasks.references import read_prompts
     from spdf_keras.data.tasks.registry import get_task
 

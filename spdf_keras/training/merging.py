@@ -44,7 +44,7 @@ def merge_run(
         TrainingError: If the checkpoint cannot be written.
     """
     tell = tell or (lambda _: None)
-    lora = run.lora()
+    lora = run.adapter_settings()
     if lora is None:
         raise InputError(
             "The run must be a fine-tuning with LoRA, as `spdf-keras finetune --lora` "

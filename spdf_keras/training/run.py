@@ -217,7 +217,7 @@ class Run:
         with contextlib.suppress(OSError):  # the folder is not empty, or missing
             self.checkpoint_folder.rmdir()
 
-    def lora(self) -> LoRAConfig | None:
+    def adapter_settings(self) -> LoRAConfig | None:
         """Returns the settings of the run's adapter; None without one."""
         # A pre-training may have settings for fine-tunings to come.
         is_finetuned = self.origin().get("kind") == "finetune"
@@ -229,7 +229,7 @@ class Run:
         Raises:
             InputError: If it has one.
         """
-        if self.lora() is not None:
+        if self.adapter_settings() is not None:
             raise InputError(
                 f"The run must be one without an adapter. Received: '{self.folder}', a "
                 "fine-tuning with LoRA. Merge it with `spdf-keras merge`, and take the "
@@ -247,7 +247,7 @@ class Run:
         config = self.config()
         masks = settled(config.sparsity)
         model = configured_gpt(
-            dataclasses.replace(config, sparsity=masks), self.lora()
+            dataclasses.replace(config, sparsity=masks), self.adapter_settings()
         )
         restore_checkpoint(model, self.checkpoint())
         return model

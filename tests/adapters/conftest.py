@@ -6,6 +6,7 @@ import pytest
 
 from spdf_keras.config import GPTConfig, LoRAConfig, SparsityConfig
 
+
 @pytest.fixture(scope="session")
 def sizes() -> GPTConfig:
     return GPTConfig(2, 2, 32, 48, vocabulary_size=64, max_sequence_length=16)

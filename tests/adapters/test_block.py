@@ -18,7 +18,7 @@ from spdf_keras.sparsity.audit import audit_masks
 from spdf_keras.sparsity.skipping import available
 
 Build = Callable[..., Any]
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "one graph": {},
     "micro-batches": {"micro_batches": 2},
     "recompute": {"recompute": True},
@@ -56,10 +56,11 @@ def test_the_kernel_computes_the_formula_and_its_gradients() -> None:
     if not available():
         pytest.skip("needs a C++ compiler")
     rng = np.random.default_rng(0)
-    x, w, p, q, bias, dy = (
+    arrays: tuple[Any, ...] = tuple(
         rng.normal(size=shape).astype(np.float32)
         for shape in ((6, 8), (8, 12), (8, 3), (3, 12), (12,), (6, 12))
     )
+    x, w, p, q, bias, dy = arrays
     mask = rng.random((8, 12)) >= 0.75
     tensors = [tf.constant(a) for a in (x, p, q)]
     with tf.GradientTape() as tape:
@@ -68,11 +69,15 @@ def test_the_kernel_computes_the_formula_and_its_gradients() -> None:
         kernel = AdaptedKernel(skipping, tensors[1], tensors[2], 0.5)
         y = linear(tensors[0], kernel, tf.constant(bias))
     assert tuple(kernel.shape) == (8, 12)
-    x, w, p, q, bias, dy = (a.astype(np.float64) for a in (x, w, p, q, bias, dy))
+    x, w, p, q, bias, exact_dy = (array.astype(np.float64) for array in arrays)
     merged = w * mask + 0.5 * p @ q
     np.testing.assert_allclose(y, x @ merged + bias, rtol=1e-5, atol=1e-5)
-    expected = (dy @ merged.T, 0.5 * x.T @ dy @ q.T, 0.5 * (x @ p).T @ dy)
-    found = tape.gradient(y, tensors, tf.constant(dy.astype(np.float32)))
+    expected = (
+        exact_dy @ merged.T,
+        0.5 * x.T @ exact_dy @ q.T,
+        0.5 * (x @ p).T @ exact_dy,
+    )
+    found = tape.gradient(y, tensors, tf.constant(dy))
     for gradient, exact in zip(found, expected, strict=True):
         np.testing.assert_allclose(gradient, exact, rtol=1e-5, atol=1e-5)
 

@@ -19,7 +19,9 @@ def test_numbers_are_left_out_at_the_rate_and_the_others_scaled_up() -> None:
     drawn = draw(2000)
     assert set(np.unique(drawn)) == {np.float32(0), np.float32(1 / 0.75)}
     # 60,000 draws: four standard deviations.
-    assert (drawn == 0).mean() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 6e4) ** 0.5)
+    assert (drawn == 0).mean() == pytest.approx(
+        0.25, abs=4 * (0.25 * 0.75 / 6e4) ** 0.5
+    )
     for axis in (0, 1, 2):
         others = tuple({0, 1, 2} - {axis})
         assert (drawn == 0).mean(others).std() > 0 or axis == 0

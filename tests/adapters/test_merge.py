@@ -77,8 +77,12 @@ def test_an_adapter_that_did_nothing_merges_to_the_bits_of_the_base(
     np.testing.assert_array_equal(merged(token_ids), model(token_ids))
 
 
-def test_a_merge_needs_an_adapter_and_masks_to_keep(base: Build, adapted: Build) -> None:
-    with pytest.raises(InputError, match="`model` must have an adapter, as `spdf-keras"):
+def test_a_merge_needs_an_adapter_and_masks_to_keep(
+    base: Build, adapted: Build
+) -> None:
+    with pytest.raises(
+        InputError, match="`model` must have an adapter, as `spdf-keras"
+    ):
         merge(base())
     with pytest.raises(InputError, match="`keep_masks` must be false for a model with"):
         merge(adapted(0.0), keep_masks=True)

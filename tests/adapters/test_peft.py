@@ -1,4 +1,4 @@
-"""Adapters in PEFT's files: names, orientation, ranks and scales, and what is refused."""
+"""Adapters in PEFT's files: names, orientation, ranks, scales, and what is refused."""
 
 import dataclasses
 import json
@@ -87,7 +87,10 @@ def test_rank_and_alpha_of_the_recipe_are_doubled_where_two_matrices_are_one(
 ) -> None:
     """The golden check of the LoRA recipe: r 4 and alpha 32 on query and value."""
     folder = write(adapted(0.0, LoRAConfig(4, 32.0, 0.1)), tmp_path / "adapter")
-    config, tensors = json.loads((folder / CONFIG).read_text()), load_file(folder / FILE)
+    config, tensors = (
+        json.loads((folder / CONFIG).read_text()),
+        load_file(folder / FILE),
+    )
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 64, 0.1)
     assert config["target_modules"] == ["attn.c_attn"] and config["fan_in_fan_out"]
     assert not config["rank_pattern"] and config["peft_type"] == "LORA"
@@ -159,14 +162,18 @@ def test_an_adapter_of_another_model_is_refused(
 
     read = load_adapter(write(adapted(0.0), tmp_path / "adapter"))
     sizes = dataclasses.replace(base(0.0).sizes, hidden_dim=64)
-    with pytest.raises(InputError, match="The adapter in '.*' does not fit the model: "):
+    with pytest.raises(
+        InputError, match="The adapter in '.*' does not fit the model: "
+    ):
         adapt(functional_gpt(sizes), read)
     shallow = dataclasses.replace(base(0.0).sizes, num_layers=1)
-    with pytest.raises(InputError, match="'block_1/query/adapter_down' is .* unknown in"):
+    with pytest.raises(
+        InputError, match="'block_1/query/adapter_down' is .* unknown in"
+    ):
         adapt(functional_gpt(shallow), read)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Any, str]] = {
     "peft_type": ("IA3", "`peft_type` of .* must be LORA. Received: 'IA3'"),
     "use_dora": (True, "`use_dora` of .* must be false, as adapters here have nothing"),
     "bias": ("all", '`bias` of .* must be "none"'),

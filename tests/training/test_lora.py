@@ -112,18 +112,16 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
         tune(sparse, task, tmp_path / "cut", checkpoint_every=2, lora_rank=2, **ways)
 
 
-def test_it_trains_in_mixed_precision_and_densely(
-    config: Config, shards: Shards, task: Path, tmp_path: Path
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_it_trains_in_mixed_precision(
+    config: Config, shards: Shards, task: Path, tmp_path: Path, precision: str
 ) -> None:
-    for precision in ("mixed_bfloat16", "mixed_float16"):
-        train = dataclasses.replace(config.train, precision=precision)
-        dense = dataclasses.replace(config.sparsity, sparsity=0.0)
-        base = tmp_path / precision
-        whole = dataclasses.replace(config, train=train, sparsity=dense)
-        pretrain(whole, shards, base)
-        result = tune(base, task, tmp_path / f"{precision}_lora", recompute=True)
-        curve = [r["loss"] for r in Run(tmp_path / f"{precision}_lora").metrics() if "loss" in r]
-        assert np.isfinite(result["validation_loss"]) and curve[-1] < curve[0]
+    train = dataclasses.replace(config.train, precision=precision)
+    pretrain(dataclasses.replace(config, train=train), shards, tmp_path / "base")
+    recompute = precision == "mixed_float16"
+    tune(tmp_path / "base", task, tmp_path / "run", recompute=recompute)
+    losses = [r["loss"] for r in Run(tmp_path / "run").metrics() if "loss" in r]
+    assert len(losses) == 9 and losses[-1] < losses[0]
 
 
 def test_an_adapter_goes_out_and_starts_another_training(
@@ -148,7 +146,8 @@ def test_an_adapter_goes_out_and_starts_another_training(
     command += ["--set", "finetune.learning_rate=1e-30", "--json"]
     assert main([*command, "--out", str(tmp_path / "next")]) == 0
     after, before = (Run.open(f).load_model() for f in (tmp_path / "next", tuned))
-    assert after.lora.rank == 4 and after.lora.alpha == 32
+    assert after.lora is not None
+    assert (after.lora.rank, after.lora.alpha) == (4, 32.0)
     for path, weight in before.named_adapters().items():
         np.testing.assert_allclose(after.named_adapters()[path], weight, rtol=1e-6)
     assert main([*command[:-1], "--out", str(tmp_path / "next")]) == 0  # it is finished
@@ -197,7 +196,10 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     merged = "Merge it with `spdf-keras merge`, and take the new run."
     for command, sentence in (
-        ([*start, "--lora", "--set", "finetune.lora_rank=0"], "at least 1 with --lora."),
+        (
+            [*start, "--lora", "--set", "finetune.lora_rank=0"],
+            "at least 1 with --lora.",
+        ),
         (
             [*start, "--lora", "--set", 'finetune.lora_targets=["c_attn"]'],
             "must be some of query, key, value,",
@@ -224,7 +226,7 @@ def test_masks_cannot_be_kept_where_a_dense_base_has_none(
 ) -> None:
     dense = dataclasses.replace(config.sparsity, sparsity=0.0)
     pretrain(dataclasses.replace(config, sparsity=dense), shards, tmp_path / "base")
-    with pytest.raises(InputError, match="`keep_masks` must be false with LoRA on a den"):
+    with pytest.raises(InputError, match="`keep_masks` must be false with LoRA on"):
         tune(tmp_path / "base", task, tmp_path / "run", keep_masks=True)
     tune(tmp_path / "base", task, tmp_path / "run", epochs=1)
     merged = merge_run(Run.open(tmp_path / "run"), tmp_path / "merged")
