@@ -12,7 +12,7 @@ This module needs no TensorFlow.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spdf_keras.config import PRESETS, GPTConfig, check_sparsity
+from spdf_keras.config import KERNELS, PRESETS, GPTConfig, LoRAConfig, check_sparsity
 from spdf_keras.errors import InputError
 from spdf_keras.values import as_type
 
@@ -137,9 +137,21 @@ def decode_flops(model: GPTConfig, cache_length: int, sparsity: float = 0.0) -> 
 
 
 def training_flops(
-    model: GPTConfig, sequence_length: int, sparsity: float = 0.0
+    model: GPTConfig,
+    sequence_length: int,
+    sparsity: float = 0.0,
+    lora: LoRAConfig | None = None,
 ) -> float:
     """Counts the operations of the forward and backward pass over one sequence.
+
+    With an adapter, the gradients of the frozen matrices are left out, and the products
+    of the adapter come in.
+
+    Args:
+        model: The sizes.
+        sequence_length: Tokens in the sequence.
+        sparsity: As in `forward_flops`.
+        lora: The settings of the adapter that is trained, if one is.
 
     Example:
         >>> xl = PRESETS["gpt3_xl"].model
@@ -147,7 +159,15 @@ def training_flops(
         >>> round(dense / sparse, 1)
         2.5
     """
-    return TRAINING_FACTOR * forward_flops(model, sequence_length, sparsity)
+    whole = TRAINING_FACTOR * forward_flops(model, sequence_length, sparsity)
+    if lora is None:
+        return whole
+    d, inner = model.hidden_dim, model.intermediate_dim
+    sides = dict.fromkeys(KERNELS, 2 * d) | dict.fromkeys(KERNELS[-2:], d + inner)
+    blocks = 4 * d * d + 2 * d * inner
+    frozen = model.num_layers * blocks * (1.0 - sparsity) + d * model.vocabulary_size
+    trained = model.num_layers * lora.rank * sum(sides[name] for name in lora.targets)
+    return whole + 2 * sequence_length * (TRAINING_FACTOR * trained - frozen)
 
 
 def table_2() -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spdf_keras.config import PRESETS, GPTConfig
+from spdf_keras.config import PRESETS, GPTConfig, LoRAConfig
 from spdf_keras.errors import InputError
 from spdf_keras.flops import forward_flops, table_2, table_3, training_flops
 
@@ -79,3 +79,17 @@ def test_numpys_numbers_give_the_counts_of_pythons() -> None:
     length: Any = np.int16(2048)  # times the batch it would overflow
     train = PRESETS["gpt3_xl"].train
     assert train.total_steps(xl, length) == train.total_steps(xl, 2048)
+
+
+def test_an_adapter_leaves_out_the_gradients_of_frozen_matrices() -> None:
+    """By hand: one block of width 2 and 3 inside, 4 tokens, 5 in the vocabulary."""
+    sizes = GPTConfig(1, 1, 2, 3, vocabulary_size=5, max_sequence_length=4)
+    matrices, table, rest = 4 * 2 * 2 + 2 * 2 * 3, 5 * 2, 4 * 4**2 * 2 + 3 * 4**2
+    whole = 3 * (2 * 4 * (matrices + table) + rest)
+    assert training_flops(sizes, 4) == whole
+    lora = LoRAConfig(1, targets=("query", "output"))
+    adapter = 3 * 2 * 4 * ((2 + 2) + (3 + 2))
+    frozen = 2 * 4 * (matrices + table)
+    assert training_flops(sizes, 4, lora=lora) == whole - frozen + adapter
+    half = training_flops(sizes, 4, 0.5) - 2 * 4 * (matrices // 2 + table) + adapter
+    assert training_flops(sizes, 4, 0.5, lora) == half

@@ -102,7 +102,8 @@ def train(
     total, patience = training.total_steps, getattr(training.settings, "patience", 0)
     devices = cluster.num_replicas if _has_gpu() else cluster.num_workers
     batch_size = training.settings.batch_size
-    work = StepWork(training.config, batch_size, training.lengths, devices)
+    lora = getattr(training.settings, "lora", None)
+    work = StepWork(training.config, batch_size, training.lengths, devices, lora)
     log = StepLog(run, total, work, training.section, report, cluster.is_chief)
     validate = best = None
     if training.held_out:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
-from spdf_keras.config import Config
+from spdf_keras.config import Config, LoRAConfig
 from spdf_keras.flops import training_flops
 from spdf_keras.model.sparsity_plan import SparsityPlan
 
@@ -20,6 +20,7 @@ class StepWork:
         batch_size: Sequences per step.
         lengths: Tokens per sequence of each step, in order, padding included.
         devices: Number of devices that share a batch.
+        lora: The settings of the adapter that is trained, if one is.
 
     Attributes:
         peak: Measured operations per second of a matrix product on all devices.
@@ -27,7 +28,12 @@ class StepWork:
     """
 
     def __init__(
-        self, config: Config, batch_size: int, lengths: Sequence[int], devices: int = 1
+        self,
+        config: Config,
+        batch_size: int,
+        lengths: Sequence[int],
+        devices: int = 1,
+        lora: LoRAConfig | None = None,
     ) -> None:
         self._tokens = batch_size * np.asarray(lengths, np.int64)
         plan = SparsityPlan(config.model, config.sparsity, len(lengths))
@@ -35,7 +41,7 @@ class StepWork:
 
         @cache
         def flops(length: int, sparsity: float) -> float:
-            return batch_size * training_flops(config.model, length, sparsity)
+            return batch_size * training_flops(config.model, length, sparsity, lora)
 
         self._flops, self._dense_flops = (
             np.array([flops(int(n), s) for n, s in zip(lengths, of, strict=True)])

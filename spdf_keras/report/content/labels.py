@@ -10,7 +10,12 @@ from spdf_keras.report.runs.groups import Group
 from spdf_keras.report.runs.records import RunRecord
 
 Labels = Mapping[GPTConfig, str]
-TUNING = {"none": "none", "dense": "dense", "sparse": "sparse (masks kept)"}
+TUNING = {
+    "none": "none",
+    "dense": "dense",
+    "sparse": "sparse (masks kept)",
+    "lora": "LoRA",
+}
 
 
 def paper_model(model: GPTConfig) -> str | None:

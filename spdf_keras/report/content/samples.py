@@ -9,7 +9,11 @@ from spdf_keras.report.page.document import Block, Row, Table
 from spdf_keras.report.runs.groups import Group, by_task_and_split
 
 _SAMPLES = 3
-_NAMES = {"none": "not fine-tuned", "dense": "dense fine-tuning"}
+_NAMES = {
+    "none": "not fine-tuned",
+    "dense": "dense fine-tuning",
+    "lora": "fine-tuned by LoRA",
+}
 
 
 def sample_tables(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:

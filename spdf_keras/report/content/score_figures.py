@@ -68,7 +68,7 @@ def _lines(
         summary = group.score(score.name, part)
         if group.sparsity is None or summary is None:
             continue
-        tuning = {"none": "not fine-tuned"}.get(
+        tuning = {"none": "not fine-tuned", "lora": "fine-tuned by LoRA"}.get(
             group.tuning, f"{group.tuning} fine-tuning"
         )
         label = ", ".join(filter(None, (labels[group.model], tuning, group.variant)))

@@ -32,8 +32,8 @@ class Group:
     Attributes:
         model: Sizes of the model.
         sparsity: Sparsity of the pre-training; None if not recorded.
-        tuning: `none` (pre-trained alone), `dense` (all weights learn) or
-            `sparse` (masks kept in fine-tuning).
+        tuning: `none` (pre-trained alone), `dense` (all weights learn), `sparse`
+            (masks kept in fine-tuning) or `lora` (an adapter beside frozen weights).
         task: The task; empty for pre-trainings.
         split: The split of evaluations; empty for trainings.
         variant: The settings in which it differs from groups that are otherwise equal.
@@ -86,9 +86,11 @@ class Group:
 
 
 def tuning_of(run: RunRecord) -> str:
-    """`none`, `dense` or `sparse`; see `Group`."""
+    """`none`, `dense`, `sparse` or `lora`; see `Group`."""
     if run.kind == "pretrain":
         return "none"
+    if run.lora is not None:
+        return "lora"
     return "sparse" if run.config.sparsity.sparsity else "dense"
 
 

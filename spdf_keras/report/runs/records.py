@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.config import Config
+from spdf_keras.config import Config, LoRAConfig
 from spdf_keras.flops import forward_flops, training_flops
 from spdf_keras.model.sparsity_plan import SparsityPlan
 
@@ -176,6 +176,11 @@ class RunRecord:
         return self.plan.mean(self.steps)
 
     @property
+    def lora(self) -> LoRAConfig | None:
+        """The settings of the adapter that it trains, if it does."""
+        return None if self.kind == "pretrain" else self.config.finetune.lora
+
+    @property
     def forward_flops(self) -> float:
         """FLOPs of a forward pass of the longest sequence; zeros count as skipped."""
         return forward_flops(self.config.model, self.length, self.mean_sparsity)
@@ -183,7 +188,9 @@ class RunRecord:
     @property
     def training_flops(self) -> float:
         """FLOPs of a forward and a backward pass of the longest sequence."""
-        return training_flops(self.config.model, self.length, self.mean_sparsity)
+        return training_flops(
+            self.config.model, self.length, self.mean_sparsity, self.lora
+        )
 
     @property
     def total_flops(self) -> float:
