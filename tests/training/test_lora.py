@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from processes import assert_same
+from processes import assert_same, finish, wait_for
 from safetensors.numpy import load_file
 
 from spdf_keras.cli import main
@@ -122,6 +125,30 @@ def test_it_trains_in_mixed_precision(
     tune(tmp_path / "base", task, tmp_path / "run", recompute=recompute)
     losses = [r["loss"] for r in Run(tmp_path / "run").metrics() if "loss" in r]
     assert len(losses) == 9 and losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
+    sparse: Path, task: Path, tmp_path: Path
+) -> None:
+    settings = ["epochs=8", "batch_size=2", "checkpoint_every=3", "learning_rate=1e-2"]
+    command = [sys.executable, "-m", "spdf_keras", "finetune", str(sparse), "--lora"]
+    command += ["--data", str(task)]
+    command += [part for s in settings for part in ("--set", f"finetune.{s}")]
+
+    def start(folder: Path) -> "subprocess.Popen[str]":
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*command, "--out", str(folder)], **pipes)  # type: ignore[call-overload, no-any-return]
+
+    finish(start(tmp_path / "whole"))
+    for count in (1, 3):
+        process = start(tmp_path / "cut")
+        step = f"step-{3 * count:08d}"
+        wait_for(lambda: (tmp_path / "cut" / "checkpoints" / step).exists(), process)  # noqa: B023
+        process.kill()
+        finish(process, -signal.SIGKILL)
+    finish(start(tmp_path / "cut"))
+    assert_same(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_an_adapter_goes_out_and_starts_another_training(
