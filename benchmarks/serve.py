@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder) / "model", args.model, args.sparsity)
         with serving(run) as (port, process):
-            measure = speed if args.question == "speed" else load
+            measure: Any = speed if args.question == "speed" else load
             results = measure(args, run, port, process)
     print_json({**vars(args), **provenance(), "results": results})
     if args.question == "load" and results["wrong"]:
@@ -143,7 +143,7 @@ def speed(
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(request, prompts))
 
-    calls = {0: one_by_one, **{n: partial(together, n) for n in args.clients}}
+    calls: dict[int, Any] = {0: one_by_one, **{n: partial(together, n) for n in args.clients}}
     seconds = time_in_turns(calls, args.rounds)
     results = []
     for clients, times in seconds.items():

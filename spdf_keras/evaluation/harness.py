@@ -203,7 +203,7 @@ def harness_class() -> Any:
             "'spdf-keras[harness]'."
         ) from error
 
-    class HarnessModel(TemplateLM):  # type: ignore[misc]
+    class HarnessModel(TemplateLM):
         """A run as the harness sees it; `RunScorer` computes."""
 
         def __init__(self, run: str, batch_size: Any = None, **unused: Any) -> None:

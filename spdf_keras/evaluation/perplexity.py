@@ -48,7 +48,7 @@ class TextLikelihood:
 
         Example:
             >>> TextLikelihood(-8 * math.log(2), words=2, bytes=8, tokens=4).scores
-            {'word_perplexity': 16.0, 'byte_perplexity': 2.0, ...}
+            {'word_perplexity': 15.99..., 'byte_perplexity': 2.0, ...}
         """
         names = ("words", "bytes", "tokens")
         values = {

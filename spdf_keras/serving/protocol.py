@@ -115,8 +115,8 @@ def parse_request(body: bytes) -> CompletionRequest:
         message = "The body must be a JSON object, such as "
         message += f'{{"prompt": "The"}}. Received: {shown(fields)}.'
         raise RequestError(message, code="invalid_json")
-    for name, values in _NEUTRAL.items():
-        if name in fields and fields.pop(name) not in values:
+    for name, neutral in _NEUTRAL.items():
+        if name in fields and fields.pop(name) not in neutral:
             message = f"`{name}` is not supported by this server. Leave it out."
             raise RequestError(message, param=name, code="unsupported_parameter")
     fields.pop("user", None)  # a client's own name for its user

@@ -47,7 +47,7 @@ def test_all_fields_of_a_request_are_read() -> None:
 
 
 def test_null_and_values_that_change_nothing_are_accepted() -> None:
-    body = {
+    body: dict[str, Any] = {
         "prompt": "The",
         "seed": None,
         "stop": None,
