@@ -21,8 +21,9 @@ from spdf_keras.model.decoding.passes import (
     project,
 )
 
-# Prompts are padded to a multiple of this, so the allocator sees fewer sizes.
-_PROMPT_BUCKET = 16
+# Prompts and the cache are padded to a multiple of this. TensorFlow compiles products
+# for each size that it meets, and keeps the last 1,024 of them in memory.
+_BUCKET = 32
 
 
 class RunningBatch:
@@ -97,7 +98,7 @@ class RunningBatch:
             sources = np.array([unique.index(tuple(p)) for p in prompts], np.int32)
             last, caches = self._prefill(*self._padded(unique))
             logits = last.numpy()[sources]
-        width = after.max() if len(after) else 0
+        width = _rounded(after.max()) if len(after) else 0
         self._branches = self._regroup(
             self._branches, rows, caches, lengths, sources, np.int32(width)
         )
@@ -126,8 +127,8 @@ class RunningBatch:
         self, prompts: Sequence[Sequence[int]]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-        width = -(-lengths.max() // _PROMPT_BUCKET) * _PROMPT_BUCKET
-        token_ids = np.zeros((len(prompts), min(width, self._context)), np.int32)
+        width = min(_rounded(lengths.max()), self._context)
+        token_ids = np.zeros((len(prompts), width), np.int32)
         for line, prompt in zip(token_ids, prompts, strict=True):
             line[: len(prompt)] = prompt
         return token_ids, lengths
@@ -155,3 +156,7 @@ class RunningBatch:
             step,
         )
         return project(self._model, hidden, self._output)[:, 0], branches
+
+
+def _rounded(size: int) -> int:
+    return -(-int(size) // _BUCKET) * _BUCKET
