@@ -8,6 +8,7 @@ The server asks for no key. It listens on this machine alone, unless --host says
 otherwise.
 """
 
+import os
 from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import open_run
@@ -76,6 +77,10 @@ def run(args: Namespace) -> None:
                 f"`{name}` must be at least 1. Received: {name}={getattr(args, name)}."
             )
     runs = {name: open_run(folder) for name, folder in name_runs(args.runs).items()}
+    if all(source.config().train.precision == "float32" for source in runs.values()):
+        # oneDNN compiles products and softmax for every size of a batch and keeps them,
+        # which takes memory and saves no time in the float32 products of few tokens.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with open_port(args.host, args.port) as opened:
         load_tensorflow()
         from spdf_keras.serving.service import Limits

@@ -21,6 +21,9 @@ from spdf_keras.serving.service import Job, Limits, ServedRun, find_run, prepare
 from spdf_keras.serving.text import Piece
 
 _STOPPED_WAITING = 499  # nginx's word for a client that has left
+# A body that is too large is read up to this multiple of the limit and discarded, as
+# most clients read an answer only after they have sent all. It is never in memory.
+_DISCARDED = 16
 
 
 class _Work:
@@ -216,24 +219,29 @@ async def _read_body(request: Any, limits: Limits) -> bytes:
             "The header Content-Type must be 'application/json'. Received: "
             f"{kind[:80]!r}."
         )
-    body = bytearray()
+    body, size = bytearray(), 0
     too_large = RequestError(
         f"The body must be at most {limits.body_bytes} bytes.", 413, code="too_large"
     )
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > limits.body_bytes:
+    most = _DISCARDED * limits.body_bytes
+    if declared.isdigit() and int(declared[:20]) > most:
         raise too_large
     try:
         async with asyncio.timeout(limits.body_seconds):
             async for part in request.stream():
-                body += part
-                if len(body) > limits.body_bytes:
-                    raise too_large
+                size += len(part)
+                if size > most:
+                    break
+                if size <= limits.body_bytes:
+                    body += part
     except ClientDisconnect as error:
         raise RequestError("The client has left.", _STOPPED_WAITING) from error
     except TimeoutError as error:
         message = f"The body must come within {limits.body_seconds:g} seconds."
         raise RequestError(message, 408, code="too_slow") from error
+    if size > limits.body_bytes:
+        raise too_large
     return bytes(body)
 
 
