@@ -131,7 +131,7 @@ def create_app(runs: Mapping[str, ServedRun], limits: Limits | None = None) -> A
     async def get_model(name: str) -> Any:
         return dict(runs[find_run(runs, name)].about)
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def health() -> Response:
         dead = [name for name, run in runs.items() if not run.engine.is_alive]
         status = "ok" if not dead else f"not decoding: {', '.join(dead)}"
@@ -141,7 +141,7 @@ def create_app(runs: Mapping[str, ServedRun], limits: Limits | None = None) -> A
     async def get_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "HEAD"])
     async def get_page() -> Response:
         content, headers = page()
         return Response(content, headers=headers, media_type="text/html")
