@@ -68,7 +68,7 @@ def run(args: Namespace) -> None:
         f"{args.stride or context}",
         ["Text", *names, "tokens"],
         [
-            [name, *(f"{v:.4f}" for v in row.scores.values()), f"{row.tokens:,}"]
+            [name, *map(_shown, row.scores.values()), f"{row.tokens:,}"]
             for name, row in rows.items()
         ],
     )
@@ -81,3 +81,7 @@ def run(args: Namespace) -> None:
                 "all": reduce(add, found.values()).document(),
             }
         )
+
+
+def _shown(score: float) -> str:
+    return f"{score:.4f}" if score < 1e6 else f"{score:.4g}"

@@ -9,8 +9,9 @@ From Python, `harness_model("RUN")` is an object for `lm_eval.simple_evaluate`. 
 package `lm_eval` is not a dependency: install the extra `harness`.
 """
 
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -307,18 +308,22 @@ def __getattr__(name: str) -> Any:
 
 def register() -> None:
     """Registers the class in the harness under the name `spdf`."""
+    model = harness_class()
     from lm_eval.api.registry import register_model
 
-    register_model("spdf")(harness_class())
+    register_model("spdf")(model)
 
 
 def main() -> None:
     """Runs the harness's command, which knows the model `spdf` then."""
-    register()
-    from lm_eval.__main__ import cli_evaluate
+    try:
+        register()
+        from lm_eval.__main__ import cli_evaluate
 
-    run: Callable[[], None] = cli_evaluate
-    run()
+        cli_evaluate()
+    except InputError as error:
+        print(f"spdf: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,10 @@ class TextLikelihood:
         bits = -self.loglikelihood / self.bytes / math.log(2)
         return {**values, "bits_per_byte": bits}
 
-    def document(self) -> dict[str, float]:
-        """Scores and sizes, for JSON."""
-        return {**self.scores, **asdict(self)}
+    def document(self) -> dict[str, float | None]:
+        """Scores and sizes, for JSON; a score that is infinite is None."""
+        finite = {n: v if v < math.inf else None for n, v in self.scores.items()}
+        return {**finite, **asdict(self)}
 
 
 def _exponential(value: float) -> float:

@@ -1,6 +1,7 @@
 """The model of lm-evaluation-harness: against the harness's own for transformers."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,17 @@ def test_an_unknown_setting_is_refused() -> None:
 
 
 def test_without_the_harness_the_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval.api.model", None)
+    # An import of a module that is None fails, as if it were not installed.
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
     harness.harness_class.cache_clear()
     try:
         with pytest.raises(InputError, match=r"spdf-keras\[harness\]"):
             harness.harness_model("run")
+        with pytest.raises(SystemExit, match="2"):
+            harness.main()
+        assert len(capsys.readouterr().err.splitlines()) == 1
     finally:
         harness.harness_class.cache_clear()
 

@@ -125,7 +125,9 @@ def test_scores_are_those_of_their_definitions() -> None:
             "bits_per_byte": 0.5 / math.log(2),
         }
     )
-    assert TextLikelihood(-1e6, 1, 1, 1).scores["word_perplexity"] == math.inf
+    diverging = TextLikelihood(-1e6, 1, 1, 1)
+    assert diverging.scores["word_perplexity"] == math.inf
+    assert diverging.document()["word_perplexity"] is None
 
 
 def test_the_command_scores_files_one_by_one_and_together(

@@ -30,9 +30,10 @@ def test_each_run_continues_the_prompt_beside_the_others(
         page, problems = context.new_page(), []
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        foreign = f"127.0.0.1:{site.port}/"
-        page.on("request", lambda r: foreign in r.url or problems.append(r.url))
-        page.goto(f"http://{foreign}")
+        own = f"127.0.0.1:{site.port}/"
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"http://{own}")
         page.wait_for_selector("article:nth-of-type(2)")
         prompt = "<b>A</b>"
         page.fill("#prompt", prompt)
@@ -54,3 +55,4 @@ def test_each_run_continues_the_prompt_beside_the_others(
         inside = "document.documentElement.scrollWidth <= window.innerWidth"
         assert page.evaluate(inside)
         assert not problems
+        assert asked and all(url.startswith(f"http://{own}") for url in asked)
