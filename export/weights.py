@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.config import GPTConfig, SparsityConfig, get_preset
+from spdf_keras.config import GPTConfig, get_preset
 from spdf_keras.errors import InputError
 from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
@@ -20,8 +20,7 @@ from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.optimization.recipes import pretraining_optimizer
-from spdf_keras.sparsity.algorithms.static import StaticSparsity
-from spdf_keras.sparsity.masks import mask_path, unpack_mask
+from spdf_keras.sparsity.masks import mask_path, random_mask, unpack_mask
 from spdf_keras.training.run import Run
 
 Mask = NDArray[np.bool_]
@@ -125,14 +124,13 @@ class WeightSource:
         seed = preset.train.seed
         weights = skeleton(preset.model, seed=seed).named_weights()
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        static = StaticSparsity(SparsityConfig(sparsity, seed))
         masked = prunable_paths(preset.model) if sparsity else {}
 
         @lru_cache(maxsize=1)  # a caller asks for the mask that `read` has used
         def mask(path: str) -> Mask | None:
             if path not in masked:
                 return None
-            return static.initial_mask(masked[path], shapes[path])
+            return random_mask(masked[path], shapes[path], sparsity, seed)
 
         return cls(
             preset.model,

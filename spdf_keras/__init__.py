@@ -18,9 +18,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spdf_keras.config import PRESETS, GPTConfig, TrainConfig
+    from spdf_keras.config import PRESETS, GPTConfig, SparsityConfig, TrainConfig
+    from spdf_keras.config.methods import register_method
     from spdf_keras.model.build import build_gpt, load_model
     from spdf_keras.model.gpt import GPT
+    from spdf_keras.sparsity.algorithms.base import SparsityMethod
     from spdf_keras.sparsity.strip import strip
 
 __version__ = "0.1.0"
@@ -44,9 +46,12 @@ _HOMES = {
     "GPT": "spdf_keras.model.gpt",
     "GPTConfig": "spdf_keras.config",
     "PRESETS": "spdf_keras.config",
+    "SparsityConfig": "spdf_keras.config",
+    "SparsityMethod": "spdf_keras.sparsity.algorithms.base",
     "TrainConfig": "spdf_keras.config",
     "build_gpt": "spdf_keras.model.build",
     "load_model": "spdf_keras.model.build",
+    "register_method": "spdf_keras.config.methods",
     "strip": "spdf_keras.sparsity.strip",
 }
 
@@ -54,10 +59,13 @@ __all__ = [
     "GPT",
     "PRESETS",
     "GPTConfig",
+    "SparsityConfig",
+    "SparsityMethod",
     "TrainConfig",
     "__version__",
     "build_gpt",
     "load_model",
+    "register_method",
     "strip",
 ]
 
