@@ -30,10 +30,12 @@ COMMANDS = (
     "generate",
     "evaluate",
     "score",
+    "perplexity",
     "study",
     "report",
     "flops",
     "export",
+    "serve",
     "benchmark",
     "benchmark matmul",
 )

@@ -20,7 +20,7 @@ LEVELS = (
     ("sparsity", "flops", "metrics", "optimization", "data"),
     ("model",),
     ("training", "evaluation", "report"),
-    ("export",),
+    ("export", "serving"),
     ("measuring",),
     ("console",),
     ("study",),
