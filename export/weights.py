@@ -34,6 +34,7 @@ class WeightSource:
     Attributes:
         sizes: Sizes of the GPT.
         sparsity: Sparsity of the masks; 0 without masks.
+        mask_settings: The settings that the masks were drawn by.
         precision: Precision that the GPT computes in, such as `mixed_bfloat16`.
         shapes: Shape of each weight by its path, as in `GPT.named_weights`.
         optimizer: The optimizer of pre-training; None if it is not `AdamW`.
@@ -41,6 +42,7 @@ class WeightSource:
 
     sizes: GPTConfig
     sparsity: float
+    mask_settings: SparsityConfig
     precision: str
     shapes: dict[str, tuple[int, ...]]
     optimizer: AdamW | None
@@ -51,12 +53,17 @@ class WeightSource:
         """Returns the mask of a weight, 1 is kept; None where it has none."""
         return self._mask(path)
 
-    def read(self, path: str) -> NDArray[np.float32]:
-        """Reads a weight, zero where its mask is 0; -0.0 becomes 0.0."""
+    def exact(self, path: str) -> NDArray[np.float32]:
+        """Reads a weight, zero where its mask is 0; all other bits are as they were."""
         weight, mask = np.array(self._read(path)), self.mask(path)
         if mask is not None:
-            weight *= mask
-        # A negative weight times 0 is -0.0, which an encoding would store as a value.
+            weight[~mask] = 0
+        return weight
+
+    def read(self, path: str) -> NDArray[np.float32]:
+        """Reads a weight as `exact` does, with 0.0 in place of -0.0."""
+        weight = self.exact(path)
+        # An encoding would store -0.0 as a value.
         weight += np.float32(0)
         return weight
 
@@ -85,6 +92,7 @@ class WeightSource:
         return cls(
             model.sizes,
             model.sparsity,
+            model.mask_settings,
             model.embedding.dtype_policy.name,
             {path: tuple(weight.shape) for path, weight in weights.items()},
             optimizer,
@@ -112,6 +120,7 @@ class WeightSource:
         return cls(
             config.model,
             config.sparsity.sparsity,
+            config.sparsity,
             config.train.precision,
             shapes,
             pretraining_optimizer(config.model, config.train),
@@ -125,7 +134,8 @@ class WeightSource:
         seed = preset.train.seed
         weights = skeleton(preset.model, seed=seed).named_weights()
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        static = StaticSparsity(SparsityConfig(sparsity, seed))
+        static_settings = SparsityConfig(sparsity, seed)
+        static = StaticSparsity(static_settings)
         masked = prunable_paths(preset.model) if sparsity else {}
 
         @lru_cache(maxsize=1)  # a caller asks for the mask that `read` has used
@@ -137,6 +147,7 @@ class WeightSource:
         return cls(
             preset.model,
             sparsity,
+            static_settings,
             preset.train.precision,
             shapes,
             pretraining_optimizer(preset.model, preset.train),

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spdf_keras.config import PRESETS, GPTConfig, TrainConfig
+    from spdf_keras.interchange.huggingface.reader import from_huggingface
+    from spdf_keras.interchange.keras_nlp.model import to_keras_nlp
+    from spdf_keras.interchange.keras_nlp.reader import from_keras_nlp
     from spdf_keras.model.build import build_gpt, load_model
     from spdf_keras.model.gpt import GPT
     from spdf_keras.sparsity.strip import strip
@@ -46,8 +49,11 @@ _HOMES = {
     "PRESETS": "spdf_keras.config",
     "TrainConfig": "spdf_keras.config",
     "build_gpt": "spdf_keras.model.build",
+    "from_huggingface": "spdf_keras.interchange.huggingface.reader",
+    "from_keras_nlp": "spdf_keras.interchange.keras_nlp.reader",
     "load_model": "spdf_keras.model.build",
     "strip": "spdf_keras.sparsity.strip",
+    "to_keras_nlp": "spdf_keras.interchange.keras_nlp.model",
 }
 
 __all__ = [
@@ -57,8 +63,11 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "build_gpt",
+    "from_huggingface",
+    "from_keras_nlp",
     "load_model",
     "strip",
+    "to_keras_nlp",
 ]
 
 

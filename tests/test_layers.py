@@ -20,6 +20,7 @@ LEVELS = (
     ("sparsity", "flops", "metrics", "optimization", "data"),
     ("model",),
     ("training", "evaluation", "report"),
+    ("interchange",),
     ("export",),
     ("measuring",),
     ("console",),
