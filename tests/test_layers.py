@@ -13,7 +13,7 @@ PACKAGE = ROOT / "spdf_keras"
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
     ("errors", "values", "parsing", "keras2")
-    + ("files", "locks", "folders", "provenance"),
+    + ("files", "locks", "folders", "provenance", "safetensors_file"),
     ("native",),
     ("config",),
     ("kernels",),

@@ -15,7 +15,6 @@ from spdf_keras.export.card import ExportCard, card_path
 from spdf_keras.export.files import size_bytes, staged
 from spdf_keras.export.huggingface.model_card import model_card
 from spdf_keras.export.runtimes import HUGGINGFACE_RUNTIMES
-from spdf_keras.export.safetensors_file import safetensors_writer
 from spdf_keras.export.sources import (
     check_tokenizer,
     resolve_separator,
@@ -28,6 +27,7 @@ from spdf_keras.interchange.huggingface.names import PREFIX, tensors
 from spdf_keras.interchange.huggingface.tensors import FILE, StoredTensors
 from spdf_keras.interchange.huggingface.tokenizer import write_tokenizer
 from spdf_keras.interchange.json_files import read_json
+from spdf_keras.safetensors_file import safetensors_writer
 from spdf_keras.training.run import Run
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ def _about(source: WeightSource, zeros: int, size: int) -> str:
     if not zeros:
         return about
     about += (
-        "\n\nThe zeros are stored in place, so every GPT-2 loader reads the weights and "
+        "\n\nThe zeros are stored in place: every GPT-2 loader reads the weights, and "
         "multiplies the zeros: PyTorch's products are dense. Counts of parameters that "
         "are made from the files include them."
     )

@@ -20,6 +20,7 @@ from spdf_keras.export.sources import (
 )
 from spdf_keras.export.targets import KNOWN_BY
 from spdf_keras.interchange.keras_nlp.model import check_sizes, to_keras_nlp
+from spdf_keras.interchange.keras_nlp.weights import quiet_walk
 from spdf_keras.keras2 import keras
 from spdf_keras.training.run import Run
 
@@ -120,7 +121,8 @@ def _write(model: Any, stage: Path) -> None:
         "date_saved": datetime.now(UTC).strftime("%Y-%m-%d@%H:%M:%S"),
     }
     _write_json(stage / "metadata.json", metadata)
-    backbone.save_weights(str(stage / KNOWN_BY["keras_nlp"]))
+    with quiet_walk():
+        backbone.save_weights(str(stage / KNOWN_BY["keras_nlp"]))
 
 
 def _remove(about: dict[str, Any], key: str) -> None:
@@ -140,7 +142,8 @@ def _check(stage: Path, gpt: "GPT", has_tokenizer: bool) -> tuple[float, float]:
 
     options = {} if has_tokenizer else {"preprocessor": None}
     try:
-        loaded = GPT2CausalLM.from_preset(str(stage), **options)
+        with quiet_walk():
+            loaded = GPT2CausalLM.from_preset(str(stage), **options)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(
             f"KerasNLP does not load the preset: {error}. Nothing was written."

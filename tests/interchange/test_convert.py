@@ -84,7 +84,7 @@ def test_generate_finetune_evaluate_score_and_export_take_the_run(
         assert main(command) == 0
     assert not (tmp_path / "b" / "masks.safetensors").exists()
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "| e2e, test split," in card and str(tmp_path) not in card
+    assert "| e2e, validation split," in card and str(tmp_path) not in card
     assert "tokenizer(text + tokenizer.eos_token" in card
 
 

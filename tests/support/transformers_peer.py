@@ -49,14 +49,31 @@ def logits(folder: str, ids: str, out: str) -> None:
     np.save(out, found.numpy())
 
 
-def generate(folder: str, prompts: str, settings: str) -> None:
+class ContinuationNGrams(transformers.LogitsProcessor):
+    """Bans n-grams of the continuation alone; that of transformers reads the prompt."""
+
+    def __init__(self, size: int, prompt: int) -> None:
+        self.ban = transformers.NoRepeatNGramLogitsProcessor(size)
+        self.prompt = prompt
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return self.ban(ids[:, self.prompt :], scores)
+
+
+def generate(folder: str, prompts: str, settings: str, ngrams: str = "0") -> None:
     """Prints the new tokens of each prompt."""
     model, found = load(folder), []
     for prompt in json.loads(prompts):
+        own = [ContinuationNGrams(int(ngrams), len(prompt))] if int(ngrams) else []
         ids = torch.tensor([prompt])
         mask = torch.ones_like(ids)
         with torch.no_grad():
-            line = model.generate(ids, attention_mask=mask, **json.loads(settings))
+            line = model.generate(
+                ids,
+                attention_mask=mask,
+                logits_processor=transformers.LogitsProcessorList(own),
+                **json.loads(settings),
+            )
         found.append(line[0, len(prompt) :].tolist())
     print(json.dumps(found))
 

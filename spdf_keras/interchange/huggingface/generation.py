@@ -28,6 +28,7 @@ _HARMLESS = (
     *("use_cache", "max_length", "early_stopping", "return_dict_in_generate"),
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
     *("num_return_sequences", "num_beam_groups", "cache_implementation"),
+    "renormalize_logits",
 )
 
 
@@ -67,8 +68,9 @@ def read_decoding(folder: Path) -> tuple[DecodeConfig, list[str]]:
 def to_fields(decode: DecodeConfig, end_token_ids: list[int]) -> dict[str, Any]:
     """Returns the content of `generation_config.json`.
 
-    `early_stopping` is `never`, since a search here ends when no beam can become
-    better than the best finished one.
+    A beam search here ends when no beam can become better than the best finished one,
+    which is `early_stopping` `never`, and computes probabilities of the tokens that
+    `no_repeat_ngram_size` leaves, which is `renormalize_logits`.
 
     Args:
         decode: The settings.
@@ -89,5 +91,5 @@ def to_fields(decode: DecodeConfig, end_token_ids: list[int]) -> dict[str, Any]:
         if name not in unread
     }
     if decode.num_beams > 1:
-        fields["early_stopping"] = "never"
+        fields |= {"early_stopping": "never", "renormalize_logits": True}
     return fields

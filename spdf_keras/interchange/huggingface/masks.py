@@ -17,6 +17,7 @@ from spdf_keras.config import GPTConfig, SparsityConfig, config_from_tables
 from spdf_keras.errors import InputError
 from spdf_keras.interchange.huggingface.names import PREFIX, tensors
 from spdf_keras.parsing import load_json
+from spdf_keras.safetensors_file import safetensors_writer
 from spdf_keras.sparsity.masks import pack_mask, unpack_mask
 
 FILE = "masks.safetensors"
@@ -50,8 +51,6 @@ def write_masks(
         mask_of: Returns the mask of a kernel by its path.
         sparsity: The settings that the masks were drawn by.
     """
-    from safetensors.numpy import save_file
-
     packed, zeros, size = {}, 0, 0
     for tensor in tensors(sizes):
         parts = [mask_of(path) for path in tensor.paths] if tensor.is_kernel else []
@@ -70,7 +69,9 @@ def write_masks(
         "zeros": str(zeros),
         "size": str(size),
     }
-    save_file(packed, file, about)
+    with safetensors_writer(file, len(packed), about) as writer:
+        for name, bits in packed.items():
+            writer.add(name, bits)
 
 
 def read_masks(

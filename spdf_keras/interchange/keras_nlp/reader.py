@@ -13,7 +13,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.interchange.foreign import ForeignModel, Weights
 from spdf_keras.interchange.json_files import read_json
 from spdf_keras.interchange.keras_nlp.tokenizer import from_keras_nlp_tokenizer
-from spdf_keras.interchange.keras_nlp.weights import backbone_variables
+from spdf_keras.interchange.keras_nlp.weights import backbone_variables, quiet_walk
 from spdf_keras.keras2 import refuse_keras3
 from spdf_keras.model.build import compile_for_pretraining
 from spdf_keras.values import as_type, shown
@@ -84,7 +84,8 @@ def open_keras_nlp(folder: str | Path) -> ForeignModel:
         backbone = GPT2Backbone(
             **{name: getattr(sizes, name) for name in _SIZES}, dropout=dropout
         )
-        backbone.load_weights(str(weights))
+        with quiet_walk():
+            backbone.load_weights(str(weights))
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = str(error).strip().split("\n")[0]
         raise InputError(f"The preset '{folder}' cannot be used: {first}") from error

@@ -1,6 +1,8 @@
 """Which variable of KerasNLP's GPT-2 holds which weight of ours."""
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from spdf_keras.keras2 import keras
@@ -17,6 +19,17 @@ def backbone_variables(backbone: Any) -> dict[str, Any]:
         backbone: The backbone.
     """
     return dict(_variables(backbone))
+
+
+@contextmanager
+def quiet_walk() -> Iterator[None]:
+    """Keeps quiet an advice of Keras that saving and loading of weights provokes.
+
+    For that, Keras reads every attribute of a model, and one of them is deprecated.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`Model.state_updates` will be removed")
+        yield
 
 
 def _variables(backbone: Any) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,9 @@ from spdf_keras.export import to_keras_nlp_preset
 from spdf_keras.export.keras_nlp import exporter
 from spdf_keras.training.run import Run
 
+# Keras' own loading of weights reads an attribute that is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`Model.state_updates`:UserWarning")
+
 FILES = {
     *("config.json", "tokenizer.json", "preprocessor.json", "metadata.json"),
     *("model.weights.h5", "assets", "card.json"),

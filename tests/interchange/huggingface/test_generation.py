@@ -35,6 +35,7 @@ def test_only_settings_that_are_read_are_written() -> None:
     assert greedy["eos_token_id"] == 5
     assert not {"length_penalty", "temperature", "top_k", "top_p"} & greedy.keys()
     assert beams["early_stopping"] == "never" and "top_p" not in beams
+    assert beams["renormalize_logits"] is True
     assert draws["top_k"] == 40 and "length_penalty" not in draws
     assert "eos_token_id" not in to_fields(CASES[0], [])
 

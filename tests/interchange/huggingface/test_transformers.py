@@ -14,6 +14,7 @@ from spdf_keras.config import DecodeConfig
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.export import to_huggingface
 from spdf_keras.interchange.convert import convert
+from spdf_keras.interchange.huggingface.generation import to_fields
 from spdf_keras.interchange.huggingface.masks import read_masks
 from spdf_keras.interchange.huggingface.tokenizer import read_tokenizer
 from spdf_keras.training.run import Run
@@ -26,8 +27,8 @@ CONFIG = {
     "n_embd": 32,
     "n_layer": 2,
     "n_head": 2,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
     "initializer_range": 0.2,
 }
 # Sums of float32 in another order; the two forms of GELU differ by 1e-3 and more.
@@ -113,21 +114,23 @@ def test_a_checkpoint_goes_in_and_out_with_every_byte(
         assert tensor.shape == after[name].shape
 
 
-@pytest.mark.parametrize("settings", [{}, RECIPE], ids=["greedy", "10 beams"])
+@pytest.mark.parametrize("ngrams", [None, 0, 4], ids=["greedy", "10 beams", "recipe"])
 def test_transformers_says_the_tokens_of_a_checkpoint(
-    theirs: Call, transformers: Call, settings: dict[str, Any]
+    theirs: Call, transformers: Call, ngrams: int | None
 ) -> None:
-    # Both divide by the number of generated tokens, the end included: transformers
-    # 5.24 does, and counts the n-grams of the prompt too, which ours does not. With
-    # different tokens in the prompt, the count differs in no case that comes up here.
     random = np.random.default_rng(1)
     prompts = [random.choice(300, size=n, replace=False).tolist() for n in (1, 3, 8, 5)]
-    model = spdf_keras.from_huggingface(theirs("gelu_new"))
-    ours = model.generate(prompts, max_new_tokens=24, **settings)
-    beams = {"early_stopping": "never"} if settings else {}
-    never = {"do_sample": False, "max_new_tokens": 24, "eos_token_id": None}
     folder = theirs("gelu_new")
-    found = transformers("generate", folder, prompts, {**never, **beams, **settings})
+    settings: dict[str, Any] = {}
+    fields: dict[str, Any] = {"do_sample": False, "max_new_tokens": 24}
+    if ngrams is not None:
+        settings = {**RECIPE, "no_repeat_ngram_size": ngrams}
+        fields |= to_fields(DecodeConfig(max_new_tokens=24, **settings), [])
+        # transformers counts the n-grams of the prompt too, other than the recipe; the
+        # program bans those of the continuation, and nothing else differs.
+        fields["no_repeat_ngram_size"] = 0
+    ours = spdf_keras.from_huggingface(folder).generate(prompts, 24, **settings)
+    found = transformers("generate", folder, prompts, fields, str(ngrams or 0))
     assert ours == found
     assert len({tuple(line) for line in ours}) == len(prompts)
 

@@ -42,7 +42,9 @@ class SafetensorsWriter:
         self.size_bytes = 0
         self._file = file
         self._header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-        self._header_bytes = _HEADER_BYTES_PER_TENSOR * (most_tensors + 1)
+        room = len(json.dumps(self._header).encode())
+        room = -(-room // _HEADER_BYTES_PER_TENSOR) + most_tensors
+        self._header_bytes = _HEADER_BYTES_PER_TENSOR * room
         file.seek(8 + self._header_bytes)
 
     def add(self, name: str, tensor: NDArray[Any]) -> None:
@@ -74,7 +76,7 @@ def safetensors_writer(
     Args:
         path: The file.
         most_tensors: Largest number of tensors that will be added.
-        metadata: Texts about the file, short ones.
+        metadata: Texts about the file.
     """
     with path.open("wb") as file:
         writer = SafetensorsWriter(file, most_tensors, metadata)
