@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from spdf_keras.data.tokenizers.bpe import Tokenizer
     from spdf_keras.model.gpt import GPT
 
+_END_IS_PADDING = (
+    "The end-of-text token has the id 0, with which KerasNLP pads prompts: call its "
+    "`generate` with stop_token_ids=None, or it takes the padding for the end."
+)
 # Where KerasNLP looks for the files of a tokenizer.
 _ASSETS = Path("assets", "tokenizer")
 
@@ -77,6 +81,8 @@ def to_keras_nlp_preset(
             notes = (*notes, note)
         else:
             check_tokenizer(tokenizer, gpt.sizes.vocabulary_size)
+            if tokenizer.end_token_id == 0:
+                notes = (*notes, _END_IS_PADDING)
         _write(to_keras_nlp(gpt, tokenizer), stage)
         error, scale = _check(stage, gpt, tokenizer is not None)
         kernels, size = FoldedKernels(gpt), size_bytes(stage)

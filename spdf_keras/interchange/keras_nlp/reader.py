@@ -84,6 +84,7 @@ def open_keras_nlp(folder: str | Path) -> ForeignModel:
         backbone = GPT2Backbone(
             **{name: getattr(sizes, name) for name in _SIZES}, dropout=dropout
         )
+        _check_count(weights, backbone.count_params())
         with quiet_walk():
             backbone.load_weights(str(weights))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,6 +96,20 @@ def open_keras_nlp(folder: str | Path) -> ForeignModel:
         origin={"format": "keras_nlp", "folder": folder.resolve().name},
         files=(weights,),
     )
+
+
+def _check_count(file: Path, expected: int) -> None:
+    """Refuses weights of more or fewer layers, which Keras would load in part."""
+    import h5py
+
+    sizes = []
+    with h5py.File(file, "r") as content:
+        content.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
+    if sum(sizes) != expected:
+        raise InputError(
+            f"{file.name} must have the {expected:,} weights of the model in "
+            f"{_CONFIG}. Received: {sum(sizes):,}."
+        )
 
 
 def _foreign(model: Any) -> ForeignModel:

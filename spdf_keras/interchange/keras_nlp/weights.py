@@ -25,10 +25,11 @@ def backbone_variables(backbone: Any) -> dict[str, Any]:
 def quiet_walk() -> Iterator[None]:
     """Keeps quiet an advice of Keras that saving and loading of weights provokes.
 
-    For that, Keras reads every attribute of a model, and one of them is deprecated.
+    For that, KerasNLP reads every attribute of a model, and some are deprecated.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`Model.state_updates` will be removed")
+        for name in ("Model.state_updates", "layer.updates"):
+            warnings.filterwarnings("ignore", f"`{name}` will be removed")
         yield
 
 
