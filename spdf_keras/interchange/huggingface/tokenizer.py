@@ -87,7 +87,7 @@ def _parsed(file: Path, content: dict[str, Any]) -> Tokenizer:
     try:
         added = {item["content"]: item["id"] for item in content["added_tokens"]}
         vocabulary = dict(model["vocab"])
-        merges = [
+        merges: list[Any] = [
             tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
             for merge in model["merges"]
         ]

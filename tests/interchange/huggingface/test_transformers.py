@@ -33,7 +33,11 @@ CONFIG = {
 }
 # Sums of float32 in another order; the two forms of GELU differ by 1e-3 and more.
 CLOSE = 1e-4
-RECIPE = {"num_beams": 10, "length_penalty": 0.8, "no_repeat_ngram_size": 4}
+RECIPE: dict[str, Any] = {
+    "num_beams": 10,
+    "length_penalty": 0.8,
+    "no_repeat_ngram_size": 4,
+}
 
 
 def relative(received: np.ndarray, expected: np.ndarray) -> float:

@@ -133,7 +133,11 @@ def test_a_tokenizer_goes_there_and_back(theirs: Any, tokenizer: Tokenizer) -> N
 def test_what_kerasnlp_cannot_compute_is_refused_by_name(sizes: GPTConfig) -> None:
     import dataclasses
 
-    for name, value in (("activation", "gelu"), ("layer_norm_epsilon", 1e-6)):
+    changes: list[tuple[str, Any]] = [
+        ("activation", "gelu"),
+        ("layer_norm_epsilon", 1e-6),
+    ]
+    for name, value in changes:
         model = build_gpt(dataclasses.replace(sizes, **{name: value}))
         with pytest.raises(InputError, match=f"`{name}` must be .*{name}={value}"):
             spdf_keras.to_keras_nlp(model)
