@@ -77,7 +77,12 @@ def test_generate_finetune_evaluate_score_and_export_take_the_run(
     assert main(["finetune", str(run), *task, *settings, "--out", tuned]) == 0
     assert Run.open(tuned).origin()["base"]["sparsity"] == 0.75
     assert main(["evaluate", tuned, *task]) == 0
-    assert main(["report", tuned, "--out", str(tmp_path / "report")]) == 0
+    report = tmp_path / "report"
+    assert main(["report", tuned, str(run), "--out", str(report)]) == 0
+    assert " from 1 runs." in (report / "report.md").read_text()
+    capsys.readouterr()
+    assert main(["report", str(run), "--out", str(tmp_path / "none")]) == 2
+    assert "A report is of trainings." in capsys.readouterr().err
     for name, source in (("a", run), ("b", Path(tuned))):
         out = str(tmp_path / name)
         command = ["export", str(source), "--format", "huggingface", "--out", out]
@@ -86,6 +91,8 @@ def test_generate_finetune_evaluate_score_and_export_take_the_run(
     card = (tmp_path / "b" / "README.md").read_text()
     assert "| e2e, validation split," in card and str(tmp_path) not in card
     assert "tokenizer(text + tokenizer.eos_token" in card
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "Converted from | checkpoint" in card and f"/{run.parent.name}" not in card
 
 
 def test_a_converted_run_is_exported_to_the_bytes_that_it_came_from(
