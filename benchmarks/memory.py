@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--compute", choices=("dense", "sparse"), default="dense", help="of products"
     )
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--steps", type=int, default=1)
     args = parser.parse_args()
@@ -48,6 +49,7 @@ def main() -> None:
         kept_moments=args.kept_moments or "auto",
         compute=args.compute,
         recompute=args.recompute,
+        precision=args.precision,
     )
     stages.append(stage("model built", start))
     start = time.perf_counter()

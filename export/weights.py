@@ -20,8 +20,7 @@ from spdf_keras.model.gpt import GPT
 from spdf_keras.model.paths import KERNELS, block_name, kernel_path
 from spdf_keras.optimization.adamw import AdamW
 from spdf_keras.optimization.recipes import pretraining_optimizer
-from spdf_keras.sparsity.algorithms.static import StaticSparsity
-from spdf_keras.sparsity.masks import mask_path, unpack_mask
+from spdf_keras.sparsity.masks import mask_path, random_mask, unpack_mask
 from spdf_keras.training.run import Run
 
 Mask = NDArray[np.bool_]
@@ -134,20 +133,18 @@ class WeightSource:
         seed = preset.train.seed
         weights = skeleton(preset.model, seed=seed).named_weights()
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        static_settings = SparsityConfig(sparsity, seed)
-        static = StaticSparsity(static_settings)
         masked = prunable_paths(preset.model) if sparsity else {}
 
         @lru_cache(maxsize=1)  # a caller asks for the mask that `read` has used
         def mask(path: str) -> Mask | None:
             if path not in masked:
                 return None
-            return static.initial_mask(masked[path], shapes[path])
+            return random_mask(masked[path], shapes[path], sparsity, seed)
 
         return cls(
             preset.model,
             sparsity,
-            static_settings,
+            SparsityConfig(sparsity, seed),
             preset.train.precision,
             shapes,
             pretraining_optimizer(preset.model, preset.train),

@@ -18,12 +18,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spdf_keras.config import PRESETS, GPTConfig, TrainConfig
+    from spdf_keras.config import PRESETS, GPTConfig, SparsityConfig, TrainConfig
+    from spdf_keras.config.methods import register_method
     from spdf_keras.interchange.huggingface.reader import from_huggingface
     from spdf_keras.interchange.keras_nlp.model import to_keras_nlp
     from spdf_keras.interchange.keras_nlp.reader import from_keras_nlp
     from spdf_keras.model.build import build_gpt, load_model
     from spdf_keras.model.gpt import GPT
+    from spdf_keras.sparsity.algorithms.base import SparsityMethod
     from spdf_keras.sparsity.strip import strip
 
 __version__ = "0.1.0"
@@ -47,11 +49,14 @@ _HOMES = {
     "GPT": "spdf_keras.model.gpt",
     "GPTConfig": "spdf_keras.config",
     "PRESETS": "spdf_keras.config",
+    "SparsityConfig": "spdf_keras.config",
+    "SparsityMethod": "spdf_keras.sparsity.algorithms.base",
     "TrainConfig": "spdf_keras.config",
     "build_gpt": "spdf_keras.model.build",
     "from_huggingface": "spdf_keras.interchange.huggingface.reader",
     "from_keras_nlp": "spdf_keras.interchange.keras_nlp.reader",
     "load_model": "spdf_keras.model.build",
+    "register_method": "spdf_keras.config.methods",
     "strip": "spdf_keras.sparsity.strip",
     "to_keras_nlp": "spdf_keras.interchange.keras_nlp.model",
 }
@@ -60,12 +65,15 @@ __all__ = [
     "GPT",
     "PRESETS",
     "GPTConfig",
+    "SparsityConfig",
+    "SparsityMethod",
     "TrainConfig",
     "__version__",
     "build_gpt",
     "from_huggingface",
     "from_keras_nlp",
     "load_model",
+    "register_method",
     "strip",
     "to_keras_nlp",
 ]

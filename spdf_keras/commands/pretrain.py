@@ -43,6 +43,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, metavar="RUN", help="folder of the new run"
     )
+    parser.add_argument(
+        "--init",
+        metavar="RUN",
+        help="start from the weights of another run instead of random ones",
+    )
     add_resume(parser)
     add_devices(parser)
     add_overrides(parser)
@@ -60,18 +65,26 @@ def run(args: Namespace) -> None:
     _check_input(args, config)
     cluster = start_devices(args)
     from spdf_keras.training.pretrain import pretrain
+    from spdf_keras.training.run import Run
 
+    base = None if args.init is None else Run.open(args.init)
     with step_progress(f"pre-train {config.sparsity.sparsity:.0%} sparse") as report:
         result = pretrain(
-            config, shards, args.out, report=report, cluster=cluster, tell=say
+            config,
+            shards,
+            args.out,
+            report=report,
+            cluster=cluster,
+            tell=say,
+            base=base,
         )
     validation = result["validation_loss"]
     print_table(
         args.out,
-        ["Sparsity", "Steps", "Tokens", "Loss", "Validation loss", "FLOPs"],
+        ["Mean sparsity", "Steps", "Tokens", "Loss", "Validation loss", "FLOPs"],
         [
             [
-                f"{config.sparsity.sparsity:.0%}",
+                f"{100 * result['average_sparsity']:.4g}%",
                 f"{result['steps']:,}",
                 f"{result['tokens']:,}",
                 f"{result['loss']:.4f}",

@@ -5,6 +5,7 @@ config file. Nothing here needs TensorFlow.
 """
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -16,11 +17,18 @@ from spdf_keras.config.checks import (
     check_positive,
     check_sparsity,
 )
+from spdf_keras.config.methods import method_names
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 COMPUTES = ("dense", "sparse", "auto")
 ACTIVATIONS = ("gelu_new", "gelu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_KNOWN = {
+    "distribution": ("uniform", "er", "erk"),
+    "axis": ("in", "out"),
+    "drop_schedule": ("cosine", "constant"),
+    "scope": ("matrix", "global"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,20 +79,96 @@ class GPTConfig(Section):
 
 @dataclass(frozen=True)
 class SparsityConfig(Section):
-    """Fixed random masks.
+    """Masks: how many weights they keep, which ones, and how both change in training.
+
+    Schedules count completed optimizer steps: an update at `t` comes before step
+    `t + 1`. Where nothing is said, a method reads no other setting of its kind.
 
     Attributes:
-        sparsity: Fraction of zeros in each of the six matrices of every block,
-            in `[0, 1)`. 0 trains the plain dense model.
-        seed: Seed of the masks.
+        sparsity: Fraction of zeros in the six matrices of every block, in `[0, 1)`. 0
+            trains the plain dense model. `gmp` and `one_shot` reach it, `redense`
+            starts from it.
+        seed: Seed of the masks, and of what grows at random.
+        method: `static` never changes a mask (the paper's). `set` and `rigl` drop
+            small weights and grow as many, at random or by their gradient. `gmp`
+            drops by a cubic schedule, `one_shot` at once, `magnitude_ste` in the
+            forward pass alone, and `redense` grows weights in stages.
+        distribution: `uniform` gives every matrix the same sparsity; `erk` (or `er`,
+            which is equal for matrices) gives wide matrices more, at an equal total.
+        densities: Densities by pattern of path, such as `"*/output=0.1"`; the first
+            that fits counts, and the other matrices share `sparsity` among them.
+        structure: `unstructured`, `N:M` (N of M neighbours are kept), or `RxC` (tiles
+            of R inputs by C outputs).
+        axis: Neighbours of `N:M` are consecutive inputs (`in`) or outputs (`out`).
+        begin: First step of the schedule.
+        end: Last step of the schedule, included; 0 is three quarters of all steps.
+        interval: Steps between updates; one is always made at `end`. `magnitude_ste`
+            is published with 1, the others with 100.
+        drop_fraction: Fraction of kept weights that `set` and `rigl` replace at first.
+        drop_schedule: `cosine` lowers it to 0 at `end`, `constant` does not.
+        initial_sparsity: Sparsity from which `gmp` starts.
+        stages: Sparsities to which `redense` goes, one after the other.
+        shares: Fraction of all steps at which each of them begins.
+        scope: `gmp` and `one_shot` rank the weights of one `matrix`, or of all
+            (`global`), each over the norm of its matrix.
+        regrow: Whether a weight that is dropped may grow again in the same update, and
+            then keeps its value.
+        own_counts: Whether AdamW corrects its moments by the steps since a weight has
+            grown; otherwise by all steps, which moves it up to 6.6 times too far.
     """
 
     sparsity: float = 0.0
     seed: int = 0
+    method: str = "static"
+    distribution: str = "uniform"
+    densities: tuple[str, ...] = ()
+    structure: str = "unstructured"
+    axis: str = "in"
+    begin: int = 0
+    end: int = 0
+    interval: int = 100
+    drop_fraction: float = 0.3
+    drop_schedule: str = "cosine"
+    initial_sparsity: float = 0.0
+    stages: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    scope: str = "matrix"
+    regrow: bool = True
+    own_counts: bool = True
 
     def _check_values(self) -> None:
         check_sparsity(self.sparsity)
-        check_not_negative(self, "seed")
+        check_not_negative(self, "seed", "begin", "end")
+        check_positive(self, "interval")
+        check_fraction(self, "drop_fraction", "initial_sparsity")
+        for name, known in _KNOWN.items():
+            must = "one of " + ", ".join(known)
+            check(self, name, getattr(self, name) in known, must)
+        known = method_names()
+        check(self, "method", self.method in known, "one of " + ", ".join(known))
+        after = self.end == 0 or self.end >= self.begin
+        check(self, "end", after, f"at least begin={self.begin}, or 0")
+        if not self.sparsity:  # a dense model, whatever its method
+            return
+        if self.method == "gmp":
+            must = f"at most sparsity={self.sparsity}"
+            ok = self.initial_sparsity <= self.sparsity
+            check(self, "initial_sparsity", ok, must)
+        if self.method == "redense":
+            self._check_stages()
+
+    def _check_stages(self) -> None:
+        falls = (self.sparsity, *self.stages)
+        for sparsity in self.stages:
+            check_sparsity(sparsity, " in `stages`")
+        ok = len(falls) > 1 and all(a > b for a, b in itertools.pairwise(falls))
+        must = f"sparsities that fall from sparsity={self.sparsity}, such as [0.5, 0.0]"
+        check(self, "stages", ok, must)
+        rises = (0.0, *self.shares, 1.0)
+        ok = len(self.shares) == len(self.stages)
+        ok = ok and all(a < b for a, b in itertools.pairwise(rises))
+        must = "a rising fraction in (0, 1) for each of `stages`, such as [0.5, 0.8]"
+        check(self, "shares", ok, must)
 
 
 @dataclass(frozen=True)

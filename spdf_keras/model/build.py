@@ -22,29 +22,33 @@ from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.gpt import GPT
-from spdf_keras.model.paths import block_name
+from spdf_keras.model.paths import block_name, masked_shapes
 from spdf_keras.optimization.recipes import pretraining_optimizer
+from spdf_keras.sparsity.algorithms.registry import make_method
+from spdf_keras.sparsity.updating import initial_counts
 from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 
 def build_gpt(
     model: str | GPTConfig,
-    sparsity: float = 0.0,
+    sparsity: float | SparsityConfig = 0.0,
     *,
     mask_seed: int | None = None,
     train: TrainConfig | None = None,
     **settings: Any,
 ) -> GPT:
-    """Builds a GPT with fixed random masks, compiled for pre-training.
+    """Builds a GPT with masks, fixed and random by default, compiled for pre-training.
 
     The initial weights depend on the seed and on each weight's path alone, so
     the kept weights of a sparse model start where the dense model's start.
 
     Args:
         model: A preset (`gpt_nano`, `gpt_mini`, `gpt2_small`, `gpt3_xl`) or sizes.
-        sparsity: Fraction of zeros in the six matrices of each block, in `[0, 1)`.
-            0 builds the plain dense model.
-        mask_seed: Seed of the masks; that of the weights if None.
+        sparsity: Fraction of zeros in the six matrices of each block, in `[0, 1)`; 0
+            builds the plain dense model. A `SparsityConfig` says more: how masks are
+            distributed, structured and updated in `fit`.
+        mask_seed: Seed of the masks; if None that of the `SparsityConfig`, or else of
+            the weights.
         train: Pre-training settings; the preset's if None. They set the
             optimizer, its schedule, the precision and the compilation.
         **settings: Fields of `TrainConfig` to change, such as `seed=1`,
@@ -82,8 +86,12 @@ def build_gpt(
     if settings:
         defaults = config_from_tables({"train": dataclasses.asdict(train)})
         train = config_from_tables({"train": settings}, base=defaults).train
-    mask_seed = train.seed if mask_seed is None else check_seed(mask_seed, "mask_seed")
-    config = Config(sizes, SparsityConfig(sparsity, mask_seed), train)
+    if not isinstance(sparsity, SparsityConfig):
+        sparsity = SparsityConfig(sparsity, train.seed)
+    if mask_seed is not None:
+        mask_seed = check_seed(mask_seed, "mask_seed")
+        sparsity = dataclasses.replace(sparsity, seed=mask_seed)
+    config = Config(sizes, sparsity, train)
     gpt = configured_gpt(config)
     compile_for_pretraining(gpt, train)
     return gpt
@@ -134,8 +142,10 @@ def compile_for_pretraining(
         sequence_length: Tokens per sequence, which with the batch size turns
             tokens into steps; 0 is the model's context.
     """
+    total_steps = train.total_steps(model.sizes, sequence_length)
     model.compile(
         pretraining_optimizer(model.sizes, train, sequence_length),
+        total_steps=total_steps,
         micro_batches=train.micro_batches,
         recompute=train.recompute,
         jit_compile=train.jit_compile,
@@ -195,6 +205,9 @@ def functional_gpt(
         name="embedding",
         dtype=precision,
     )
+    kept: dict[str, int] = {}
+    if sparsity is not None and sparsity.sparsity:
+        kept = initial_counts(masked_shapes(sizes), make_method(sparsity))
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     x = embedding(token_ids)
     for index in range(sizes.num_layers):
@@ -210,7 +223,9 @@ def functional_gpt(
             dtype=precision,
         )
         if sparsity is not None and sparsity.sparsity:
-            layer = PruneFixedRandom(layer, sparsity, compute=compute, **work)
+            layer = PruneFixedRandom(
+                layer, sparsity, compute=compute, kept=kept, **work
+            )
         x = layer(x)
     norm = keras.layers.LayerNormalization(
         epsilon=sizes.layer_norm_epsilon, name="final_norm", dtype=precision

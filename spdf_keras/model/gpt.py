@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from spdf_keras.config import GPTConfig, SparsityConfig, config_from_tables
@@ -12,7 +13,6 @@ from spdf_keras.model.decoding.generator import Generator
 from spdf_keras.model.embedding import TiedEmbedding
 from spdf_keras.model.paths import kernel_path
 from spdf_keras.model.saving import SavedModel
-from spdf_keras.sparsity.masks import num_zeros
 from spdf_keras.sparsity.wrapper import PruneFixedRandom, unwrap
 
 
@@ -87,6 +87,24 @@ class GPT(SavedModel):
                 if kernel_path(layer.layer.name, name) in paths
             )
 
+    def take_weights(self, other: "GPT") -> None:
+        """Copies the weights of a model of the same sizes, where the masks keep them.
+
+        Args:
+            other: The other model; what its masks prune counts as zero.
+        """
+        weights, masks, theirs = (
+            self.named_weights(),
+            self.named_masks(),
+            other.named_masks(),
+        )
+        for path, weight in other.named_weights().items():
+            value = weight.numpy()
+            for mask in (theirs.get(path), masks.get(path)):
+                if mask is not None:
+                    value = np.where(mask.numpy(), value, 0)
+            weights[path].assign(value)
+
     def describe_products(self) -> str:
         """Says how many kernels skip their zeros, and the timings that decided it.
 
@@ -95,6 +113,19 @@ class GPT(SavedModel):
         skipped, masked = len(self.sparse_kernels), len(self.named_masks())
         times = "".join(layer.describe_times() for layer in self._masked_blocks[:1])
         return f"Zeros are skipped in {skipped} of {masked} masked kernels{times}."
+
+    @property
+    def has_latent_weights(self) -> bool:
+        """Whether weights have values under the masks, which a forward pass leaves out.
+
+        Only the method `magnitude_ste` has such weights.
+        """
+        return any(layer.is_latent for layer in self._masked_blocks)
+
+    @property
+    def keeps_mask_counts(self) -> bool:
+        """Whether every mask always keeps as many weights."""
+        return all(layer.keeps_count for layer in self._masked_blocks)
 
     @property
     def _masked_blocks(self) -> list[PruneFixedRandom]:
@@ -117,15 +148,16 @@ class GPT(SavedModel):
 
     @property
     def sparsity(self) -> float:
-        """The sparsity of the masks; 0 without masks."""
-        first = self.blocks[0]
-        if not isinstance(first, PruneFixedRandom):
+        """The fraction of zeros in all masks; 0 without masks."""
+        masks = [mask for layer in self._masked_blocks for mask in layer.masks]
+        if not masks:
             return 0.0
-        mask = first.masks[0].numpy()
-        zeros = mask.size - int(mask.sum())
-        if zeros == num_zeros(mask.size, first.sparsity):
-            return first.sparsity
-        return zeros / mask.size  # the masks were assigned or restored
+        size = sum(mask.shape.num_elements() for mask in masks)
+        zeros = size - sum(int(np.count_nonzero(mask.numpy())) for mask in masks)
+        asked = self._masked_blocks[0].sparsity
+        # Each mask rounds its count; what was asked for is what a user knows.
+        close = abs(zeros - asked * size) <= len(masks)
+        return asked if close else zeros / size
 
     @property
     def mask_settings(self) -> SparsityConfig:

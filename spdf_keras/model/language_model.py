@@ -10,6 +10,8 @@ import tensorflow as tf
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras
 from spdf_keras.model.fitting.checked import CheckedModel
+from spdf_keras.model.fitting.mask_updates import MaskUpdates, check_optimizer
+from spdf_keras.model.fitting.ranking_kernels import ranking_function
 from spdf_keras.model.fitting.rows import only_tensor
 from spdf_keras.model.fitting.shared_block import SharedBlock, are_alike
 from spdf_keras.model.fitting.step_kernels import Handles, StepKernels
@@ -21,6 +23,10 @@ from spdf_keras.model.fitting.token_mean import (
     token_weights,
 )
 from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.sparsity.algorithms.base import SparsityMethod
+from spdf_keras.sparsity.algorithms.registry import make_method
+from spdf_keras.sparsity.algorithms.static import Static
+from spdf_keras.sparsity.wrapper import PruneFixedRandom
 
 LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
 
@@ -39,6 +45,8 @@ class LanguageModel(CheckedModel):
 
     micro_batches = 1
     recompute = False
+    total_steps = 0
+    mask_updates: MaskUpdates | None = None
 
     def compile(
         self,
@@ -46,6 +54,7 @@ class LanguageModel(CheckedModel):
         loss: Any = None,
         micro_batches: int = 1,
         recompute: bool = False,
+        total_steps: int = 0,
         **kwargs: Any,
     ) -> None:
         """Compiles the model.
@@ -59,6 +68,8 @@ class LanguageModel(CheckedModel):
                 are those of the whole batch; metrics see each part as a batch.
             recompute: Compute each block again in the backward pass instead of
                 keeping its activations.
+            total_steps: Steps of the whole training, for masks that change by a
+                schedule; see `SparsityConfig`.
             **kwargs: The other arguments of `keras.Model.compile`.
 
         Raises:
@@ -76,8 +87,8 @@ class LanguageModel(CheckedModel):
             self._set_untracked("compiled_loss", TokenMean(loss))
         # Logged values are already sums over the replicas.
         self.distribute_reduction_method = "first"
-        self._prepare_optimizer()
         self.micro_batches, self.recompute = int(micro_batches), recompute
+        self._prepare_masks(total_steps)
         self._set_untracked("_stop", None)
 
     def _check_parts(self, micro_batches: int) -> None:
@@ -104,7 +115,59 @@ class LanguageModel(CheckedModel):
         inner = getattr(optimizer, "inner_optimizer", None)
         return inner if isinstance(inner, AdamW) else optimizer
 
-    def _prepare_optimizer(self) -> None:
+    def _prepare_masks(self, total_steps: int) -> None:
+        """Prepares the optimizer for masks, and the updates of masks."""
+        self.total_steps = int(total_steps)
+        method = self._method(self.total_steps)
+        with self.distribute_strategy.scope():
+            self._prepare_optimizer(method)
+        updates = None if method is None else MaskUpdates(self, method)
+        self._set_untracked("mask_updates", updates)
+
+    def _method(self, total_steps: int) -> SparsityMethod | None:
+        """Returns the method that updates the masks, if one does."""
+        wrappers = [b for b in self.blocks if isinstance(b, PruneFixedRandom)]
+        settings = wrappers[0].settings if wrappers else None
+        if settings is None or type(make_method(settings)) is Static:
+            return None
+        check_optimizer(self.optimizer, settings)
+        return make_method(settings, total_steps)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Calls `keras.Model.make_train_function`, unless a method updates masks."""
+        if self.mask_updates is None:
+            return super().make_train_function(force)
+        made = getattr(self, "train_function", None)
+        if made is None or force:
+            made = self.mask_updates.train_function()
+            self.train_function = made
+        return made
+
+    def ranking_function(self) -> Callable[[Any], list[Any]]:
+        """Returns a function of a batch: the gradients by which weights may grow.
+
+        They are those of the masked kernels, at pruned weights too, in the order of
+        `named_masks`: of the loss of the whole batch, before clipping.
+        """
+
+        def compute(data: Any, kernels: StepKernels) -> Any:
+            token_ids, labels, weights = _step_inputs(data)
+            return self._accumulate(token_ids, labels, weights, kernels, logs=False)
+
+        return ranking_function(self, compute)
+
+    def note_densities(self) -> bool:
+        """Notes how many weights masks keep; whether other kernels skip zeros now."""
+        changed = False
+        for block in self.blocks:
+            if isinstance(block, PruneFixedRandom):
+                before = block.skipped_names
+                kept = (np.count_nonzero(mask.numpy()) for mask in block.masks)
+                block.note_density(int(sum(kept)))
+                changed |= block.skipped_names != before
+        return changed
+
+    def _prepare_optimizer(self, method: SparsityMethod | None) -> None:
         in_float16 = self.embedding.compute_dtype == "float16"
         if isinstance(self.optimizer, LossScaleOptimizer):
             return
@@ -112,7 +175,10 @@ class LanguageModel(CheckedModel):
             weights, masks = self.named_weights(), self.named_masks()
             pairs = [(weights[path], mask) for path, mask in masks.items()]
             skips = bool(self.sparse_kernels) and not self.jit_compile
-            self.optimizer.prepare(pairs, scales_loss=in_float16, skips=skips)
+            is_latent = method is not None and method.is_latent
+            self.optimizer.prepare(
+                [] if is_latent else pairs, in_float16, skips, method
+            )
         elif in_float16:
             raise InputError(
                 "`optimizer` of a model in mixed_float16 must be spdf_keras' AdamW, "
@@ -127,7 +193,8 @@ class LanguageModel(CheckedModel):
 
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()
-        ours = {"micro_batches": self.micro_batches, "recompute": self.recompute}
+        names = ("micro_batches", "recompute", "total_steps")
+        ours = {name: getattr(self, name) for name in names}
         return config and {**config, **ours}
 
     def watch_stop(self) -> tf.Variable:
@@ -139,10 +206,7 @@ class LanguageModel(CheckedModel):
         return self._stop
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        # The model's input casts other integers too, but `recompute` bypasses it.
-        token_ids = tf.cast(only_tensor(token_ids), tf.int32)
-        labels, weights = only_tensor(labels), only_tensor(weights)
+        token_ids, labels, weights = _step_inputs(data)
         kernels = StepKernels(self.blocks, at_use=self.recompute)
         if self.micro_batches == 1:
             loss, gradients, logits = self._loss_and_gradients(
@@ -202,11 +266,11 @@ class LanguageModel(CheckedModel):
         shared: SharedBlock | None = None
         if self.recompute:
             self._check_recomputable()
-        elif self._shares_blocks():
+        elif kernels.shares_blocks and self._shares_blocks():
             shared = SharedBlock(self.blocks[0])
         else:
             call = self.__call__
-            if self._needs_no_autograph():
+            if self.needs_no_autograph():
                 call = tf.autograph.experimental.do_not_convert(call)
             with kernels.bound(self.blocks, handles):
                 return call(token_ids, training=True)
@@ -233,7 +297,7 @@ class LanguageModel(CheckedModel):
         ours |= {block.name for block in self.blocks}
         return [layer.name for layer in self.layers if layer.name not in ours]
 
-    def _needs_no_autograph(self) -> bool:
+    def needs_no_autograph(self) -> bool:
         """Whether all layers are ours, whose `call` has no Python control flow.
 
         AutoGraph takes longer for a block than TensorFlow does for its operations.
@@ -260,7 +324,7 @@ class LanguageModel(CheckedModel):
             and not self.jit_compile
             and tf.distribute.get_strategy().num_replicas_in_sync == 1
             and calls == len(blocks) + 5
-            and self._needs_no_autograph()
+            and self.needs_no_autograph()
             and are_alike(blocks)
         )
 
@@ -310,6 +374,7 @@ class LanguageModel(CheckedModel):
         labels: tf.Tensor,
         weights: tf.Tensor | None,
         kernels: StepKernels,
+        logs: bool = True,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         mean = self.compiled_loss
         shares, total = mean.shares(labels, weights)
@@ -335,7 +400,8 @@ class LanguageModel(CheckedModel):
                 return mean.of_part(targets, logits, part, tokens, self.losses, parts)
 
             more, gradients, logits = self._loss_and_gradients(loss_of, ids, kernels)
-            self._update_metrics(targets, logits, tokens)
+            if logs:
+                self._update_metrics(targets, logits, tokens)
             sums = [
                 total + tf.cast(gradient, total.dtype)
                 for total, gradient in zip(sums, gradients, strict=True)
@@ -350,8 +416,16 @@ class LanguageModel(CheckedModel):
             maximum_iterations=parts,
             parallel_iterations=1,
         )
-        mean.track(loss, total)
+        if logs:
+            mean.track(loss, total)
         return loss, gradients
+
+
+def _step_inputs(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    token_ids, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    # The model's input casts other integers too, but `recompute` bypasses it.
+    token_ids = tf.cast(only_tensor(token_ids), tf.int32)
+    return token_ids, only_tensor(labels), only_tensor(weights)
 
 
 def _equal_parts(batch: Any, least: int) -> Any:

@@ -2,6 +2,9 @@
 
 import re
 
+from spdf_keras.config import GPTConfig
+from spdf_keras.sparsity.masks import mask_path
+
 # The six matrices of a block that masks apply to, in the order of their seeds.
 KERNELS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
@@ -11,6 +14,25 @@ _KERNEL_PATH = re.compile(rf"block_(\d+)/({'|'.join(KERNELS)})/kernel")
 def block_name(index: int) -> str:
     """Returns the name of a decoder block; the first has `index` 0."""
     return f"block_{index}"
+
+
+def masked_shapes(sizes: GPTConfig) -> dict[str, tuple[int, int]]:
+    """Returns `(in, out)` of every masked matrix of a model, by its mask path.
+
+    Example:
+        >>> masked_shapes(GPTConfig(1, 2, 64))["block_0/output"]
+        (256, 64)
+    """
+    d, inner = sizes.hidden_dim, sizes.intermediate_dim
+    shapes = dict.fromkeys(KERNELS, (d, d)) | {
+        "intermediate": (d, inner),
+        "output": (inner, d),
+    }
+    return {
+        mask_path(block_name(index), name): shape
+        for index in range(sizes.num_layers)
+        for name, shape in shapes.items()
+    }
 
 
 def kernel_path(block: str, kernel: str) -> str:

@@ -97,6 +97,8 @@ class SavedModel(FittedModel):
 
     def _check_masks(self, new: dict[str, NDArray[np.bool_]], where: str) -> None:
         masks = self.named_masks()
+        if not self.keeps_mask_counts:
+            return
         for name, mask in new.items():
             kept = np.count_nonzero(masks[name].numpy())
             if kept != np.count_nonzero(mask):
@@ -119,6 +121,8 @@ class SavedModel(FittedModel):
                     for slot in optimizer.slots(weights[name]):
                         slot.assign(_spread(slot.numpy(), old)[mask])
             masks[name].assign(mask)
+        if new:
+            self.note_densities()
 
     def _load_optimizer(self, path: str, file: WeightFile, options: Any) -> Any:
         """Loads the optimizer's state; returns the status of TensorFlow checkpoints."""

@@ -9,6 +9,7 @@ compiles a library.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import os
@@ -16,7 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,8 +136,9 @@ def library_path(
             digest.update(path.read_bytes())
     library = cache_folder() / digest.hexdigest()[:16] / door.library
     if not library.is_file():
-        links = (*door.link_flags(), *extra_flags)
-        _compile([command, *flags], target, machine, links, library)
+        core = _core_objects([command, *_FLAGS, *extra_flags], machine)
+        links = (*core, *door.link_flags(), *extra_flags)
+        _compile([command, *flags], target, links, library)
     return library
 
 
@@ -178,35 +181,67 @@ def core_sources(machine: str) -> dict[Path, tuple[str, ...]]:
     }
 
 
+def _core_objects(command: list[str], machine: str) -> list[str]:
+    """Compiles the core, unless that was done; all libraries of a compiler share it."""
+    sources = core_sources(machine)
+    digest = hashlib.sha256(repr((command, machine, [*sources.values()])).encode())
+    for path in sorted(_CORE.iterdir()):
+        digest.update(path.read_bytes())
+    folder = cache_folder() / digest.hexdigest()[:16]
+    if not folder.is_dir():
+        with _unfinished(folder.parent) as made:
+            _compile_all(command, sources, f"{made}/core")
+            # Two processes may compile; the first to finish gives the folder its name.
+            with contextlib.suppress(OSError):
+                os.rename(f"{made}/core", folder)
+    return [str(path) for path in sorted(folder.glob("*.o"))]
+
+
 def _compile(
-    command: list[str], target: str, machine: str, links: Sequence[str], library: Path
+    command: list[str], target: str, links: Sequence[str], library: Path
 ) -> None:
-    sources = {
-        **core_sources(machine),
-        **dict.fromkeys(sorted((_HERE / target).glob("*.cpp")), ()),
-    }
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotBuiltError(
-            f"Cannot write to '{library.parent}': {error.strerror}. Name another "
-            "folder in SPDF_CACHE, or compute densely."
-        ) from error
-    # The library gets its name when it is finished, so two processes may compile.
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        objects = []
-        for source, own in sources.items():
-            made = f"{folder}/{source.stem}.o"
-            try:
-                _run([*command, f"-I{_CORE}", *own, "-c", str(source), "-o", made])
-            except NotBuiltError:
-                if source.stem not in _OPTIONAL_LOOPS:
-                    raise
-            else:
-                objects.append(made)
+    sources = dict.fromkeys(sorted((_HERE / target).glob("*.cpp")), ())
+    with _unfinished(library.parent) as folder:
+        objects = _compile_all(command, sources, f"{folder}/{target}")
         unfinished = f"{folder}/{library.name}"
         _run([command[0], "-shared", *objects, *links, "-o", unfinished])
+        # The library gets its name when it is finished, so two processes may compile.
         os.replace(unfinished, library)
+
+
+@contextlib.contextmanager
+def _unfinished(folder: Path) -> Iterator[str]:
+    """Makes a folder in which to compile, and removes it afterwards."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotBuiltError(
+            f"Cannot write to '{folder}': {error.strerror}. Name another folder in "
+            "SPDF_CACHE, or compute densely."
+        ) from error
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        yield made
+
+
+def _compile_all(
+    command: list[str], sources: Mapping[Path, Sequence[str]], folder: str
+) -> list[str]:
+    """Compiles files on all cores; returns the objects, in a new folder."""
+    os.mkdir(folder)
+
+    def compile_one(source: Path) -> str | None:
+        made = f"{folder}/{source.stem}.o"
+        own = sources[source]
+        try:
+            _run([*command, f"-I{_CORE}", *own, "-c", str(source), "-o", made])
+        except NotBuiltError:
+            if source.stem not in _OPTIONAL_LOOPS:
+                raise
+            return None
+        return made
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [made for made in pool.map(compile_one, sources) if made]
 
 
 def _run(command: list[str]) -> str:

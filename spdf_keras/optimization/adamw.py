@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from spdf_keras.errors import InputError
@@ -13,7 +14,11 @@ from spdf_keras.native.tensorflow.operations import load_operations
 from spdf_keras.native.tensorflow.products import keep
 from spdf_keras.optimization.loss_scale import LossScale
 from spdf_keras.optimization.update import Move, clip_factor, decays
+from spdf_keras.sparsity.algorithms.base import SparsityMethod
 from spdf_keras.values import as_float
+
+# A cohort is a number of 16 bits.
+_MOST_COHORTS = 2**16
 
 
 @keras.saving.register_keras_serializable("spdf_keras")
@@ -80,6 +85,9 @@ class AdamW(keras.optimizers.AdamW):
             )
         self.kept_moments = kept_moments
         self._masks: dict[str, tf.Variable] = {}
+        self._counted: set[str] = set()
+        self._mask_state: tf.Variable | None = None
+        self._starts: tf.Variable | None = None
         self._skips = self._native = False
         self._scale: LossScale | None = None
         self._scale_is_used = False
@@ -89,6 +97,7 @@ class AdamW(keras.optimizers.AdamW):
         masks: Iterable[tuple[tf.Variable, tf.Variable]],
         scales_loss: bool,
         skips: bool = False,
+        method: SparsityMethod | None = None,
     ) -> None:
         """Registers masks and loss scaling; `GPT.compile` calls it.
 
@@ -98,23 +107,61 @@ class AdamW(keras.optimizers.AdamW):
                 float16 needs.
             skips: Whether products skip the zeros of some masks, so that there is a
                 native library and no XLA.
+            method: Updates the masks; None if nothing does.
+
+        Raises:
+            InputError: If it shall hold moments of kept weights alone, and their number
+                changes.
         """
         self._skips = skips
+        pairs, fixed = list(masks), method is None or method.keeps_count
         if self.kept_moments == "auto":
             # Moments that exist, and files with them, keep their layout.
-            self.kept_moments = skips
-        pairs = masks if self.kept_moments else ()
-        self._masks = {self._var_key(weight): mask for weight, mask in pairs}
+            self.kept_moments = skips and fixed
+        if self.kept_moments and not fixed:
+            assert method is not None
+            raise InputError(
+                "`kept_moments` must be false or auto with the method "
+                f"{method.config.method}, which changes the number of kept weights. "
+                "Received: true."
+            )
+        keys = {self._var_key(weight): mask for weight, mask in pairs}
+        self._masks = keys if self.kept_moments else {}
+        if method is not None:
+            self._prepare_updates(method, set(keys))
         if not scales_loss:
             self._scale = None
         elif self._scale is None:
             self._scale = LossScale(self.add_variable)
+
+    def _prepare_updates(self, method: SparsityMethod, keys: set[str]) -> None:
+        updates = len(method.update_steps())
+        counts = method.grows and method.config.own_counts
+        self._counted = keys if counts else set()
+        # A run that is extended makes the updates of both its schedules.
+        size = 2 * updates + 2 if counts else 1
+        if size > _MOST_COHORTS:
+            raise InputError(
+                f"`sparsity.interval` must leave at most {_MOST_COHORTS // 2 - 1:,} "
+                f"updates. Received: {method.config.interval}, for {updates:,}."
+            )
+        if self._mask_state is None:
+            self._mask_state, self._starts = (
+                tf.Variable(value, trainable=False, name=name)
+                for value, name in (
+                    (np.array([-1, 0]), "mask_state"),
+                    (np.zeros(size, np.float32), "cohort_starts"),
+                )
+            )
+            for variable in (self._mask_state, self._starts):
+                self._variables.append(variable)
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
         if self.has_slots:
             return
         self._build_index_dict(var_list)
         self._built = True
+        self._cohorts: dict[str, tf.Variable] = {}
         self._momentums: list[tf.Variable] = []
         self._velocities: list[tf.Variable] = []
         for variable in var_list:
@@ -125,6 +172,17 @@ class AdamW(keras.optimizers.AdamW):
             for slots, name in ((self._momentums, "m"), (self._velocities, "v")):
                 slot = self.add_variable_from_reference(variable, name, shape=shape)
                 slots.append(slot)
+            if self._var_key(variable) in self._counted:
+                self._add_cohort(variable, shape)
+
+    def _add_cohort(self, variable: tf.Variable, shape: Any) -> None:
+        strategy = tf.distribute.get_strategy()
+        with strategy.extended.colocate_vars_with(variable):
+            cohort = tf.Variable(
+                tf.zeros(shape, tf.uint16), trainable=False, name="cohort"
+            )
+        self._variables.append(cohort)
+        self._cohorts[self._var_key(variable)] = cohort
 
     def _use_weight_decay(self, variable: tf.Variable) -> bool:
         return decays(variable.shape)
@@ -164,6 +222,45 @@ class AdamW(keras.optimizers.AdamW):
     def kept_mask(self, variable: tf.Variable) -> tf.Variable | None:
         """The mask of a variable whose moments are those of kept weights alone."""
         return self._masks.get(self._var_key(variable))
+
+    @property
+    def mask_state(self) -> tf.Variable:
+        """Step of the last update of the masks, -1 at first, and their number; int64.
+
+        It is there once `prepare` has got a method.
+        """
+        assert self._mask_state is not None
+        return self._mask_state
+
+    @property
+    def cohort_starts(self) -> tf.Variable | None:
+        """Adam steps before each cohort grew; None if no method updates masks."""
+        return self._starts
+
+    def cohort(self, variable: tf.Variable) -> tf.Variable | None:
+        """The cohort of each weight of a variable, uint16; None if it has none.
+
+        It has the shape of the moments. Weights that were there from the start are of
+        cohort 0; those that grew in the nth update are of cohort n.
+        """
+        return self._cohorts.get(self._var_key(variable))
+
+    def start_cohort(self, number: int) -> None:
+        """Lets a cohort count its steps from the next one on."""
+        steps = float(self.iterations.numpy())
+        if self._scale is not None:
+            steps -= float(self._scale.skipped.numpy())
+        self._set_start(number, steps)
+
+    def end_cohort(self, number: int) -> None:
+        """Takes `start_cohort` back."""
+        self._set_start(number, 0.0)
+
+    def _set_start(self, number: int, steps: float) -> None:
+        if self._counted and self._starts is not None:
+            starts = self._starts.numpy()
+            starts[number] = steps
+            self._starts.assign(starts)
 
     def compute_gradients(
         self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None
@@ -224,7 +321,7 @@ class AdamW(keras.optimizers.AdamW):
         if not skip_gradients_aggregation:
             pairs = self.aggregate_gradients(pairs)
         gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
-        may = bool(self._masks) and (native or self._skips)
+        may = bool(self._masks or self._counted) and (native or self._skips)
         self._native = may and _has_operations()
         scale = self.loss_scale
         norm = tf.linalg.global_norm(gradients) / scale
@@ -243,7 +340,10 @@ class AdamW(keras.optimizers.AdamW):
         step = tf.cast(self.iterations + 1, tf.float32)
         if self._scale is not None:
             step -= self._scale.skipped
-        return Move.of(self, self.learning_rate, step, factor)
+        starts = None
+        if self._counted and self._starts is not None:
+            starts = tf.convert_to_tensor(self._starts)
+        return Move.of(self, self.learning_rate, step, factor, starts)
 
     # AutoGraph would take longer than the update itself, variable by variable.
     @tf.autograph.experimental.do_not_convert
@@ -256,14 +356,23 @@ class AdamW(keras.optimizers.AdamW):
             mask = self.kept_mask(variable)
             if mask is not None:
                 mask = tf.convert_to_tensor(mask)
+            cohort = self.cohort(variable)
+            if cohort is not None:
+                cohort = tf.convert_to_tensor(cohort)
             if self._native and _fits_operations(variable):
                 if mask is not None and gradient.shape.rank > 1:
                     gradient = keep(gradient, mask).values
-                move.apply_natively(variable, gradient, *self.slots(variable), mask)
+                slots = self.slots(variable)
+                move.apply_natively(variable, gradient, *slots, mask, cohort)
                 return
-            if mask is None:
+            if mask is None and cohort is None:
                 move.apply(variable, gradient, *self.slots(variable), zero)
                 return
+            if mask is None:
+                self._update_counted(variable, gradient, move.counted(cohort))
+                return
+            if cohort is not None:
+                move = move.counted(cohort)
             # Serialised; otherwise the index tensors of all masks are live at once.
             with tf.control_dependencies(kept_before):
                 done = self._update_kept(variable, gradient, mask, move)
@@ -279,6 +388,16 @@ class AdamW(keras.optimizers.AdamW):
         # The count follows the gradient: a batch that the graph refuses is no step.
         with tf.control_dependencies(strategy.experimental_local_results(factor)):
             self.iterations.assign_add(1)
+
+    def _update_counted(
+        self, variable: tf.Variable, gradient: tf.Tensor, move: Move
+    ) -> None:
+        """Moves all weights of a variable, each by its own count."""
+        m, v = self.slots(variable)
+        weight = tf.convert_to_tensor(variable) * move.shrink
+        moved, new_m, new_v = move(weight, gradient, m, v)
+        for to, value in ((variable, moved), (m, new_m), (v, new_v)):
+            to.assign(value)
 
     def _update_kept(
         self, variable: tf.Variable, gradient: tf.Tensor, mask: tf.Tensor, move: Move

@@ -19,6 +19,8 @@ class Move(NamedTuple):
         beta_2: Decay of the second moment.
         alpha: Learning rate with both bias corrections.
         epsilon: Added to the root of the second moment as it is stored.
+        alphas: `alpha` by cohort: weights that grew together count their own steps.
+        epsilons: `epsilon` by cohort.
     """
 
     factor: tf.Tensor
@@ -27,10 +29,17 @@ class Move(NamedTuple):
     beta_2: tf.Tensor
     alpha: tf.Tensor
     epsilon: tf.Tensor
+    alphas: tf.Tensor
+    epsilons: tf.Tensor
 
     @classmethod
     def of(
-        cls, settings: Any, learning_rate: Any, step: tf.Tensor, factor: tf.Tensor
+        cls,
+        settings: Any,
+        learning_rate: Any,
+        step: tf.Tensor,
+        factor: tf.Tensor,
+        starts: tf.Tensor | None = None,
     ) -> "Move":
         """Computes the scalars of one step.
 
@@ -39,21 +48,37 @@ class Move(NamedTuple):
             learning_rate: The rate of this step.
             step: Its number, float32; the first is 1.
             factor: See the class.
+            starts: Steps before each cohort has grown, float32; no cohorts if None.
         """
         taken = factor > 0
         beta_1, beta_2 = tf.constant(settings.beta_1), tf.constant(settings.beta_2)
-        correction_1 = 1.0 - tf.pow(beta_1, step)
-        correction_2 = tf.sqrt(1.0 - tf.pow(beta_2, step))
+        counts = tf.zeros(0) if starts is None else step - starts
+        # One formula for all, so that cohort 0 moves as other variables do, to the bit.
+        counts = tf.concat([step[None], counts], 0)
+        corrections_1 = 1.0 - tf.pow(beta_1, counts)
+        corrections_2 = tf.sqrt(1.0 - tf.pow(beta_2, counts))
         # A step that is not taken keeps the moments, and moves by nothing.
         rate = tf.where(taken, tf.cast(learning_rate, tf.float32), 0.0)
+        # The form of Algorithm 1 in which the moments stay uncorrected.
+        alphas = rate * corrections_2 / corrections_1
+        epsilons = settings.epsilon * corrections_2
         return cls(
             factor,
             1.0 - rate * (settings.weight_decay or 0.0),
             tf.where(taken, beta_1, 1.0),
             tf.where(taken, beta_2, 1.0),
-            # The form of Algorithm 1 in which the moments stay uncorrected.
-            rate * correction_2 / correction_1,
-            settings.epsilon * correction_2,
+            alphas[0],
+            epsilons[0],
+            alphas[1:],
+            epsilons[1:],
+        )
+
+    def counted(self, cohort: tf.Tensor) -> "Move":
+        """Returns the move of weights that each count the steps of their cohort."""
+        cohort = tf.cast(cohort, tf.int32)
+        return self._replace(
+            alpha=tf.gather(self.alphas, cohort),
+            epsilon=tf.gather(self.epsilons, cohort),
         )
 
     def scaled(self, gradient: tf.Tensor) -> tf.Tensor:
@@ -67,6 +92,7 @@ class Move(NamedTuple):
         m: tf.Variable,
         v: tf.Variable,
         mask: tf.Tensor | None = None,
+        cohort: tf.Tensor | None = None,
     ) -> None:
         """Moves weights and their moments in place, in one pass on a CPU.
 
@@ -79,11 +105,15 @@ class Move(NamedTuple):
             v: Its second moment.
             mask: Which weights move; all if None. With it the gradient and the moments
                 are vectors of kept weights, in the order of rows.
+            cohort: The cohort of each weight, uint16, in the shape of the moments; None
+                if all count the steps of the training.
 
         Raises:
             NotBuiltError: If the native library cannot be compiled.
         """
         scalars = self._asdict()
+        tables = scalars.pop("alphas"), scalars.pop("epsilons")
+        counted = [] if cohort is None else [cohort]
         if not decays(variable.shape):
             scalars["shrink"] = tf.ones(())
         load_operations().spdf_apply_adam_w(
@@ -92,6 +122,9 @@ class Move(NamedTuple):
             v=v.handle,
             gradient=gradient,
             mask=[] if mask is None else [mask],
+            cohort=counted,
+            alphas=[tables[0] for _ in counted],
+            epsilons=[tables[1] for _ in counted],
             **scalars,
         )
 

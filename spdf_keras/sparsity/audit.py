@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.sparsity.masks import num_zeros
-
 
 @dataclass(frozen=True)
 class MaskAudit:
@@ -34,10 +32,6 @@ class MaskAudit:
     def density(self) -> float:
         """Kept weights over all weights."""
         return self.kept / self.size
-
-    def has_exact_count(self, sparsity: float) -> bool:
-        """Whether the mask prunes as many weights as `sparsity` asks for."""
-        return self.size - self.kept == num_zeros(self.size, sparsity)
 
 
 def audit_mask(
@@ -69,11 +63,12 @@ def audit_masks(model: Any) -> list[MaskAudit]:
     Moments are included where the optimizer stores them at pruned positions.
     """
     weights, reports = model.named_weights(), []
+    latent = getattr(model, "has_latent_weights", False)
     optimizer = model.optimizer
     has_slots = getattr(optimizer, "has_slots", False)
     for path, mask in model.named_masks().items():
-        variables = [weights[path]]
-        if has_slots and optimizer.kept_mask(weights[path]) is None:
+        variables = [] if latent else [weights[path]]
+        if has_slots and not latent and optimizer.kept_mask(weights[path]) is None:
             variables += optimizer.slots(weights[path])
         values = (variable.numpy() for variable in variables)
         reports.append(audit_mask(path, mask.numpy(), values))

@@ -1,11 +1,9 @@
 """Draws and packs fixed random masks, in NumPy alone.
 
 A mask depends on the seed and on the weight's path alone. It does not depend on the
-device, the order of layers, the distribution strategy or NumPy's generators: it uses
-the raw 64-bit stream of Philox, which is an algorithm, not an API.
+device, the order of layers, the distribution strategy or NumPy's generators.
 """
 
-import hashlib
 import math
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from spdf_keras.config import check_sparsity
 from spdf_keras.errors import InputError
+from spdf_keras.sparsity.ranking import random_ranks
 from spdf_keras.values import as_type
 
 
@@ -69,14 +68,8 @@ def random_mask(
         return np.ones(shape, np.bool_)
     if keep == 0:
         return np.zeros(shape, np.bool_)
-    digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
-    key = np.frombuffer(digest[:16], np.dtype("<u8")).astype(np.uint64)
-    draws = np.random.Philox(key=key).random_raw(size)
-    # The index replaces the lowest bits, since equal draws would break the count.
-    index_bits = np.uint64((size - 1).bit_length())
-    draws = (draws >> index_bits) << index_bits
-    draws |= np.arange(size, dtype=np.uint64)
-    mask: NDArray[np.bool_] = draws <= np.partition(draws, keep - 1)[keep - 1]
+    ranks = random_ranks(f"{seed}:{path}", size)
+    mask: NDArray[np.bool_] = ranks <= np.partition(ranks, keep - 1)[keep - 1]
     return mask.reshape(shape)
 
 

@@ -44,8 +44,13 @@ def remask(model: keras.Model) -> None:
 
 
 def masked_weights(model: keras.Model) -> Iterator[tuple[tf.Variable, tf.Variable]]:
-    """Returns every masked weight of a model with its mask, in order."""
+    """Returns every masked weight of a model with its mask, in order.
+
+    Latent weights are left out, as they have values under their masks.
+    """
     for layer in pruning_wrapper.collect_prunable_layers(model):
+        if getattr(layer, "is_latent", False):
+            continue
         for weight, mask, _ in layer.pruning_vars:
             yield weight, mask
 

@@ -4,9 +4,11 @@ import numpy as np
 
 from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, refuse_keras3
-from spdf_keras.sparsity.remask import masked_weights
 
 import tensorflow_model_optimization as tfmot  # isort: skip
+from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
+    pruning_wrapper,
+)
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -32,7 +34,11 @@ def strip(model: keras.Model) -> keras.Model:
         raise InputError(
             f"`model` must be a Keras model. Received: {type(model).__name__}."
         )
-    masks = {id(weight): mask for weight, mask in masked_weights(model)}
+    masks = {
+        id(weight): mask
+        for layer in pruning_wrapper.collect_prunable_layers(model)
+        for weight, mask, _ in layer.pruning_vars
+    }
     shared = tfmot.sparsity.keras.strip_pruning(model)
     dense = keras.models.clone_model(shared)
     # The masked model ignores values under its masks; the dense one must not get them.

@@ -1,28 +1,34 @@
-"""tfmot's pruning wrapper with a fixed random mask.
+"""tfmot's pruning wrapper with an exact mask.
 
 The stock wrapper zeroes weights by assignment in the forward pass. Between
 steps its masked weights are therefore not zero, gradients and moments leak into
 them, the clipping norm counts them, and even `predict` writes to variables.
 Here the mask is part of the computation: the block gets `kernel * mask`, the
 chain rule masks the gradient, and what starts at zero stays exactly zero under
-any optimizer. Nothing is assigned after the weights are built.
+any optimizer. Nothing is assigned after the weights are built, unless a method of
+`[sparsity]` updates the masks between two steps: see `model/fitting/mask_updates.py`.
 """
 
+import dataclasses
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.trackable import base as trackable
 
 from spdf_keras.config import SparsityConfig, check_sparsity
+from spdf_keras.errors import InputError
 from spdf_keras.keras2 import keras, named_after
 from spdf_keras.kernels import skipping_kernel
-from spdf_keras.sparsity.algorithms.base import SparsityAlgorithm
-from spdf_keras.sparsity.algorithms.static import StaticSparsity
+from spdf_keras.sparsity.algorithms.registry import make_method
 from spdf_keras.sparsity.masks import mask_path
 from spdf_keras.sparsity.remask import masked
 from spdf_keras.sparsity.skipping import Workload, describe_times, skipping_kernels
+from spdf_keras.sparsity.structures import structure_of
+from spdf_keras.sparsity.updating import initial_counts
 
 # keras2 comes first, as it puts tfmot on the right Keras.
 import tensorflow_model_optimization as tfmot  # isort: skip
@@ -53,6 +59,8 @@ class _FixedMask:
         return tf.no_op()
 
     def weight_mask_op(self) -> tf.Operation:
+        if self._wrapper.is_latent:
+            return tf.no_op()
         # Under mixed precision a cast read would round the float32 master weights.
         with autocast_variable.enable_auto_cast_variables(None):
             for weight, mask, _ in self._wrapper.pruning_vars:
@@ -86,7 +94,7 @@ class _MaskedKernel(trackable.Trackable):
 
 @keras.saving.register_keras_serializable("spdf_keras")
 class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
-    """Wraps a block so that its kernels keep a fixed random mask.
+    """Wraps a block so that its kernels keep a mask, drawn at random at first.
 
     It is a subclass of tfmot's `PruneLowMagnitude`, so `strip_pruning`, policies and
     callbacks know it. `UpdatePruningStep` is not needed, and does no harm.
@@ -105,6 +113,8 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             a C++ compiler it is `dense`.
         tokens: Tokens of a micro-batch on one device, for the timings of `auto`.
         micro_batches: Micro-batches of a step, for the same.
+        kept: Number of weights that each kernel keeps at first, by mask path; as the
+            settings give it to these kernels alone if None.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
@@ -130,6 +140,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         compute: str = "dense",
         tokens: int = Workload().tokens,
         micro_batches: int = 1,
+        kept: Mapping[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         # Without it the wrapper would run a mixed-precision block in float32.
@@ -139,11 +150,21 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             fraction = check_sparsity(sparsity, f" for layer '{layer.name}'")
             sparsity = SparsityConfig(fraction, seed)
         self.settings = sparsity
-        self.compute = compute
+        method = make_method(sparsity)
+        self.is_latent, self.keeps_count = method.is_latent, method.keeps_count
+        if self.is_latent and compute == "sparse":
+            raise InputError(
+                "`compute` must be dense or auto with the method "
+                f"{sparsity.method}, whose masked weights have gradients. Received: "
+                "compute='sparse'."
+            )
+        self.compute = "dense" if self.is_latent else compute
+        self._kept = None if kept is None else dict(kept)
         self.tokens, self.micro_batches = tokens, micro_batches
         self.masks: list[tf.Variable] = []
-        # Names of the kernels whose zeros are skipped.
+        # Names of the kernels whose zeros are skipped, while there are enough of them.
         self.sparse_names: tuple[str, ...] = ()
+        self.has_zeros_to_skip = True
         # Kernels by name that a training step lays out once, in place of the layer's
         # own. Keras' own `__setattr__` would track them.
         object.__setattr__(self, "given_kernels", {})
@@ -195,21 +216,35 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
 
     def _draw_masks(self) -> None:
         # The parent's masks are floats, so its draw of variables is skipped.
-        algorithm = StaticSparsity(self.settings)
-        for name, weight in zip(
-            self.layer.prunable_names, self.prunable_weights, strict=True
-        ):
+        structure = structure_of(self.settings)
+        names, weights = self.layer.prunable_names, self.prunable_weights
+        paths = [mask_path(self.layer.name, name) for name in names]
+        shapes = dict(zip(paths, self._kernel_shapes.values(), strict=True))
+        kept = self._kept or initial_counts(shapes, make_method(self.settings))
+        for name, path, weight in zip(names, paths, weights, strict=True):
             mask = self.add_weight(
                 # HDF5 cannot hold two weights called "mask".
                 name=f"mask/{name}",
                 shape=weight.shape,
                 dtype="bool",
                 initializer=_MaskInitializer(
-                    algorithm, mask_path(self.layer.name, name)
+                    partial(structure.random, f"{self.seed}:{path}", kept=kept[path])
                 ),
                 trainable=False,
             )
             self.masks.append(mask)
+        self.note_density(sum(kept[path] for path in paths))
+
+    def note_density(self, kept: int) -> None:
+        """Decides whether zeros are skipped, after masks have got so many kept weights.
+
+        `auto` has measured at the sparsity of the settings, and skips from there on.
+        """
+        size = sum(math.prod(shape) for shape in self._kernel_shapes.values())
+        zeros = size - kept
+        least = 1 if self.compute == "sparse" else round(self.sparsity * size)
+        # Tiles and single matrices round their counts.
+        self.has_zeros_to_skip = zeros > 0 and zeros >= 0.999 * least
 
     @property
     def _kernel_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -222,6 +257,11 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
     @property
     def _workload(self) -> Workload:
         return Workload(self.tokens, self.micro_batches, self.compute_dtype)
+
+    @property
+    def skipped_names(self) -> tuple[str, ...]:
+        """Names of the kernels whose zeros are skipped now."""
+        return self.sparse_names if self.has_zeros_to_skip else ()
 
     def describe_times(self) -> str:
         """Says what `auto` has measured; see `skipping.describe_times`."""
@@ -236,7 +276,7 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             for name, (weight, mask, _) in zip(
                 self.layer.prunable_names, self.pruning_vars, strict=True
             )
-            if name in self.sparse_names
+            if name in self.skipped_names
         }
 
     def masked_kernels(
@@ -256,14 +296,17 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
             mask = tf.convert_to_tensor(variable)
             if skipping and name in self.given_kernels:
                 kernels[name] = self.given_kernels[name]
-            elif skipping and name in self.sparse_names:
+            elif skipping and name in self.skipped_names:
                 # Under mixed precision a cast read would round the gradient too.
                 with autocast_variable.enable_auto_cast_variables(None):
                     values = tf.convert_to_tensor(weight)
                 kernels[name] = skipping(values, mask, self.compute_dtype)
             else:
                 kernel = tf.convert_to_tensor(weight)
-                kernels[name] = kernel * tf.cast(mask, kernel.dtype)
+                product = kernel * tf.cast(mask, kernel.dtype)
+                if self.is_latent:  # the gradient passes straight to all weights
+                    product = kernel + tf.stop_gradient(product - kernel)
+                kernels[name] = product
         return kernels
 
     def call(
@@ -293,10 +336,12 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
         # The parent's config would add its schedule, pooling and block size.
         config = keras.layers.Layer.get_config(self)
         layer = keras.layers.serialize(self.layer, use_legacy_format=True)
-        names = "sparsity", "seed", "compute", "tokens", "micro_batches"
+        names = "compute", "tokens", "micro_batches"
         return {
             **config,
             "layer": layer,
+            "sparsity": dataclasses.asdict(self.settings),
+            "kept": self._kept,
             **{name: getattr(self, name) for name in names},
         }
 
@@ -304,16 +349,18 @@ class PruneFixedRandom(pruning_wrapper.PruneLowMagnitude):
     def from_config(cls, config: dict[str, Any]) -> "PruneFixedRandom":
         config = dict(config)
         layer = keras.layers.deserialize(config.pop("layer"), use_legacy_format=True)
+        # Files of earlier versions have a fraction and a seed.
+        if isinstance(config["sparsity"], dict):
+            config["sparsity"] = SparsityConfig(**config["sparsity"])
         return cls(layer, **config)
 
 
 class _MaskInitializer(keras.initializers.Initializer):
-    def __init__(self, algorithm: SparsityAlgorithm, path: str) -> None:
-        self._algorithm, self._path = algorithm, path
+    def __init__(self, draw: Callable[..., Any]) -> None:
+        self._draw = draw
 
     def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
-        shape = tuple(map(int, shape))
-        return tf.constant(self._algorithm.initial_mask(self._path, shape))
+        return tf.constant(self._draw(shape=tuple(map(int, shape))))
 
 
 def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -121,7 +121,7 @@ class Quickstart:
         check_data(shards.tokenizer(), splits, config, get_task("e2e"))
         trained = self._stages.pretrain(config, shards, folder / "pretrain")
         length = shards.context_length
-        ratio = training_flops(config.model, length, config.sparsity.sparsity)
+        ratio = training_flops(config.model, length, trained["average_sparsity"])
         ratio /= training_flops(config.model, length)
         return {
             "pretrain_loss": trained["loss"],

@@ -113,6 +113,8 @@ def save_checkpoint(
             "sparsity": model.sparsity,
             "validation_loss": validation_loss,
             "loss_scaling": {name: float(v.numpy()) for name, v in scaling.items()},
+            "mask_updates": _update_state(model),
+            "latent": getattr(model, "has_latent_weights", False),
             "progress": progress or {},
             "files": files,
         }
@@ -181,6 +183,7 @@ def best_checkpoint(folder: Path) -> Path | None:
 
 def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
     weights, masks = model.named_weights(), model.named_masks()
+    latent = getattr(model, "has_latent_weights", False)
     yield "weights", {path: weight.numpy() for path, weight in weights.items()}
     yield "masks", {path: pack_mask(mask.numpy()) for path, mask in masks.items()}
     moments = {}
@@ -189,10 +192,24 @@ def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
             slots = model.optimizer.slots(weight)
             for name, variable in zip("mv", slots, strict=True):
                 moment = variable.numpy()
-                if path in masks and moment.shape == weight.shape:
+                if not latent and path in masks and moment.shape == weight.shape:
                     moment = moment[masks[path].numpy()]
                 moments[f"{name}/{path}"] = moment
+            cohort = model.optimizer.cohort(weight)
+            if cohort is not None:
+                ids = cohort.numpy()
+                dense = ids.shape == weight.shape
+                moments[f"c/{path}"] = ids[masks[path].numpy()] if dense else ids
     yield "optimizer", moments
+
+
+def _update_state(model: Any) -> dict[str, Any]:
+    """Returns how far the updates of the masks are; empty if nothing updates them."""
+    if model.mask_updates is None or not hasattr(model.optimizer, "mask_state"):
+        return {}
+    last, count = map(int, model.optimizer.mask_state.numpy())
+    starts = model.optimizer.cohort_starts.numpy()[: count + 1]
+    return {"last": last, "count": count, "cohort_starts": list(map(float, starts))}
 
 
 def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) -> int:
@@ -234,20 +251,26 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
     drawn = {
         path: unpack_mask(bits[path], tuple(mask.shape)) for path, mask in masks.items()
     }
+    latent = bool(state.get("latent"))
     for path, mask in drawn.items():
-        if np.any(arrays[path][~mask]):
+        if latent and not optimizer:
+            arrays[path][~mask] = 0  # what its forward pass computes with
+        elif not latent and np.any(arrays[path][~mask]):
             raise DamagedError(
                 f"The checkpoint '{checkpoint}' is damaged: '{path}' is not zero "
                 "where its mask is."
             )
     moments = _load(checkpoint, "optimizer", files) if optimizer else {}
+    cohorts = {path[2:]: moments.pop(path) for path in list(moments) if path[0] == "c"}
     if optimizer:
         for path, moment in moments.items():
-            kept = drawn.get(path[2:])
+            kept = None if latent else drawn.get(path[2:])
             if kept is not None and moment.shape == kept.shape:  # of format 1
                 moments[path] = moment[kept]
         shapes = {
-            path: (int(drawn[path].sum()),) if path in drawn else tuple(weight.shape)
+            path: (int(drawn[path].sum()),)
+            if path in drawn and not latent
+            else tuple(weight.shape)
             for path, weight in weights.items()
         }
         _check_fit(checkpoint, shapes, moments, ("m/", "v/"))
@@ -266,9 +289,25 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
                 if tuple(variable.shape) != moment.shape:
                     moment = _spread(moment, drawn[path])
                 variable.assign(moment)
+            cohort = model.optimizer.cohort(weight)
+            if cohort is not None:
+                ids = cohorts[path]
+                dense = tuple(cohort.shape) != ids.shape
+                cohort.assign(_spread(ids, drawn[path]) if dense else ids)
         for name, variable in model.optimizer.scaling_state.items():
             variable.assign(state["loss_scaling"][name])
+        if model.mask_updates is not None:
+            _restore_updates(model, state["mask_updates"])
+    if drawn:
+        model.note_densities()
     return step
+
+
+def _restore_updates(model: Any, state: dict[str, Any]) -> None:
+    model.optimizer.mask_state.assign([state["last"], state["count"]])
+    starts = np.zeros(model.optimizer.cohort_starts.shape, np.float32)
+    starts[: len(state["cohort_starts"])] = state["cohort_starts"][: len(starts)]
+    model.optimizer.cohort_starts.assign(starts)
 
 
 def open_checkpoint(checkpoint: Path) -> tuple[Any, Any]:

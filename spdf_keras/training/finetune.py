@@ -23,6 +23,7 @@ from spdf_keras.model.build import configured_gpt
 from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 from spdf_keras.model.gpt import GPT
 from spdf_keras.optimization.recipes import finetuning_optimizer
+from spdf_keras.sparsity.algorithms.registry import settled
 from spdf_keras.sparsity.strip import strip
 from spdf_keras.training.callbacks import Report
 from spdf_keras.training.checkpoint import (
@@ -111,7 +112,7 @@ def finetune(
     )
     config = dataclasses.replace(
         config,
-        sparsity=config.sparsity if settings.keep_masks else SparsityConfig(),
+        sparsity=settled(config.sparsity) if settings.keep_masks else SparsityConfig(),
         finetune=settings,
         decode=decode or config.decode,
     )
@@ -269,6 +270,7 @@ def _origin(
             "step": checkpoint_step(checkpoint),
             "weights": read_checksums(checkpoint).get("weights.safetensors"),
             "sparsity": config.sparsity.sparsity,
+            "method": config.sparsity.method,
             "seed": config.train.seed,
             "mask_seed": config.sparsity.seed,
             **{key: result.get(key) for key in ("tokens", "flops", "validation_loss")},

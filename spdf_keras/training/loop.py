@@ -128,6 +128,8 @@ def train(
         model.watch_stop() if cluster.num_workers > 1 else None,
         writes=cluster.is_chief,
     )
+    if model.mask_updates is not None:
+        model.mask_updates.listeners.append(log.write)
     try:
         model.fit(
             cluster.dataset(training.batches(start)),
@@ -142,6 +144,8 @@ def train(
                 "command goes on from there.",
                 request.signal or SIGTERM,
             )
+        if model.mask_updates is not None:
+            model.mask_updates.finish()
         if validate:
             validate.measure(step)
         save.save(step)

@@ -14,9 +14,10 @@ from spdf_keras.errors import InputError
 from spdf_keras.flops import training_flops
 from spdf_keras.model.build import compile_for_pretraining, configured_gpt
 from spdf_keras.model.gpt import GPT
+from spdf_keras.model.sparsity_plan import SparsityPlan
 from spdf_keras.optimization.recipes import pretraining_schedule
 from spdf_keras.training.callbacks import Report
-from spdf_keras.training.checkpoint import checkpoint_step
+from spdf_keras.training.checkpoint import checkpoint_step, read_checksums
 from spdf_keras.training.cluster import Cluster, single_device
 from spdf_keras.training.loop import Training, check_parts, restore_newest, train
 from spdf_keras.training.resume import (
@@ -42,6 +43,7 @@ def pretrain(
     report: Report | None = None,
     cluster: Cluster | None = None,
     tell: Tell | None = None,
+    base: Run | None = None,
 ) -> dict[str, Any]:
     """Trains the model of `config` with the recipe of appendix A.1.
 
@@ -62,15 +64,18 @@ def pretrain(
         cluster: The devices; the default device if None.
         tell: Called with sentences for the user: a damaged checkpoint is passed over,
             a setting has changed, or which products skip zeros.
+        base: A run whose weights are the initial ones, where the masks keep them; with
+            the method `one_shot` or `gmp` its smallest weights are pruned.
 
     Returns:
         `steps`, `tokens`, `loss` (of the last step), `validation_loss` (None without
-        validation data) and `flops` (operations of the forward and backward passes
-        with the zeros skipped).
+        validation data), `flops` (operations of the forward and backward passes with
+        the zeros skipped) and `average_sparsity` (over all steps).
 
     Raises:
-        InputError: If the corpus does not fit the model, the folder holds something
-            else or a run of other settings, or another process writes into it.
+        InputError: If the corpus or `base` does not fit the model, the folder holds
+            something else or a run of other settings, or another process writes into
+            it.
         TrainingError: If the loss or the gradient is not finite, or a worker is
             gone; the last checkpoint is kept.
         StoppedError: If a signal came.
@@ -81,24 +86,28 @@ def pretrain(
     cluster, tell = cluster or single_device(), tell or (lambda _: None)
     tokenizer, length = shards.tokenizer(), shards.context_length
     _check_corpus(config, shards, tokenizer)
+    if base is not None:
+        _check_base(base, config, tokenizer, shards)
     training = _training(config, shards, cluster)
     check_parts(training, cluster)
     run, total = Run(Path(folder)), training.total_steps
     writing = run.writing() if cluster.is_chief else nullcontext()
     with stop_requests() as request, writing, cluster.strategy.scope():
-        model, start = _start(training, shards, tokenizer, run, cluster, tell)
+        model, start = _start(training, shards, tokenizer, run, cluster, tell, base)
         if start >= total:
             tell(f"The run '{folder}' has all its {total:,} steps: nothing is left.")
         train(training, run, model, start, cluster, request, report)
         losses = {key: r[key] for r in run.metrics() for key in r if "loss" in key}
         sequences = total * config.train.batch_size
-        per_sequence = training_flops(config.model, length, config.sparsity.sparsity)
+        plan = SparsityPlan(config.model, config.sparsity, total)
+        per_sequence = training_flops(config.model, length, plan.average)
         result = {
             "steps": total,
             "tokens": sequences * length,
             "loss": losses.get("loss"),
             "validation_loss": losses.get("validation_loss"),
             "flops": sequences * per_sequence,
+            "average_sparsity": plan.average,
             "tokenizer": tokenizer.fingerprint,
         }
         return run.finish(result) if cluster.is_chief else result
@@ -151,11 +160,14 @@ def _start(
     run: Run,
     cluster: Cluster,
     tell: Tell,
+    base: Run | None,
 ) -> tuple[GPT, int]:
     """Makes or restores model and run; returns the model and the completed steps."""
     config, checkpoints = training.config, run.checkpoints()
+    initial = {} if base is None else _initial(base)
     if checkpoints:
         _check_same(training, shards, tokenizer, run)
+        _check_initial(run, initial)
     model = configured_gpt(config)
     skips = config.train.compute != "dense"
     if checkpoints and skips:
@@ -163,6 +175,8 @@ def _start(
         model.sparse_kernels = run.origin()["sparse_kernels"]
     compile_for_pretraining(model, config.train, shards.context_length)
     start = 0
+    if base is not None and not checkpoints:
+        model.take_weights(base.load_model())
     if checkpoints:
         start = checkpoint_step(restore_newest(model, checkpoints, tell))
     if skips:
@@ -171,6 +185,7 @@ def _start(
         {
             "settings": to_toml(config),
             "corpus": shards.fingerprint,
+            "base": str(initial.get("weights")),
             "checkpoint (step)": str(start),
         }
     )
@@ -191,8 +206,46 @@ def _start(
     }
     if skips:
         origin["sparse_kernels"] = model.sparse_kernels
+    if initial:
+        origin["initial"] = initial
     run.start(config, tokenizer, origin)
     return model, start
+
+
+def _initial(base: Run) -> dict[str, Any]:
+    """Returns what a run records of the run whose weights it starts from."""
+    checkpoint = base.checkpoint()
+    return {
+        "folder": os.path.basename(os.path.abspath(base.folder)),
+        "step": checkpoint_step(checkpoint),
+        "weights": read_checksums(checkpoint).get("weights.safetensors"),
+    }
+
+
+def _check_initial(run: Run, initial: dict[str, Any]) -> None:
+    before = run.origin().get("initial", {})
+    if before.get("weights") != initial.get("weights"):
+        was, now = (
+            f"the weights of '{i['folder']}' after step {i['step']}"
+            if i
+            else "weights drawn at random"
+            for i in (before, initial)
+        )
+        raise InputError(
+            f"The run '{run.folder}' was started with {was}. Received: {now}. Give the "
+            "same to go on with it, or another folder."
+        )
+
+
+def _check_base(
+    base: Run, config: Config, tokenizer: Tokenizer, shards: Shards
+) -> None:
+    if base.config().model != config.model:
+        raise InputError(
+            f"The run '{base.folder}' must have the sizes of the new model to give it "
+            f"its weights. Received: {base.config().model} and {config.model}."
+        )
+    check_tokenizer(base, tokenizer, shards.folder)
 
 
 def _go_on(
@@ -228,13 +281,17 @@ def _describe_schedules(before: Config, now: Config, length: int, step: int) -> 
     warmup = ""
     if new.warmup_steps != old.warmup_steps:
         warmup = f", after a warm-up of {new.warmup_steps:,},"
+    masks = ""
+    if now.sparsity.sparsity and now.sparsity.method != "static":
+        masks = " The updates of the masks stretch over them too."
     return (
         f"The run goes on from step {step:,} to step {end:,}; it was to end at "
         f"{old.total_steps:,}. The cosine of the learning rate{warmup} now stretches "
         f"over {end:,} steps: step {step + 1:,} has {float(new(step)):.3g} (by the "
         f"old schedule {float(old(step)):.3g}), and the last has "
-        f"{float(new(end - 1)):.3g}. The steps before followed the old schedule, so "
-        "the result is not that of a run which was that long from its start."
+        f"{float(new(end - 1)):.3g}.{masks} The steps before followed the old "
+        "schedule, so the result is not that of a run which was that long from its "
+        "start."
     )
 
 

@@ -1,6 +1,7 @@
 """A run: the folder that holds everything about one training."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 from spdf_keras.folders import claim
 from spdf_keras.provenance import provenance
+from spdf_keras.sparsity.algorithms.registry import settled
 from spdf_keras.training.checkpoint import (
     best_checkpoint,
     checkpoint_step,
@@ -222,7 +224,9 @@ class Run:
         """
         from spdf_keras.model.build import configured_gpt
 
-        model = configured_gpt(self.config())
+        config = self.config()
+        masks = settled(config.sparsity)
+        model = configured_gpt(dataclasses.replace(config, sparsity=masks))
         restore_checkpoint(model, self.checkpoint())
         return model
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from spdf_keras.config import Config
 from spdf_keras.flops import training_flops
+from spdf_keras.model.sparsity_plan import SparsityPlan
 
 
 class StepWork:
@@ -22,21 +23,23 @@ class StepWork:
 
     Attributes:
         peak: Measured operations per second of a matrix product on all devices.
+        sparsities: Mean sparsity of the masked matrices in each step.
     """
 
     def __init__(
         self, config: Config, batch_size: int, lengths: Sequence[int], devices: int = 1
     ) -> None:
         self._tokens = batch_size * np.asarray(lengths, np.int64)
-        sizes, which = np.unique(lengths, return_inverse=True)
+        plan = SparsityPlan(config.model, config.sparsity, len(lengths))
+        self.sparsities = list(plan.steps(len(lengths)))
+
+        @cache
+        def flops(length: int, sparsity: float) -> float:
+            return batch_size * training_flops(config.model, length, sparsity)
+
         self._flops, self._dense_flops = (
-            np.array(
-                [
-                    batch_size * training_flops(config.model, int(size), sparsity)
-                    for size in sizes
-                ]
-            )[which]
-            for sparsity in (config.sparsity.sparsity, 0.0)
+            np.array([flops(int(n), s) for n, s in zip(lengths, of, strict=True)])
+            for of in (self.sparsities, [0.0] * len(lengths))
         )
         self._total, self._dense_total = map(
             np.cumsum, (self._flops, self._dense_flops)

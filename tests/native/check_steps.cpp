@@ -75,7 +75,7 @@ double check_dense(int64_t tokens, int64_t in, int64_t out, bool transposed) {
   return worst;
 }
 
-double check_update(int64_t count, float density) {
+double check_update(int64_t count, float density, bool counted) {
   std::vector<uint8_t> mask(count);
   int64_t kept = 0;
   for (uint8_t& entry : mask) kept += entry = std::bernoulli_distribution(density)(generator);
@@ -83,11 +83,17 @@ double check_update(int64_t count, float density) {
   for (float& value : v) value = std::fabs(value);
   const auto before = weights, m_before = m, v_before = v, gradient = drawn(kept);
   const spdf_move move{0.5f, 0.999f, 0.9f, 0.99f, 0.01f, 1e-6f};
-  if (spdf_adamw(&move, mask.data(), count, kept + 1, gradient.data(), weights.data(),
+  std::vector<uint16_t> cohort(kept);
+  for (uint16_t& entry : cohort) entry = generator() % 3;
+  const float alphas[] = {0.01f, 0.03f, 0.002f}, epsilons[] = {1e-6f, 1e-5f, 1e-4f};
+  const spdf_cohorts cohorts{cohort.data(), alphas, epsilons, 3};
+  const spdf_cohorts* by = counted ? &cohorts : nullptr;
+  if (kept && spdf_largest_cohort(&cohorts, kept) > 2) return 1;
+  if (spdf_adamw(&move, by, mask.data(), count, kept + 1, gradient.data(), weights.data(),
                  m.data(), v.data(), nullptr, nullptr) != kept ||
       weights != before)
     return 1;
-  spdf_adamw(&move, mask.data(), count, kept, gradient.data(), weights.data(), m.data(),
+  spdf_adamw(&move, by, mask.data(), count, kept, gradient.data(), weights.data(), m.data(),
              v.data(), nullptr, nullptr);
   double worst = 0;
   for (int64_t i = 0, k = 0; i < count; ++i) {
@@ -96,7 +102,8 @@ double check_update(int64_t count, float density) {
       const double g = 0.5 * gradient[k];
       const double new_m = m_before[k] + (g - m_before[k]) * (1 - 0.9);
       const double new_v = v_before[k] + (g * g - v_before[k]) * (1 - 0.99);
-      right = before[i] * 0.999 - new_m * 0.01 / (std::sqrt(new_v) + 1e-6);
+      const int own = counted ? cohort[k] : 0;
+      right = before[i] * 0.999 - new_m * alphas[own] / (std::sqrt(new_v) + epsilons[own]);
       worst = std::max({worst, std::fabs(m[k] - new_m), std::fabs(v[k] - new_v)});
       ++k;
     }
@@ -115,7 +122,7 @@ int main() {
       const int64_t tokens = 1 + generator() % 40, size = 1 + generator() % 150;
       worst = std::max({worst, check_elementwise(tokens, size),
                         check_dense(tokens, size, 1 + generator() % 90, i % 2),
-                        check_update(size * tokens, i % 5 * 0.25f)});
+                        check_update(size * tokens, i % 5 * 0.25f, i % 2)});
     }
     std::printf("%s: worst so far %g\n", used, worst);
   }

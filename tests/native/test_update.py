@@ -24,13 +24,15 @@ def move(**changed: float) -> Move:
         "epsilon": 1e-8,
     }
     values = {**scalars, **changed}
-    return Move(**{name: tf.constant(value) for name, value in values.items()})
+    tables = {"alphas": [3e-4, 1e-3, 2e-3], "epsilons": [1e-8, 1e-9, 1e-10]}
+    return Move(**{n: tf.constant(value) for n, value in (values | tables).items()})
 
 
+@pytest.mark.parametrize("cohorts", [False, True])
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.75, 0.95, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1), (17, 33), (129, 1025)], ids=str)
 def test_one_pass_equals_tensorflows_operations_to_the_bit(
-    instruction_set: str, shape: tuple[int, int], sparsity: float
+    instruction_set: str, shape: tuple[int, int], sparsity: float, cohorts: bool
 ) -> None:
     random = np.random.default_rng(0)
     mask = random.random(shape) >= sparsity
@@ -44,14 +46,19 @@ def test_one_pass_equals_tensorflows_operations_to_the_bit(
     # Scales from 1 down to 1e-9 show where epsilon stands.
     scales = 10.0 ** -random.integers(0, 10, size)
     gradient = tf.constant((random.normal(size=size) * scales).astype(np.float32))
+    cohort = None
+    if cohorts:
+        cohort = tf.constant(random.integers(0, 3, size).astype(np.uint16))
     for factor in (1.0, 0.3, 0.0):
         step = move(factor=factor)
         weight, *moments = (variable.numpy() for variable in variables)
         before = tf.constant(weight[mask]) * step.shrink
-        moved = step(before, gradient, *map(tf.constant, moments))
+        each = step if cohort is None else step.counted(cohort)
+        moved = each(before, gradient, *map(tf.constant, moments))
         weight[mask] = moved[0].numpy()
         step.apply_natively(
-            variables[0], gradient, variables[1], variables[2], tf.constant(mask)
+            *(variables[0], gradient, variables[1], variables[2]),
+            *(tf.constant(mask), cohort),
         )
         for variable, value in zip(variables, (weight, *moved[1:]), strict=True):
             np.testing.assert_array_equal(variable.numpy(), value)
@@ -93,6 +100,22 @@ def test_a_gradient_of_another_length_is_refused(size: int) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="must .*kept weight"):
         move().apply_natively(weight, tf.ones(size), m, v, mask)
     np.testing.assert_array_equal(weight.numpy(), np.ones((2, 2)))
+
+
+def test_a_cohort_without_an_entry_in_the_tables_is_refused() -> None:
+    variables = [tf.Variable(tf.ones((2, 2))) for _ in range(3)]
+    cohort = tf.constant([[0, 1], [2, 3]], tf.uint16)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="below 3. Received: 3"):
+        move().apply_natively(
+            variables[0], tf.ones((2, 2)), variables[1], variables[2], None, cohort
+        )
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="an entry for each moment"
+    ):
+        move().apply_natively(
+            variables[0], tf.ones((2, 2)), variables[1], variables[2], None, cohort[:1]
+        )
+    np.testing.assert_array_equal(variables[0].numpy(), np.ones((2, 2)))
 
 
 def step_in_numpy(

@@ -60,12 +60,12 @@ class FakeRuns:
         """
         config = dataclasses.replace(
             config,
-            sparsity=SparsityConfig(sparsity, seed),
+            sparsity=dataclasses.replace(config.sparsity, sparsity=sparsity, seed=seed),
             train=dataclasses.replace(config.train, seed=seed),
         )
         folder = self._run(name, config, steps, 4.0 + sparsity + 0.01 * seed)
         if validation:
-            self._log(folder, step=steps, validation_loss=3.9 + sparsity + 0.1 * seed)
+            self.log(folder, step=steps, validation_loss=3.9 + sparsity + 0.1 * seed)
         self.provenance(
             folder,
             kind="pretrain",
@@ -95,7 +95,7 @@ class FakeRuns:
         )
         folder = self._run(name, config, 20, 2.0 + sparsity + 0.01 * seed)
         for epoch in (1, 2):
-            self._log(
+            self.log(
                 folder, step=10 * epoch, epoch=epoch, validation_loss=2.2 - epoch / 10
             )
         base = {
@@ -175,7 +175,7 @@ class FakeRuns:
         folder = self.settings(name, config)
         for step in range(1, steps + 1):
             loss = floor + 4.0 * math.exp(-step / 8) + 0.1 * math.sin(7 * step)
-            self._log(folder, step=step, loss=loss, learning_rate=1e-3, seconds=0.1)
+            self.log(folder, step=step, loss=loss, learning_rate=1e-3, seconds=0.1)
         if steps:
             self.checkpoint(folder, config, steps)
         return folder
@@ -211,7 +211,7 @@ class FakeRuns:
             save_file(masks, target / "masks.safetensors")
         return target
 
-    def _log(self, folder: Path, **record: Any) -> None:
+    def log(self, folder: Path, **record: Any) -> None:
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 

@@ -24,6 +24,7 @@ def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> 
     deadline = time.monotonic() + 120
     while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
+        time.sleep(0.002)
     assert process.poll() is None, process.communicate()[1]
 
 

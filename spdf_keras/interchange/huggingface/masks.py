@@ -29,9 +29,10 @@ _LAYOUT = (
 )
 _RULE = (
     "Each of query, key, value, attention output, intermediate and output kernel has "
-    "its own random mask with round(sparsity * size) zeros, which depends on the seed "
-    "and on the kernel's path alone (spdf_keras.sparsity.masks.random_mask), unless "
-    "training has moved it."
+    "its own mask. With the method `static` and the distribution `uniform` it has "
+    "round(sparsity * size) zeros at random places, which depend on the seed and the "
+    "kernel's path alone (spdf_keras.sparsity.masks.random_mask); other settings move "
+    "the masks or share the zeros otherwise."
 )
 
 Mask = NDArray[np.bool_]

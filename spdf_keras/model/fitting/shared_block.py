@@ -121,7 +121,7 @@ def _kind(layer: keras.layers.Layer) -> Any:
     shapes = [(name, tuple(v.shape)) for name, v in variables.items()]
     parts = [type(part) for part in layer._flatten_layers()]
     policies = [layer.dtype_policy.name, block.dtype_policy.name]
-    sparse_names = getattr(layer, "sparse_names", ())
+    sparse_names = getattr(layer, "skipped_names", ())
     return config, shapes, parts, policies, sparse_names
 
 

@@ -42,16 +42,22 @@ class _StepKernel(NamedTuple):
 class StepKernels:
     """Lays out the kernels of a step, and turns their gradients into variables'.
 
+    Attributes:
+        shares_blocks: Whether `SharedBlock` knows the kernels.
+
     Args:
         blocks: The blocks of the model, in their wrappers.
         at_use: Lay a kernel out whenever its block is computed, so that the layouts of
             all blocks are never in memory together.
     """
 
+    shares_blocks = True
+
     def __init__(
         self, blocks: Sequence[keras.layers.Layer], at_use: bool = False
     ) -> None:
         self._kernels: dict[tuple[str, str], _StepKernel] = {}
+        self._keeps_count = all(getattr(b, "keeps_count", True) for b in blocks)
         # No layout can pass through a program of XLA, whose products make their own.
         for block in () if is_compiled() else blocks:
             if not isinstance(block, PruneFixedRandom):
@@ -87,13 +93,18 @@ class StepKernels:
         self, blocks: Sequence[keras.layers.Layer], handles: Handles
     ) -> Iterator[None]:
         """Makes blocks compute with the kernels of the step while the block runs."""
-        owners = {owner for owner, _ in self._kernels}
+        owners = self._owners
         with substituted(
             (block, "given_kernels", self.of_block(block, handles))
             for block in blocks
             if block.name in owners
         ):
             yield
+
+    @property
+    def _owners(self) -> set[str]:
+        """Names of the blocks that have a kernel here."""
+        return {owner for owner, _ in self._kernels}
 
     def merge(
         self,
@@ -122,12 +133,16 @@ class StepKernels:
 
     def zeros(self, variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
         """Returns zeros in the shapes of merged gradients."""
-        shapes = {id(variable): variable.shape for variable in variables}
-        with tf.init_scope():
-            for kernel in self._kernels.values():
-                mask = tf.convert_to_tensor(kernel.mask).numpy()
-                shapes[id(kernel.variable)] = (np.count_nonzero(mask),)
+        shapes: dict[int, Any] = {id(v): v.shape for v in variables}
+        for kernel in self._kernels.values():
+            shapes[id(kernel.variable)] = (self._num_kept(kernel.mask),)
         return [tf.zeros(shapes[id(variable)]) for variable in variables]
+
+    def _num_kept(self, mask: tf.Variable) -> Any:
+        if not self._keeps_count:
+            return tf.math.count_nonzero(tf.convert_to_tensor(mask), dtype=tf.int32)
+        with tf.init_scope():
+            return np.count_nonzero(tf.convert_to_tensor(mask).numpy())
 
     def spread(
         self,

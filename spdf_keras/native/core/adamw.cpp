@@ -37,6 +37,21 @@ __attribute__((always_inline)) inline void move_all(const spdf_move& s, int64_t 
   }
 }
 
+// The same, with alpha and epsilon of each weight's cohort.
+__attribute__((always_inline)) inline void move_counted_all(
+    const spdf_move& s, const spdf_cohorts& by, int64_t start, int64_t count,
+    const float* gradient, float* weights, float* m, float* v) {
+  const float to_m = 1.0f - s.beta_1, to_v = 1.0f - s.beta_2;
+  const uint16_t* of = by.of + start;
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = s.factor == 0.0f ? 0.0f : gradient[i] * s.factor;
+    m[i] = m[i] + (g - m[i]) * to_m;
+    v[i] = v[i] + (g * g - v[i]) * to_v;
+    weights[i] = weights[i] * s.shrink -
+                 m[i] * by.alphas[of[i]] / (std::sqrt(v[i]) + by.epsilons[of[i]]);
+  }
+}
+
 __attribute__((always_inline)) inline int64_t count_all(const uint8_t* mask,
                                                         int64_t count) {
   int64_t kept = 0;
@@ -72,12 +87,19 @@ void put_back(const uint8_t* mask, int64_t count, const float* packed, float* we
   for_kept(mask, count, [&](int64_t i) { weights[i] = *packed++; });
 }
 
+void move_counted_portable(const spdf_move& s, const spdf_cohorts& by, int64_t start,
+                           int64_t count, const float* gradient, float* weights, float* m,
+                           float* v) {
+  move_counted_all(s, by, start, count, gradient, weights, m, v);
+}
+
 // What each instruction set does in its own way.
 struct Steps {
   decltype(&count_all) count;
   decltype(&pack) pack_block;
   decltype(&put_back) put_block_back;
   void (*move)(const spdf_move&, int64_t, const float*, float*, float*, float*);
+  decltype(&move_counted_portable) move_counted;
 };
 
 void move_portable(const spdf_move& s, int64_t count, const float* gradient,
@@ -89,7 +111,8 @@ int64_t count_portable(const uint8_t* mask, int64_t count) {
   return count_all(mask, count);
 }
 
-constexpr Steps kPortable = {count_portable, pack, put_back, move_portable};
+constexpr Steps kPortable = {count_portable, pack, put_back, move_portable,
+                             move_counted_portable};
 
 #if defined(__x86_64__)
 #define SPDF_AVX512 __attribute__((target("avx512f")))
@@ -97,6 +120,12 @@ constexpr Steps kPortable = {count_portable, pack, put_back, move_portable};
 SPDF_AVX512 void move_avx512(const spdf_move& s, int64_t count, const float* gradient,
                              float* weights, float* m, float* v) {
   move_all(s, count, gradient, weights, m, v);
+}
+
+SPDF_AVX512 void move_counted_avx512(const spdf_move& s, const spdf_cohorts& by,
+                                     int64_t start, int64_t count, const float* gradient,
+                                     float* weights, float* m, float* v) {
+  move_counted_all(s, by, start, count, gradient, weights, m, v);
 }
 
 SPDF_AVX512 int64_t count_avx512(const uint8_t* mask, int64_t count) {
@@ -141,7 +170,8 @@ SPDF_AVX512 void put_back_avx512(const uint8_t* mask, int64_t count, const float
   }
 }
 
-constexpr Steps kAvx512 = {count_avx512, pack_avx512, put_back_avx512, move_avx512};
+constexpr Steps kAvx512 = {count_avx512, pack_avx512, put_back_avx512, move_avx512,
+                           move_counted_avx512};
 #endif
 
 const Steps& steps() {
@@ -154,10 +184,23 @@ const Steps& steps() {
 
 }  // namespace
 
-extern "C" int64_t spdf_adamw(const spdf_move* move, const uint8_t* mask, int64_t count,
-                              int64_t packed, const float* gradient, float* weights,
-                              float* m, float* v, spdf_parallel parallel, void* pool) {
+extern "C" uint16_t spdf_largest_cohort(const spdf_cohorts* cohorts, int64_t packed) {
+  uint16_t largest = 0;
+  for (int64_t i = 0; i < packed; ++i) largest = std::max(largest, cohorts->of[i]);
+  return largest;
+}
+
+extern "C" int64_t spdf_adamw(const spdf_move* move, const spdf_cohorts* cohorts,
+                              const uint8_t* mask, int64_t count, int64_t packed,
+                              const float* gradient, float* weights, float* m, float* v,
+                              spdf_parallel parallel, void* pool) {
   const Steps& of = steps();
+  const auto move_some = [&](int64_t at, int64_t entries, float* there) {
+    if (cohorts)
+      of.move_counted(*move, *cohorts, at, entries, gradient + at, there, m + at, v + at);
+    else
+      of.move(*move, entries, gradient + at, there, m + at, v + at);
+  };
   const int64_t parts = (count + kPart - 1) / kPart;
   const auto size = [count](int64_t part) {
     return std::min(kPart, count - part * kPart);
@@ -173,7 +216,7 @@ extern "C" int64_t spdf_adamw(const spdf_move* move, const uint8_t* mask, int64_
   spdf::run(parallel, pool, parts, [&](int64_t part) {
     int64_t at = starts[part];
     if (!mask) {
-      of.move(*move, size(part), gradient + at, weights + at, m + at, v + at);
+      move_some(at, size(part), weights + at);
       return;
     }
     float kept[kBlock + kSlack];
@@ -182,7 +225,7 @@ extern "C" int64_t spdf_adamw(const spdf_move* move, const uint8_t* mask, int64_
       const uint8_t* own = mask + part * kPart + block;
       float* there = weights + part * kPart + block;
       const int64_t found = of.pack_block(own, entries, there, kept);
-      of.move(*move, found, gradient + at, kept, m + at, v + at);
+      move_some(at, found, kept);
       of.put_block_back(own, entries, kept, there);
       at += found;
     }

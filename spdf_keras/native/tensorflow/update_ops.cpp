@@ -28,6 +28,13 @@ tensorflow::Status detach(OpKernelContext* context, Tensor* tensor) {
   return tensorflow::OkStatus();
 }
 
+// Returns an input that is there once or not at all.
+const Tensor* only(OpKernelContext* context, const char* name) {
+  tensorflow::OpInputList list;
+  if (!context->input_list(name, &list).ok() || list.size() == 0) return nullptr;
+  return &list[0];
+}
+
 class ApplyAdamWOp : public tensorflow::OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -50,8 +57,10 @@ class ApplyAdamWOp : public tensorflow::OpKernel {
     float scalars[6];
     for (int i = 0; i < 6; ++i) scalars[i] = context->input(4 + i).scalar<float>()();
     const Tensor& gradient = context->input(3);
-    const bool has_mask = context->num_inputs() > 10;
-    const Tensor* mask = has_mask ? &context->input(10) : nullptr;
+    const Tensor* mask = only(context, "mask");
+    const Tensor* cohort = only(context, "cohort");
+    const Tensor* alphas = only(context, "alphas");
+    const Tensor* epsilons = only(context, "epsilons");
     Tensor* tensors[3];
     for (int i = 0; i < 3; ++i) {
       tensors[i] = variables[i]->tensor();
@@ -68,13 +77,27 @@ class ApplyAdamWOp : public tensorflow::OpKernel {
                                 tensors[0]->shape().DebugString(), ", m ",
                                 tensors[1]->shape().DebugString(), ", gradient ",
                                 gradient.shape().DebugString(), "."));
+    OP_REQUIRES(context,
+                !cohort || (cohort->NumElements() == packed && alphas && epsilons &&
+                            alphas->NumElements() == epsilons->NumElements()),
+                InvalidArgument("cohort must have an entry for each moment, and alphas and "
+                                "epsilons one for each cohort."));
+    spdf_cohorts cohorts;
+    if (cohort) {
+      cohorts = {cohort->flat<tensorflow::uint16>().data(), alphas->flat<float>().data(),
+                 epsilons->flat<float>().data(), alphas->NumElements()};
+      const uint16_t largest = spdf_largest_cohort(&cohorts, packed);
+      OP_REQUIRES(context, largest < cohorts.count || packed == 0,
+                  InvalidArgument("cohort must be below ", cohorts.count, ". Received: ",
+                                  largest, "."));
+    }
     for (Tensor* tensor : tensors) OP_REQUIRES_OK(context, detach(context, tensor));
     const spdf_move move = {scalars[0], scalars[1], scalars[2],
                             scalars[3], scalars[4], scalars[5]};
     float* to[3];
     for (int i = 0; i < 3; ++i) to[i] = static_cast<float*>(tensors[i]->data());
     const int64_t kept = spdf_adamw(
-        &move, mask ? static_cast<const uint8_t*>(mask->data()) : nullptr, count, packed,
+        &move, cohort ? &cohorts : nullptr, mask ? static_cast<const uint8_t*>(mask->data()) : nullptr, count, packed,
         gradient.flat<float>().data(), to[0], to[1], to[2], on_workers, workers(context));
     OP_REQUIRES(context, kept == packed,
                 InvalidArgument("the gradient must be (", kept, "), one entry for each kept ",
@@ -86,6 +109,7 @@ class ApplyAdamWOp : public tensorflow::OpKernel {
 
 REGISTER_OP("SpdfApplyAdamW")
     .Attr("masks: int >= 0")
+    .Attr("counts: int >= 0")
     .Input("var: resource")
     .Input("m: resource")
     .Input("v: resource")
@@ -97,6 +121,9 @@ REGISTER_OP("SpdfApplyAdamW")
     .Input("alpha: float")
     .Input("epsilon: float")
     .Input("mask: masks * bool")  // one, or none: then all weights are kept
+    .Input("cohort: counts * uint16")  // one, or none: then alpha and epsilon are all
+    .Input("alphas: counts * float")
+    .Input("epsilons: counts * float")
     .SetIsStateful()
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* c) {
       tensorflow::shape_inference::ShapeHandle scalar;

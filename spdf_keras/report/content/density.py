@@ -34,7 +34,7 @@ def density_table(densities: Sequence[Density]) -> Table:
         rows.append(
             row(
                 f"{run.number}: {run.name}",
-                f"{1 - run.config.sparsity.sparsity:.6f}",
+                f"{density.asked:.6f}",
                 str(len(matrices)),
                 f"{size:,}",
                 f"{kept:,}",

@@ -33,9 +33,12 @@ def pretraining_table(groups: Sequence[Group], labels: Labels) -> Table:
         dense = training_flops(run.config.model, run.length)
         total = group.mean(lambda run: run.total_flops)
         loss = group.summary(lambda run: run.validation.last)
+        sparsity = percent(group.sparsity)
+        if group.sparsity is not None and run.mean_sparsity != group.sparsity:
+            sparsity += f" (mean {100 * run.mean_sparsity:.4g}%)"
         return row(
             group_label(group, labels),
-            percent(group.sparsity),
+            sparsity,
             scientific(group.mean(lambda run: run.sequences)),
             scientific(run.training_flops),
             scientific(total),

@@ -7,6 +7,7 @@ from spdf_keras.report.content.density import density_figure, density_table
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
 from spdf_keras.report.content.labels import Labels, model_labels, run_numbers
 from spdf_keras.report.content.loss_figures import loss_figures, sparsity_colors
+from spdf_keras.report.content.mask_figures import mask_figures
 from spdf_keras.report.content.origins import describe_decoding, provenance_blocks
 from spdf_keras.report.content.samples import sample_tables
 from spdf_keras.report.content.score_figures import score_figures
@@ -64,6 +65,9 @@ def build_sections(
     curves = loss_figures(chosen, labels, colors)
     if curves:
         sections.append(Section("Loss curves", (_LOSSES, *curves)))
+    changes = mask_figures(runs, labels)
+    if changes:
+        sections.append(Section("Masks over the steps", (_MASKS, *changes)))
     if densities:
         figures = map(density_figure, _one_each(densities))
         sections.append(
@@ -95,6 +99,10 @@ _LOSSES = Paragraph(
     "One line per run and one colour per sparsity. Training losses are smoothed; the "
     "first 5% of the steps may lie above the axis. Fine-tuning losses include label "
     "smoothing; those that a search tried and did not choose are left out."
+)
+_MASKS = Paragraph(
+    "One line per run whose masks change, alike for the seeds of a method. "
+    "The turnover is the share of the kept weights that an update drops."
 )
 _DENSITY = Paragraph(
     "Masks and weights are counted in the checkpoint. `Exact count` is the number of "

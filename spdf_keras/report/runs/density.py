@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spdf_keras.errors import InputError
-from spdf_keras.model.paths import KERNELS, parse_kernel_path
+from spdf_keras.model.paths import KERNELS, block_name, parse_kernel_path
 from spdf_keras.report.runs.records import RunRecord
 from spdf_keras.sparsity.audit import MaskAudit, audit_mask
-from spdf_keras.sparsity.masks import unpack_mask
+from spdf_keras.sparsity.masks import mask_path, unpack_mask
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,16 @@ class Density:
     @property
     def exact(self) -> int:
         """Number of matrices that have as many zeros as the run asked for."""
-        sparsity = self.run.config.sparsity.sparsity
-        return sum(matrix.has_exact_count(sparsity) for matrix in self.matrices)
+        asked = self.run.plan.kept(self.run.steps)
+        return sum(
+            matrix.kept == asked.get(mask_path(block_name(matrix.layer), matrix.name))
+            for matrix in self.matrices
+        )
+
+    @property
+    def asked(self) -> float:
+        """The density that the run asked for."""
+        return 1 - self.run.plan.at(max(self.run.steps, 1))
 
     @property
     def violations(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spdf_keras.config import GPTConfig
+from spdf_keras.config import GPTConfig, SparsityConfig
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.report.runs.means import Summary, summarise
 from spdf_keras.report.runs.records import Evaluation, RunRecord
@@ -248,7 +248,14 @@ def _partition(members: Sequence[tuple[dict[str, Any], Member]]) -> list[_Part]:
 
 
 def _recipe(run: RunRecord) -> dict[str, Any]:
-    return _settings("train", run.config.train)
+    masks = {"sparsity.method": run.origin.method}
+    if run.kind == "pretrain":
+        # Few of these settings count for a method: usual ones are left out.
+        usual = _settings("sparsity", SparsityConfig())
+        given = _settings("sparsity", run.config.sparsity)
+        masks |= {name: v for name, v in given.items() if v != usual[name]}
+        masks.pop("sparsity.sparsity", None)
+    return {**masks, **_settings("train", run.config.train)}
 
 
 def _tuned(run: RunRecord) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from spdf_keras.report.runs.records import (
 from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.run import Run
 
+# What the figures of a report show by step, as the records of a run call it.
+_CURVES = ("loss", "validation_loss", "mask_density", "mask_turnover")
+
 
 def read_run(folder: Path, name: str) -> RunRecord:
     """Reads a run folder.
@@ -45,7 +48,8 @@ def read_run(folder: Path, name: str) -> RunRecord:
         Fields(read_json(file) if file.is_file() else {}, file)
         for file in (folder / "provenance.json", folder / "result.json")
     )
-    training, validation, has_epochs = _curves(run)
+    curves, has_epochs = _curves(run)
+    training, validation = curves["loss"], curves["validation_loss"]
     kind = recorded.text("kind") or ("finetune" if has_epochs else "pretrain")
     checkpoint = run.checkpoint() if run.checkpoints() else None
     steps = max(
@@ -77,6 +81,8 @@ def read_run(folder: Path, name: str) -> RunRecord:
         sequences=sequences,
         training=training,
         validation=validation,
+        mask_density=curves["mask_density"],
+        mask_turnover=curves["mask_turnover"],
         checkpoint=checkpoint,
         evaluations=_evaluations(folder),
         conditions=recorded.conditions(Conditions),
@@ -87,6 +93,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
     if kind == "pretrain":
         origin = Origin(
             sparsity=config.sparsity.sparsity,
+            method=config.sparsity.method,
             seed=config.train.seed,
             mask_seed=config.sparsity.seed,
             tokens=record.sequences * length,
@@ -105,6 +112,7 @@ def _origin(config: Config, base: Fields) -> Origin:
         sparsity = config.sparsity.sparsity or None
     return Origin(
         sparsity=sparsity,
+        method=base.text("method") or "static",
         seed=config.train.seed if seed is None else seed,
         mask_seed=_whole(base.number("mask_seed")),
         tokens=_whole(base.number("tokens")),
@@ -122,12 +130,9 @@ def _pretraining_length(config: Config, steps: int) -> int:
     return math.ceil(tokens / (config.train.batch_size * steps))
 
 
-def _curves(run: Run) -> tuple[Curve, Curve, bool]:
-    """Training losses, validation losses, and whether a record names an epoch."""
-    columns: dict[str, tuple[list[int], list[float]]] = {
-        "loss": ([], []),
-        "validation_loss": ([], []),
-    }
+def _curves(run: Run) -> tuple[dict[str, Curve], bool]:
+    """The curves of `_CURVES` by name, and whether a record names an epoch."""
+    columns: dict[str, tuple[list[int], list[float]]] = {n: ([], []) for n in _CURVES}
     has_epochs = False
     for line, record in enumerate(run.metrics(), 1):
         try:
@@ -142,10 +147,11 @@ def _curves(run: Run) -> tuple[Curve, Curve, bool]:
                 f"Line {line} of '{run.folder / 'metrics.jsonl'}' is not a record with "
                 f"a step and a loss: {error!r}. Mend it, or leave the run out."
             ) from error
-    training, validation = (
-        Curve(tuple(steps), tuple(losses)) for steps, losses in columns.values()
-    )
-    return training, validation, has_epochs
+    curves = {
+        name: Curve(tuple(steps), tuple(values))
+        for name, (steps, values) in columns.items()
+    }
+    return curves, has_epochs
 
 
 def _evaluations(folder: Path) -> tuple[Evaluation, ...]:

@@ -6,16 +6,18 @@ as missing.
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from spdf_keras.config import Config
 from spdf_keras.flops import forward_flops, training_flops
+from spdf_keras.model.sparsity_plan import SparsityPlan
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses by step."""
+    """Losses, or other numbers, by step."""
 
     steps: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
@@ -87,6 +89,7 @@ class Origin:
     """The pre-training that a run is or started from; None means not recorded."""
 
     sparsity: float | None = None
+    method: str = "static"
     seed: int | None = None
     mask_seed: int | None = None
     tokens: int | None = None
@@ -122,6 +125,8 @@ class RunRecord:
         length: Tokens in a sequence; the most that a fine-tuning allows.
         number: Its number in the report, from 1.
         planned_steps: Number of steps of the whole run; None if not recorded.
+        mask_density: Kept weights over all masked ones, after each update of masks.
+        mask_turnover: Dropped weights over those kept before, in each update.
     """
 
     folder: Path
@@ -144,6 +149,8 @@ class RunRecord:
     length: int
     number: int = field(default=0, compare=False)
     planned_steps: int | None = None
+    mask_density: Curve = Curve((), ())
+    mask_turnover: Curve = Curve((), ())
 
     @property
     def seed(self) -> tuple[int | None, int | None]:
@@ -158,18 +165,25 @@ class RunRecord:
         return self.planned_steps
 
     @property
+    def plan(self) -> SparsityPlan:
+        """The sparsity of its masks, step by step."""
+        steps = self.steps_in_all or self.steps
+        return SparsityPlan(self.config.model, self.config.sparsity, steps)
+
+    @cached_property
+    def mean_sparsity(self) -> float:
+        """The mean sparsity of the masked matrices, over the steps that were done."""
+        return self.plan.mean(self.steps)
+
+    @property
     def forward_flops(self) -> float:
         """FLOPs of a forward pass of the longest sequence; zeros count as skipped."""
-        return forward_flops(
-            self.config.model, self.length, self.config.sparsity.sparsity
-        )
+        return forward_flops(self.config.model, self.length, self.mean_sparsity)
 
     @property
     def training_flops(self) -> float:
         """FLOPs of a forward and a backward pass of the longest sequence."""
-        return training_flops(
-            self.config.model, self.length, self.config.sparsity.sparsity
-        )
+        return training_flops(self.config.model, self.length, self.mean_sparsity)
 
     @property
     def total_flops(self) -> float:
