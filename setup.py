@@ -79,6 +79,8 @@ setup(
             "nbformat>=5.11,<6",
             "ipykernel>=7.4,<8",
         ],
+        # Compares with transformers; the tests that need it skip without it.
+        "interchange-test": ["torch>=2.13,<2.14", "transformers>=5.24,<5.25"],
         "docs": [
             "mkdocs>=1.6.1,<1.7",
             "mkdocs-material>=9.8.2,<9.9",

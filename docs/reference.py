@@ -106,6 +106,23 @@ PYTHON = {
             "spdf_keras.export.runners.run_xla.XLAModel",
         ),
     ),
+    "interchange": (
+        "Interchange",
+        "Models of Hugging Face's layout and of KerasNLP, in and out.",
+        (
+            "spdf_keras.from_huggingface",
+            "spdf_keras.from_keras_nlp",
+            "spdf_keras.to_keras_nlp",
+            "spdf_keras.export.to_huggingface",
+            "spdf_keras.export.to_keras_nlp_preset",
+            "spdf_keras.interchange.convert.convert",
+            "spdf_keras.interchange.convert.open_source",
+            "spdf_keras.interchange.foreign.ForeignModel",
+            "spdf_keras.interchange.huggingface.tokenizer.read_tokenizer",
+            "spdf_keras.interchange.keras_nlp.tokenizer.from_keras_nlp_tokenizer",
+            "spdf_keras.interchange.keras_nlp.tokenizer.to_keras_nlp_tokenizer",
+        ),
+    ),
     "config": (
         "Config files",
         "Read and write settings from Python. [Settings](../settings.md) describes "

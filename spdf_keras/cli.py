@@ -25,6 +25,7 @@ COMMANDS = (
     "quickstart",
     "fetch",
     "prepare",
+    "convert",
     "pretrain",
     "finetune",
     "generate",

@@ -22,6 +22,8 @@ EXPORTERS: dict[str, Any] = {
     "tflite": export.to_tflite,
     "litertlm": export.to_litertlm,
     "xla": export.to_xla,
+    "huggingface": export.to_huggingface,
+    "keras_nlp": export.to_keras_nlp_preset,
 }
 # Arguments that every format takes, and those of the library alone.
 COMMON = {"model", "path", "overwrite", "sparsity"}

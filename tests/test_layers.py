@@ -13,13 +13,14 @@ PACKAGE = ROOT / "spdf_keras"
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
     ("errors", "values", "parsing", "keras2")
-    + ("files", "locks", "folders", "provenance"),
+    + ("files", "locks", "folders", "provenance", "safetensors_file"),
     ("native",),
     ("config",),
     ("kernels",),
     ("sparsity", "flops", "metrics", "optimization", "data"),
     ("model",),
     ("training", "evaluation", "report"),
+    ("interchange",),
     ("export", "serving"),
     ("measuring",),
     ("console",),

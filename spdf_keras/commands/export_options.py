@@ -40,13 +40,18 @@ class Option:
 _SIZES, _XLA = "fixed sizes of tflite, litertlm and xla", "xla"
 _TOKENS = {"type": int, "metavar": "TOKENS"}
 _ANY_LENGTH = "takes any length up to the context"
+# Why formats that other libraries define have no options.
+_FIXED = {
+    "huggingface": "is written as transformers reads it",
+    "keras_nlp": "is written as KerasNLP reads it",
+}
 
 OPTIONS = (
     Option(
         "--sparse",
         "sparse",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": "stores its variables dense"},
+        {"saved_model": "stores its variables dense", **_FIXED},
         {"action": "store_true", "help": "store only the weights that masks keep"},
     ),
     Option(
@@ -56,6 +61,7 @@ OPTIONS = (
         {
             "saved_model": "stores and computes float32",
             "xla": "has --precision mixed_bfloat16 or mixed_float16 in its place",
+            **_FIXED,
         },
         {
             "choices": ["fp16", "int8"],
@@ -70,6 +76,7 @@ OPTIONS = (
             "saved_model": "gives the logits of all tokens",
             "litertlm": "gives the logits of the last token, which its runtime reads",
             "xla": "has forward for all tokens, and prefill for the last one",
+            **_FIXED,
         },
         {
             "choices": ["last", "all"],
@@ -85,6 +92,7 @@ OPTIONS = (
             "saved_model": "keeps its caches inside a call",
             "litertlm": "returns what its runtime asks for",
             "xla": "returns caches that take the place of those it is given",
+            **_FIXED,
         },
         {
             "choices": ["whole", "row"],
@@ -99,6 +107,7 @@ OPTIONS = (
         {
             "tflite": "always has the signatures prefill and decode",
             "litertlm": "always has the signatures that its runtime asks for",
+            **_FIXED,
         },
         {
             "action": "append",
@@ -116,6 +125,7 @@ OPTIONS = (
         {
             "tflite": "skips zeros by a delegate, with the same file",
             "litertlm": "does not skip zeros",
+            **_FIXED,
         },
         {
             "choices": ["cpu"],
@@ -127,7 +137,7 @@ OPTIONS = (
         "--prompt-length",
         "prompt_length",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": _ANY_LENGTH},
+        {"saved_model": _ANY_LENGTH, **_FIXED},
         {
             **_TOKENS,
             "help": "longest prompt; for litertlm longest piece of one (default: 64, "
@@ -140,7 +150,7 @@ OPTIONS = (
         "--cache-length",
         "cache_length",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": _ANY_LENGTH},
+        {"saved_model": _ANY_LENGTH, **_FIXED},
         {
             **_TOKENS,
             "help": "longest prompt with its continuation (default: the model's "
@@ -157,6 +167,7 @@ OPTIONS = (
             "saved_model": _ANY_LENGTH,
             "tflite": "has --prompt-length and --cache-length in its place",
             "litertlm": "has --prompt-length and --cache-length in its place",
+            **_FIXED,
         },
         {**_TOKENS, "help": "tokens per call (default: the model's context)"},
         signatures=("forward", "train_step"),
@@ -170,6 +181,7 @@ OPTIONS = (
             "saved_model": "takes any batch",
             "tflite": "runs one sequence at a time",
             "litertlm": "runs one sequence at a time",
+            **_FIXED,
         },
         {"type": int, "metavar": "ROWS", "help": "sequences per call (default: 1)"},
         group=_SIZES,
@@ -182,6 +194,7 @@ OPTIONS = (
             "saved_model": "stores and computes float32",
             "tflite": "has --quantize in its place",
             "litertlm": "has --quantize in its place",
+            **_FIXED,
         },
         {
             "help": "precision of the programs, such as mixed_bfloat16 (default: the "
@@ -197,6 +210,7 @@ OPTIONS = (
             "saved_model": "stores its variables dense",
             "tflite": "unpacks its weights when it is loaded",
             "litertlm": "unpacks its weights when it is loaded",
+            **_FIXED,
         },
         {
             "choices": ["load", "step"],
@@ -214,6 +228,7 @@ OPTIONS = (
             "saved_model": "is always run before it is delivered",
             "tflite": "is always run before it is delivered",
             "litertlm": "is always run before it is delivered",
+            **_FIXED,
         },
         {
             "action": "store_false",
