@@ -9,6 +9,14 @@ INIT = Path(__file__).with_name("spdf_keras") / "__init__.py"
 # Read, not imported: a build has none of the dependencies.
 (VERSION,) = re.findall('^__version__ = "(.+)"$', INIT.read_text("utf-8"), re.M)
 
+# The server of `spdf-keras serve`.
+SERVE = [
+    "fastapi>=0.165,<0.166",
+    "uvicorn>=0.54,<0.55",
+    "httptools>=0.9,<0.10",  # uvicorn takes both of these if they are there
+    "uvloop>=0.23,<0.24",
+    "prometheus-client>=0.26,<0.27",
+]
 # Writes LiteRT-LM bundles, and runs them before they are delivered.
 LITERTLM = ["litert-lm-builder>=0.18,<0.19", "litert-lm-api>=0.18,<0.19"]
 
@@ -28,6 +36,7 @@ setup(
             "native/*/*.cpp",
             "native/*/*.h",
             "native/*/*.c",
+            "serving/page.html",
         ]
     },
     entry_points={"console_scripts": ["spdf-keras = spdf_keras.cli:main"]},
@@ -55,8 +64,12 @@ setup(
     ],
     extras_require={
         "litertlm": LITERTLM,
+        "serve": SERVE,
+        "harness": ["lm-eval>=0.4.13,<0.5"],
         "test": [
             *LITERTLM,
+            *SERVE,
+            "openai>=3.57,<4",  # the official client of what the server speaks
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
             "hypothesis>=6.170,<7",
@@ -66,6 +79,8 @@ setup(
             "nbformat>=5.11,<6",
             "ipykernel>=7.4,<8",
         ],
+        # Compares with transformers; the tests that need it skip without it.
+        "interchange-test": ["torch>=2.13,<2.14", "transformers>=5.24,<5.25"],
         "docs": [
             "mkdocs>=1.6.1,<1.7",
             "mkdocs-material>=9.8.2,<9.9",

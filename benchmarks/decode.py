@@ -25,7 +25,7 @@ from spdf_keras.console import print_json
 from spdf_keras.measuring.turns import Spread, ratios, time_in_turns
 from spdf_keras.provenance import provenance
 
-SIZES = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768}
+SIZES: dict[str, Any] = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768}
 OURS = "spdf_keras"
 
 # A call with this number of beams.

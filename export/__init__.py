@@ -1,6 +1,6 @@
 """Exports a model to a file that runs elsewhere.
 
-    from spdf_keras.export import to_litertlm, to_saved_model, to_tflite, to_xla
+    from spdf_keras.export import to_huggingface, to_saved_model, to_tflite, to_xla
 
     card = to_tflite(model, "gpt.tflite", sparse=True)
     card.size_bytes, card.dense_size_bytes, card.relative_error, card.notes
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spdf_keras.errors import ExportError
     from spdf_keras.export.card import ExportCard
+    from spdf_keras.export.huggingface.exporter import to_huggingface
+    from spdf_keras.export.keras_nlp.exporter import to_keras_nlp_preset
     from spdf_keras.export.litertlm.exporter import to_litertlm
     from spdf_keras.export.peft.exporter import to_peft
     from spdf_keras.export.saved_model.exporter import to_saved_model
@@ -33,6 +35,8 @@ _HOMES = {
     "ExportCard": "spdf_keras.export.card",
     "ExportError": "spdf_keras.errors",
     "compare_artefacts": "spdf_keras.measuring.artefacts.measure",
+    "to_huggingface": "spdf_keras.export.huggingface.exporter",
+    "to_keras_nlp_preset": "spdf_keras.export.keras_nlp.exporter",
     "to_litertlm": "spdf_keras.export.litertlm.exporter",
     "library_path": "spdf_keras.native.build",
     "to_peft": "spdf_keras.export.peft.exporter",
@@ -47,6 +51,8 @@ __all__ = [
     "ExportError",
     "compare_artefacts",
     "library_path",
+    "to_huggingface",
+    "to_keras_nlp_preset",
     "to_litertlm",
     "to_peft",
     "to_saved_model",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spdf_keras.errors import InputError
-from spdf_keras.export.targets import WRITTEN, taken
+from spdf_keras.export.targets import is_written, taken
 from spdf_keras.files import temporary_path
 
 # Errors of a file system without hard links, and of two file systems.
@@ -55,8 +55,9 @@ def publish_folder(target: Path, new: Path, overwrite: bool, last: str) -> None:
     with contextlib.ExitStack() as undo:
         if overwrite:
             order = sorted(os.listdir(target), key=lambda name: name != last)
-            for name in filter(WRITTEN.fullmatch, order):
-                _put_away(target / name, replaced / name, undo)
+            for name in order:
+                if is_written(name, last):
+                    _put_away(target / name, replaced / name, undo)
         for name in sorted(os.listdir(new), key=lambda name: name == last):
             _publish(new / name, target / name, undo)
         undo.pop_all()

@@ -132,6 +132,22 @@ LITERTLM_RUNTIMES = (
     ),
 )
 
+HUGGINGFACE_RUNTIMES = (
+    Runtime(
+        "transformers (PyTorch), CPU and GPU",
+        False,
+        "Its products are dense: zeros are stored and multiplied like any weight.",
+    ),
+)
+
+KERAS_NLP_RUNTIMES = (
+    Runtime(
+        "KerasNLP (TensorFlow), CPU and GPU",
+        False,
+        "Its products are dense: zeros are stored and multiplied like any weight.",
+    ),
+)
+
 XLA_RUNTIMES = (
     Runtime(
         "XLA, CPU (JAX)",

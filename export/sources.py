@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spdf_keras.adapters.adapter import refuse_adapter
 from spdf_keras.config import PRESETS
 from spdf_keras.errors import InputError
 from spdf_keras.training.run import Run
@@ -52,11 +53,8 @@ def resolve_source(
     if not isinstance(source, GPT):
         raise _refused(type(source).__name__)
     _refuse_sparsity(sparsity, "a GPT")
-    if source.lora is not None and not adapted:
-        raise InputError(
-            "`model` must be a GPT without an adapter. Received: one with LoRA. Take "
-            "what `spdf_keras.adapters.merge.merge` returns of it."
-        )
+    if not adapted:
+        refuse_adapter(source)
     return source
 
 

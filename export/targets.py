@@ -14,16 +14,27 @@ from spdf_keras.folders import is_nothing
 KNOWN_BY = {
     "saved_model": "saved_model.pb",
     "xla": "artefact.json",
+    "huggingface": "model.safetensors",
+    "keras_nlp": "model.weights.h5",
     "peft": "adapter_config.json",
 }
 
-# Names that the exporters give in a folder. Nothing else is removed when a folder is
-# replaced.
-WRITTEN = re.compile(
-    r"(saved_model|keras_metadata|fingerprint)\.pb|variables|assets|card\.json"
-    r"|artefact\.json|(weights|check)\.safetensors|\w+(\.skipping)?\.stablehlo"
-    r"|adapter_config\.json|adapter_model\.safetensors"
-)
+# Names that the exporters give in a folder, by the file by which it is known. Nothing
+# else is removed when a folder is replaced.
+_WRITTEN = {
+    "saved_model.pb": r"(saved_model|keras_metadata|fingerprint)\.pb|variables|assets",
+    "artefact.json": r"artefact\.json|(weights|check)\.safetensors"
+    r"|\w+(\.skipping)?\.stablehlo",
+    "model.safetensors": r"(config|generation_config|tokenizer|tokenizer_config)\.json"
+    r"|(special_tokens_map|vocab)\.json|merges\.txt|(model|masks)\.safetensors"
+    r"|README\.md",
+    "model.weights.h5": r"(config|tokenizer|preprocessor|metadata)\.json|assets"
+    r"|model\.weights\.h5",
+    "adapter_config.json": r"adapter_config\.json|adapter_model\.safetensors",
+}
+_CARD = "card.json"
+# Folders of these kinds come from other programs too; only an export here has a card.
+_SHARED = ("model.safetensors", "model.weights.h5", "adapter_config.json")
 # A stage is a folder with unfinished files: in a folder that is being written, or
 # beside a file, whose name then stands first.
 STAGE = re.compile(rf"(\..+)?\.spdf_keras-\w+{re.escape(UNFINISHED)}")
@@ -99,18 +110,24 @@ def _check_file(path: Path, overwrite: bool) -> None:
         raise taken(path)
 
 
+def is_written(name: str, folder_with: str) -> bool:
+    """Whether an export gives this name in a folder that is known by `folder_with`."""
+    return name == _CARD or bool(re.fullmatch(_WRITTEN[folder_with], name))
+
+
 def _check_folder(path: Path, overwrite: bool, folder_with: str) -> None:
     names = _content(path)
     if not names:
         return
     if not overwrite:
         raise taken(path)
-    if not (path / folder_with).is_file():
-        raise InputError(
-            f"A folder is only replaced if it holds '{folder_with}'. Received: "
-            f"'{path}', which does not. Choose another path."
-        )
-    foreign = [name for name in names if not WRITTEN.fullmatch(name)]
+    for needed in [folder_with, *([_CARD] if folder_with in _SHARED else [])]:
+        if not (path / needed).is_file():
+            raise InputError(
+                f"A folder is only replaced if it holds '{needed}'. Received: "
+                f"'{path}', which does not. Choose another path."
+            )
+    foreign = [name for name in names if not is_written(name, folder_with)]
     if foreign:
         raise InputError(
             f"A folder is only replaced if it holds what an export has written. "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spdf_keras.config import GPTConfig, get_preset
+from spdf_keras.config import GPTConfig, SparsityConfig, get_preset
 from spdf_keras.errors import InputError
 from spdf_keras.export.sources import resolve_source
 from spdf_keras.model.binding import initial_value, skeleton
@@ -33,6 +33,7 @@ class WeightSource:
     Attributes:
         sizes: Sizes of the GPT.
         sparsity: Sparsity of the masks; 0 without masks.
+        mask_settings: The settings that the masks were drawn by.
         precision: Precision that the GPT computes in, such as `mixed_bfloat16`.
         shapes: Shape of each weight by its path, as in `GPT.named_weights`.
         optimizer: The optimizer of pre-training; None if it is not `AdamW`.
@@ -40,6 +41,7 @@ class WeightSource:
 
     sizes: GPTConfig
     sparsity: float
+    mask_settings: SparsityConfig
     precision: str
     shapes: dict[str, tuple[int, ...]]
     optimizer: AdamW | None
@@ -50,12 +52,17 @@ class WeightSource:
         """Returns the mask of a weight, 1 is kept; None where it has none."""
         return self._mask(path)
 
-    def read(self, path: str) -> NDArray[np.float32]:
-        """Reads a weight, zero where its mask is 0; -0.0 becomes 0.0."""
+    def exact(self, path: str) -> NDArray[np.float32]:
+        """Reads a weight, zero where its mask is 0; all other bits are as they were."""
         weight, mask = np.array(self._read(path)), self.mask(path)
         if mask is not None:
-            weight *= mask
-        # A negative weight times 0 is -0.0, which an encoding would store as a value.
+            weight[~mask] = 0
+        return weight
+
+    def read(self, path: str) -> NDArray[np.float32]:
+        """Reads a weight as `exact` does, with 0.0 in place of -0.0."""
+        weight = self.exact(path)
+        # An encoding would store -0.0 as a value.
         weight += np.float32(0)
         return weight
 
@@ -84,6 +91,7 @@ class WeightSource:
         return cls(
             model.sizes,
             model.sparsity,
+            model.mask_settings,
             model.embedding.dtype_policy.name,
             {path: tuple(weight.shape) for path, weight in weights.items()},
             optimizer,
@@ -111,6 +119,7 @@ class WeightSource:
         return cls(
             config.model,
             config.sparsity.sparsity,
+            config.sparsity,
             config.train.precision,
             shapes,
             pretraining_optimizer(config.model, config.train),
@@ -135,6 +144,7 @@ class WeightSource:
         return cls(
             preset.model,
             sparsity,
+            SparsityConfig(sparsity, seed),
             preset.train.precision,
             shapes,
             pretraining_optimizer(preset.model, preset.train),

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spdf_keras.config import PRESETS, GPTConfig, SparsityConfig, TrainConfig
     from spdf_keras.config.methods import register_method
+    from spdf_keras.interchange.huggingface.reader import from_huggingface
+    from spdf_keras.interchange.keras_nlp.model import to_keras_nlp
+    from spdf_keras.interchange.keras_nlp.reader import from_keras_nlp
     from spdf_keras.model.build import build_gpt, load_model
     from spdf_keras.model.gpt import GPT
     from spdf_keras.sparsity.algorithms.base import SparsityMethod
@@ -50,9 +53,12 @@ _HOMES = {
     "SparsityMethod": "spdf_keras.sparsity.algorithms.base",
     "TrainConfig": "spdf_keras.config",
     "build_gpt": "spdf_keras.model.build",
+    "from_huggingface": "spdf_keras.interchange.huggingface.reader",
+    "from_keras_nlp": "spdf_keras.interchange.keras_nlp.reader",
     "load_model": "spdf_keras.model.build",
     "register_method": "spdf_keras.config.methods",
     "strip": "spdf_keras.sparsity.strip",
+    "to_keras_nlp": "spdf_keras.interchange.keras_nlp.model",
 }
 
 __all__ = [
@@ -64,9 +70,12 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "build_gpt",
+    "from_huggingface",
+    "from_keras_nlp",
     "load_model",
     "register_method",
     "strip",
+    "to_keras_nlp",
 ]
 
 

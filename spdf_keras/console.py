@@ -142,6 +142,17 @@ def corpus_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 @contextmanager
+def work_progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how much of some work is done.
+
+    Yields a function of the work done and the whole work, in a unit. Where the standard
+    error stream is no terminal, a plain line is printed every 30 seconds.
+    """
+    with _progress_bar(label) as show:
+        yield lambda done, total: show(done, total, f"{done:,} of {total:,} {unit}")
+
+
+@contextmanager
 def file_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Shows the download of several files.
 

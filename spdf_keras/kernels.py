@@ -245,16 +245,20 @@ def linear(inputs: tf.Tensor, kernel: tf.Tensor | Kernel, bias: tf.Tensor) -> tf
     return tf.reshape(outputs, whole)
 
 
-def gelu(x: tf.Tensor, kernel: tf.Tensor | Kernel) -> tf.Tensor:
-    """Computes GELU, in the form with tanh, of what `linear` computed with a kernel.
+def gelu(x: tf.Tensor, kernel: tf.Tensor | Kernel, exact: bool = False) -> tf.Tensor:
+    """Computes GELU of what `linear` computed with a kernel.
 
-    Where the product skips zeros, GELU takes one pass of the same library: TensorFlow's
-    operations would take as long as the product.
+    Where the product skips zeros, the form with tanh takes one pass of the same
+    library: TensorFlow's operations would take as long as the product. The library has
+    no pass for the exact form.
 
     Args:
         x: Any shape.
         kernel: The kernel of the product.
+        exact: Whether to take the exact form, with erf, in place of the one with tanh.
     """
+    if exact:
+        return tf.nn.gelu(x)
     if isinstance(getattr(kernel, "base", kernel), SkippingKernel):
         return products.gelu(x)
     return tf.nn.gelu(x, approximate=True)

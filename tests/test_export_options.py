@@ -23,6 +23,8 @@ EXPORTERS: dict[str, Any] = {
     "litertlm": export.to_litertlm,
     "xla": export.to_xla,
     "peft": export.to_peft,
+    "huggingface": export.to_huggingface,
+    "keras_nlp": export.to_keras_nlp_preset,
 }
 # Arguments that every format takes, and those of the library alone.
 COMMON = {"model", "path", "overwrite", "sparsity"}

@@ -13,14 +13,15 @@ PACKAGE = ROOT / "spdf_keras"
 # From the bottom up; a module may import those of its own level and below.
 LEVELS = (
     ("errors", "values", "parsing", "keras2")
-    + ("files", "locks", "folders", "provenance"),
+    + ("files", "locks", "folders", "provenance", "safetensors_file"),
     ("native",),
     ("config",),
     ("kernels",),
     ("sparsity", "flops", "metrics", "optimization", "data"),
     ("model", "adapters"),
     ("training", "evaluation", "report"),
-    ("export",),
+    ("interchange",),
+    ("export", "serving"),
     ("measuring",),
     ("console",),
     ("study",),

@@ -17,9 +17,9 @@ from spdf_keras.export.card import require_finite_logits
 from spdf_keras.export.graphs import exact_float32
 from spdf_keras.export.weights import WeightSource
 from spdf_keras.export.xla.plan import XLAPlan
-from spdf_keras.export.xla.safetensors_file import safetensors_writer
 from spdf_keras.model.binding import bound, skeleton
 from spdf_keras.native.build import NotBuiltError, library_path
+from spdf_keras.safetensors_file import safetensors_writer
 
 _DECODED_TOKENS = 4
 

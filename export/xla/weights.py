@@ -12,7 +12,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.export.bitmask import Bitmask, information_bound
 from spdf_keras.export.weights import WeightSource, prunable_paths, require_finite
 from spdf_keras.export.xla.plan import XLAPlan
-from spdf_keras.export.xla.safetensors_file import safetensors_writer
+from spdf_keras.safetensors_file import safetensors_writer
 
 
 @dataclass(frozen=True)

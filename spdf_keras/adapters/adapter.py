@@ -80,3 +80,16 @@ def require_lora(model: "GPT") -> LoRAConfig:
             "Received: a model without one."
         )
     return model.lora
+
+
+def refuse_adapter(model: "GPT") -> None:
+    """Refuses a model with an adapter, where weights must be all there is.
+
+    Raises:
+        InputError: If it has one.
+    """
+    if model.lora is not None:
+        raise InputError(
+            "`model` must be a GPT without an adapter. Received: one with LoRA. Take "
+            "what `spdf_keras.adapters.merge.merge` returns of it."
+        )

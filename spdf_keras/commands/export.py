@@ -4,9 +4,10 @@
     spdf-keras export gpt2_small --sparsity 0.75 --format xla --sparse --out gpt_xla
 
 `saved_model` runs in plain TensorFlow, `tflite` in LiteRT, `litertlm` in LiteRT-LM,
-`xla` in JAX or any runtime of StableHLO. `peft` is the adapter of a fine-tuning with
-LoRA, and nothing else of the run; the other formats take such a run after `spdf-keras
-merge`. The card that is printed is stored with the artefact.
+`xla` in JAX or any runtime of StableHLO. `huggingface` is a checkpoint that
+transformers loads, `keras_nlp` a preset of KerasNLP. `peft` is the adapter of a
+fine-tuning with LoRA, and nothing else of the run; the other formats take such a run
+after `spdf-keras merge`. The card that is printed is stored with the artefact.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -18,7 +19,15 @@ from spdf_keras.commands.export_options import add_options, given_options
 HELP = "export a run's model"
 OPTIONS = {"model": "RUN", "path": "--out", "signatures": "--signature"}
 
-_FORMATS = ["saved_model", "tflite", "litertlm", "xla", "peft"]
+_EXPORTERS = {
+    "saved_model": "to_saved_model",
+    "tflite": "to_tflite",
+    "litertlm": "to_litertlm",
+    "xla": "to_xla",
+    "huggingface": "to_huggingface",
+    "keras_nlp": "to_keras_nlp_preset",
+    "peft": "to_peft",
+}
 _TEXT = "generate_text"
 
 
@@ -29,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=_FORMATS,
+        choices=list(_EXPORTERS),
         help="format to write",
     )
     parser.add_argument("--out", required=True, metavar="PATH", help="file or folder")
@@ -62,7 +71,7 @@ def run(args: Namespace) -> None:
     if is_text:
         card = export.to_text_model(source, None, args.out, **options)
     else:
-        exporter = getattr(export, f"to_{args.format}")
+        exporter = getattr(export, _EXPORTERS[args.format])
         card = exporter(source, args.out, **options)
     print_table(args.source, card.columns, [card.row()])
     for note in card.notes:

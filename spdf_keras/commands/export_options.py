@@ -39,15 +39,20 @@ class Option:
 
 _SIZES, _XLA = "fixed sizes of tflite, litertlm and xla", "xla"
 _TOKENS = {"type": int, "metavar": "TOKENS"}
-_PEFT = "is an adapter without the model"
 _ANY_LENGTH = "takes any length up to the context"
+# Why formats that other libraries define have no options.
+_FIXED = {
+    "huggingface": "is written as transformers reads it",
+    "keras_nlp": "is written as KerasNLP reads it",
+    "peft": "is an adapter without the model",
+}
 
 OPTIONS = (
     Option(
         "--sparse",
         "sparse",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": "stores its variables dense", "peft": _PEFT},
+        {"saved_model": "stores its variables dense", **_FIXED},
         {"action": "store_true", "help": "store only the weights that masks keep"},
     ),
     Option(
@@ -57,7 +62,7 @@ OPTIONS = (
         {
             "saved_model": "stores and computes float32",
             "xla": "has --precision mixed_bfloat16 or mixed_float16 in its place",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "choices": ["fp16", "int8"],
@@ -72,7 +77,7 @@ OPTIONS = (
             "saved_model": "gives the logits of all tokens",
             "litertlm": "gives the logits of the last token, which its runtime reads",
             "xla": "has forward for all tokens, and prefill for the last one",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "choices": ["last", "all"],
@@ -88,7 +93,7 @@ OPTIONS = (
             "saved_model": "keeps its caches inside a call",
             "litertlm": "returns what its runtime asks for",
             "xla": "returns caches that take the place of those it is given",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "choices": ["whole", "row"],
@@ -103,7 +108,7 @@ OPTIONS = (
         {
             "tflite": "always has the signatures prefill and decode",
             "litertlm": "always has the signatures that its runtime asks for",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "action": "append",
@@ -121,7 +126,7 @@ OPTIONS = (
         {
             "tflite": "skips zeros by a delegate, with the same file",
             "litertlm": "does not skip zeros",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "choices": ["cpu"],
@@ -133,7 +138,7 @@ OPTIONS = (
         "--prompt-length",
         "prompt_length",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": _ANY_LENGTH, "peft": _PEFT},
+        {"saved_model": _ANY_LENGTH, **_FIXED},
         {
             **_TOKENS,
             "help": "longest prompt; for litertlm longest piece of one (default: 64, "
@@ -146,7 +151,7 @@ OPTIONS = (
         "--cache-length",
         "cache_length",
         ("tflite", "litertlm", "xla"),
-        {"saved_model": _ANY_LENGTH, "peft": _PEFT},
+        {"saved_model": _ANY_LENGTH, **_FIXED},
         {
             **_TOKENS,
             "help": "longest prompt with its continuation (default: the model's "
@@ -163,7 +168,7 @@ OPTIONS = (
             "saved_model": _ANY_LENGTH,
             "tflite": "has --prompt-length and --cache-length in its place",
             "litertlm": "has --prompt-length and --cache-length in its place",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {**_TOKENS, "help": "tokens per call (default: the model's context)"},
         signatures=("forward", "train_step"),
@@ -177,7 +182,7 @@ OPTIONS = (
             "saved_model": "takes any batch",
             "tflite": "runs one sequence at a time",
             "litertlm": "runs one sequence at a time",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {"type": int, "metavar": "ROWS", "help": "sequences per call (default: 1)"},
         group=_SIZES,
@@ -190,7 +195,7 @@ OPTIONS = (
             "saved_model": "stores and computes float32",
             "tflite": "has --quantize in its place",
             "litertlm": "has --quantize in its place",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "help": "precision of the programs, such as mixed_bfloat16 (default: the "
@@ -203,7 +208,8 @@ OPTIONS = (
         "base_model",
         ("peft",),
         dict.fromkeys(
-            ("saved_model", "tflite", "litertlm", "xla"), "holds the whole model"
+            ("saved_model", "tflite", "litertlm", "xla", "huggingface", "keras_nlp"),
+            "holds the whole model",
         ),
         {
             "metavar": "NAME",
@@ -219,7 +225,7 @@ OPTIONS = (
             "saved_model": "stores its variables dense",
             "tflite": "unpacks its weights when it is loaded",
             "litertlm": "unpacks its weights when it is loaded",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "choices": ["load", "step"],
@@ -237,7 +243,7 @@ OPTIONS = (
             "saved_model": "is always run before it is delivered",
             "tflite": "is always run before it is delivered",
             "litertlm": "is always run before it is delivered",
-            "peft": _PEFT,
+            **_FIXED,
         },
         {
             "action": "store_false",

@@ -21,6 +21,7 @@ from spdf_keras.config.methods import method_names
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 COMPUTES = ("dense", "sparse", "auto")
+ACTIVATIONS = ("gelu_new", "gelu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # The six matrices of a block, to which masks and adapters apply.
 KERNELS = ("query", "key", "value", "attention_output", "intermediate", "output")
@@ -45,6 +46,9 @@ class GPTConfig(Section):
         vocabulary_size: Token ids run from 0 to `vocabulary_size - 1`.
         max_sequence_length: Positions that have an embedding.
         layer_norm_epsilon: Added to the variance in each LayerNorm.
+        activation: Form of GELU in the feedforward part: `gelu_new` is the one with
+            tanh, as in GPT-2 and in the paper, `gelu` the exact one with erf, as in
+            Cerebras-GPT.
     """
 
     num_layers: int = 12
@@ -54,11 +58,15 @@ class GPTConfig(Section):
     vocabulary_size: int = 50257
     max_sequence_length: int = 2048
     layer_norm_epsilon: float = 1e-5
+    activation: str = "gelu_new"
 
     def _check_values(self) -> None:
         if self.intermediate_dim == 0:
             object.__setattr__(self, "intermediate_dim", 4 * self.hidden_dim)
-        check_positive(self, *(f.name for f in dataclasses.fields(self)))
+        names = [field.name for field in dataclasses.fields(self)]
+        check_positive(self, *(name for name in names if name != "activation"))
+        known = self.activation in ACTIVATIONS
+        check(self, "activation", known, "one of " + ", ".join(ACTIVATIONS))
         must = f"a multiple of num_heads={self.num_heads}"
         check(self, "hidden_dim", self.hidden_dim % self.num_heads == 0, must)
 

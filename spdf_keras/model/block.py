@@ -36,6 +36,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         residual_scale: Factor on the initial standard deviation of the two
             projections that write to the residual stream, `W_D` and `W_O`.
         seed: Seed of the initial kernels; each kernel has its own stream.
+        activation: Form of GELU, `gelu_new` or `gelu`; see `GPTConfig`.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
@@ -68,6 +69,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         layer_norm_epsilon: float = 1e-5,
         residual_scale: float = 1.0,
         seed: int = 0,
+        activation: str = "gelu_new",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,6 +78,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.residual_scale = residual_scale
         self.seed = seed
+        self.activation = activation
         self.attention_norm, self.feedforward_norm = (
             keras.layers.LayerNormalization(
                 epsilon=layer_norm_epsilon, name=name, dtype=self.dtype_policy
@@ -197,7 +200,8 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
         attended = self._merge_heads(attended)
         x = inputs + project("attention_output", attended)
         y = project("intermediate", self.feedforward_norm(x))
-        x = x + project("output", gelu(y, kernels["intermediate"]))
+        y = gelu(y, kernels["intermediate"], exact=self.activation == "gelu")
+        x = x + project("output", y)
         return (x, (key, value)) if return_cache else x
 
     def _split_heads(self, x: tf.Tensor) -> tf.Tensor:
@@ -218,6 +222,7 @@ class GPTBlock(keras.layers.Layer, tfmot.sparsity.keras.PrunableLayer):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "residual_scale": self.residual_scale,
             "seed": self.seed,
+            "activation": self.activation,
         }
 
 

@@ -234,6 +234,7 @@ def functional_gpt(
             sizes.layer_norm_epsilon,
             residual_scale=(2 * sizes.num_layers) ** -0.5,
             seed=_path_seed(seed, name),
+            activation=sizes.activation,
             name=name,
             dtype=precision,
         )

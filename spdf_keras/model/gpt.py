@@ -7,7 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from spdf_keras.adapters.block import AdaptedBlock
-from spdf_keras.config import GPTConfig, LoRAConfig, config_from_tables
+from spdf_keras.config import (
+    GPTConfig,
+    LoRAConfig,
+    SparsityConfig,
+    config_from_tables,
+)
 from spdf_keras.keras2 import keras
 from spdf_keras.model.block import GPTBlock
 from spdf_keras.model.decoding.generator import Generator
@@ -164,6 +169,7 @@ class GPT(SavedModel):
             vocabulary_size=self.embedding.vocabulary_size,
             max_sequence_length=self.embedding.max_sequence_length,
             layer_norm_epsilon=blocks[0].layer_norm_epsilon,
+            activation=blocks[0].activation,
         )
 
     @property
@@ -178,6 +184,12 @@ class GPT(SavedModel):
         # Each mask rounds its count; what was asked for is what a user knows.
         close = abs(zeros - asked * size) <= len(masks)
         return asked if close else zeros / size
+
+    @property
+    def mask_settings(self) -> SparsityConfig:
+        """The settings that the masks were drawn by; of sparsity 0 without masks."""
+        masked = self._masked_blocks
+        return masked[0].settings if masked else SparsityConfig()
 
     def generate(
         self,

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from spdf_keras.adapters.attach import adapt
 from spdf_keras.adapters.merge import kept_share, merge
 from spdf_keras.config import KERNELS, LoRAConfig
 from spdf_keras.errors import InputError
+from spdf_keras.export import to_saved_model
+from spdf_keras.interchange.keras_nlp.model import to_keras_nlp
 
 Build = Callable[..., Any]
 TARGETS = [
@@ -86,3 +89,14 @@ def test_a_merge_needs_an_adapter_and_masks_to_keep(
         merge(base())
     with pytest.raises(InputError, match="`keep_masks` must be false for a model with"):
         merge(adapted(0.0), keep_masks=True)
+
+
+def test_where_weights_must_be_all_there_is_an_adapter_is_refused(
+    adapted: Build, tmp_path: Path
+) -> None:
+    sentence = "`model` must be a GPT without an adapter. Received: one with LoRA"
+    with pytest.raises(InputError, match=sentence):
+        to_saved_model(adapted(), tmp_path / "saved")
+    with pytest.raises(InputError, match=sentence):
+        to_keras_nlp(adapted())
+    assert not list(tmp_path.iterdir())

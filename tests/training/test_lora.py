@@ -138,7 +138,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
 
     def start(folder: Path) -> "subprocess.Popen[str]":
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([*command, "--out", str(folder)], **pipes)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen([*command, "--out", str(folder)], **pipes)  # type: ignore[call-overload]
 
     finish(start(tmp_path / "whole"))
     for count in (1, 3):
@@ -236,6 +236,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
         ([*start, "--lora", "--adapter", str(tmp_path)], "is a pickle, which may run"),
         (["finetune", str(tuned), "--data", str(task)], merged),
         (["export", str(tuned), "--format", "tflite"], merged),
+        (["export", str(tuned), "--format", "huggingface"], merged),
         (["export", str(pretrained), "--format", "peft"], "which has no adapter"),
         (["export", "gpt_nano", "--format", "peft"], "must be a fine-tuning with LoRA"),
         (["merge", str(pretrained)], "which has no adapter"),

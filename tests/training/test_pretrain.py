@@ -136,7 +136,7 @@ def test_another_setting_or_corpus_is_refused_by_name(
 def test_a_corpus_that_does_not_fit_the_model_is_refused(
     config: Config, shards: Shards, tmp_path: Path
 ) -> None:
-    def refuse(sentence: str, **sizes: int) -> None:
+    def refuse(sentence: str, **sizes: Any) -> None:
         model = dataclasses.replace(config.model, **sizes)
         with pytest.raises(InputError, match=sentence):
             pretrain(dataclasses.replace(config, model=model), shards, tmp_path / "r")

@@ -15,8 +15,13 @@ from spdf_keras.values import as_type, check_integers
 
 END_OF_TEXT = "<|endoftext|>"
 
-# The file names of GPT-2's vocabulary and merges, in two conventions.
-_FILE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+# The file names of GPT-2's vocabulary and merges, in three conventions: that of Hugging
+# Face, the original one, and that of KerasNLP.
+_FILE_NAMES = (
+    ("vocab.json", "merges.txt"),
+    ("encoder.json", "vocab.bpe"),
+    ("vocabulary.json", "merges.txt"),
+)
 
 
 class Tokenizer:
@@ -101,10 +106,13 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """Reads `vocab.json` and `merges.txt`, or `encoder.json` and `vocab.bpe`.
+        """Reads a vocabulary and its merges.
+
+        The files are `vocab.json` and `merges.txt`, `encoder.json` and `vocab.bpe`, or
+        `vocabulary.json` and `merges.txt`.
 
         Raises:
-            InputError: If neither pair is in the folder, or a file is broken.
+            InputError: If no such pair is in the folder, or a file is broken.
         """
         for names in _FILE_NAMES:
             vocabulary_file, merges_file = (Path(folder) / name for name in names)

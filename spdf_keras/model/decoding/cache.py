@@ -100,6 +100,47 @@ class Branches(NamedTuple):
         hidden = model.final_norm(x)
         return hidden, Branches(old, _append(recent, new), allowed)
 
+    def regroup(
+        self,
+        kept: tf.Tensor,
+        caches: Sequence[Cache],
+        lengths: tf.Tensor,
+        sources: tf.Tensor,
+        width: tf.Tensor,
+    ) -> "Branches":
+        """Drops rows and appends prompts, where rows start and end at different steps.
+
+        Afterwards the past of each row ends in the last slot, and slots in front that
+        no row uses are gone. All rows have one beam.
+
+        Args:
+            kept: Rows that stay, `(kept,)`.
+            caches: Keys and values of prompts, from `prefill`.
+            lengths: Tokens of the prompt of each new row, `(new,)`.
+            sources: Index of this prompt in `caches`, `(new,)`.
+            width: Slots afterwards, at least the tokens of each row; a scalar.
+
+        Returns:
+            The branches of the kept rows, then of the new ones.
+        """
+        # A negative place is padding at the left of a shorter prompt.
+        places = tf.range(width) - width + lengths[:, None]
+        filled, places = places >= 0, tf.maximum(places, 0)
+
+        def both(own: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
+            more = tf.gather(tf.gather(more, sources), places, axis=2, batch_dims=1)
+            return tf.concat([_last(tf.gather(own, kept), width), more], 0)
+
+        old = [
+            (both(key, more_key), both(value, more_value))
+            for (key, value), (more_key, more_value) in zip(
+                _append(self.old, self.recent), caches, strict=True
+            )
+        ]
+        allowed = _last(tf.gather(self.allowed, kept), width)
+        allowed = tf.concat([allowed, filled[:, None]], 0)
+        return Branches(old, _emptied(old), allowed)
+
 
 def _append(first: Sequence[Cache], second: Sequence[Cache]) -> list[Cache]:
     return [
@@ -110,3 +151,11 @@ def _append(first: Sequence[Cache], second: Sequence[Cache]) -> list[Cache]:
 
 def _emptied(caches: Sequence[Cache]) -> list[Cache]:
     return [(key[:, :, :0], value[:, :, :0]) for key, value in caches]
+
+
+def _last(x: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Returns the last `width` entries of axis 2, with zeros in front of fewer."""
+    missing = width - tf.shape(x)[2]
+    after = [[0, 0]] * (x.shape.rank - 3)
+    padding = tf.stack([[0, 0], [0, 0], [tf.maximum(missing, 0), 0], *after])
+    return tf.pad(x[:, :, tf.maximum(-missing, 0) :], padding)

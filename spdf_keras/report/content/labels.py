@@ -62,6 +62,7 @@ def _sizes(model: GPTConfig) -> str:
     return (
         f"{model.num_layers} x {model.hidden_dim}, {model.num_heads} heads, "
         f"{model.vocabulary_size} tokens, context {model.max_sequence_length}"
+        + (", exact GELU" if model.activation == "gelu" else "")
     )
 
 

@@ -49,7 +49,14 @@ def collect(folders: Sequence[str | Path]) -> list[RunRecord]:
             places.setdefault(folder.resolve(), (folder, shown))
     if not places:
         raise InputError("`folders` must name at least one run. Received: none.")
-    runs = sorted((read_run(*place) for place in places.values()), key=_order)
+    read = [read_run(*place) for place in places.values()]
+    # A converted run has no training to report; one that was fine-tuned from it has.
+    runs = sorted((run for run in read if run.kind != "convert"), key=_order)
+    if not runs:
+        raise InputError(
+            "A report is of trainings. Received: runs that `spdf-keras convert` made, "
+            "alone. Name a run that was fine-tuned from them."
+        )
     numbered = [replace(run, number=number) for number, run in enumerate(runs, 1)]
     return [_with_base(run, numbered) for run in numbered]
 

@@ -160,6 +160,9 @@ def hide_paths(command: str) -> str:
 
 
 def _hide(text: str) -> str:
+    kind = re.match(r"\w+:(?=/[^/])", text)  # as in `hf:/home/me/gpt2`, no address
+    if kind:
+        return kind[0] + _hide(text[kind.end() :])
     if not text.startswith("/") or len(text) < 2:
         return text
     path = os.path.normpath(text)

@@ -35,12 +35,16 @@ class SafetensorsWriter:
         size_bytes: Bytes of all tensors so far.
     """
 
-    def __init__(self, file: BinaryIO, most_tensors: int) -> None:
+    def __init__(
+        self, file: BinaryIO, most_tensors: int, metadata: dict[str, str] | None = None
+    ) -> None:
         self.checksums: dict[str, str] = {}
         self.size_bytes = 0
         self._file = file
-        self._header: dict[str, Any] = {}
-        self._header_bytes = _HEADER_BYTES_PER_TENSOR * (most_tensors + 1)
+        self._header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+        room = len(json.dumps(self._header).encode())
+        room = -(-room // _HEADER_BYTES_PER_TENSOR) + most_tensors
+        self._header_bytes = _HEADER_BYTES_PER_TENSOR * room
         file.seek(8 + self._header_bytes)
 
     def add(self, name: str, tensor: NDArray[Any]) -> None:
@@ -64,14 +68,17 @@ class SafetensorsWriter:
 
 
 @contextmanager
-def safetensors_writer(path: Path, most_tensors: int) -> Iterator[SafetensorsWriter]:
+def safetensors_writer(
+    path: Path, most_tensors: int, metadata: dict[str, str] | None = None
+) -> Iterator[SafetensorsWriter]:
     """Opens a new file for `SafetensorsWriter.add`.
 
     Args:
         path: The file.
         most_tensors: Largest number of tensors that will be added.
+        metadata: Texts about the file.
     """
     with path.open("wb") as file:
-        writer = SafetensorsWriter(file, most_tensors)
+        writer = SafetensorsWriter(file, most_tensors, metadata)
         yield writer
         writer._finish()

@@ -1,0 +1,1 @@
+"""Exports to the layout of Hugging Face, which transformers loads."""

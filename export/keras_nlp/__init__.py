@@ -1,0 +1,1 @@
+"""Exports to presets of KerasNLP."""

@@ -1,0 +1,1 @@
+"""Models of other libraries: read them, and write what they read."""

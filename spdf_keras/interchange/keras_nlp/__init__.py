@@ -1,0 +1,1 @@
+"""KerasNLP's GPT-2: its weights and its tokenizer, in both directions."""

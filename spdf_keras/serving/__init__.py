@@ -1,0 +1,1 @@
+"""A server of runs with the OpenAI completions protocol."""
