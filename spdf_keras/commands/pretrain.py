@@ -61,6 +61,7 @@ def run(args: Namespace) -> None:
     # The run keeps the settings of fine-tuning and decoding for later commands.
     reads = ["model", "sparsity", "train", "finetune", "decode"]
     config, shards = read_config(args, reads, args.config), Shards.open(args.data)
+    config.sparsity.check_has_zeros()
     check_resume(args)
     _check_input(args, config)
     cluster = start_devices(args)

@@ -159,6 +159,17 @@ class SparsityConfig(Section):
         if self.method == "redense":
             self._check_stages()
 
+    def check_has_zeros(self) -> None:
+        """Refuses a method without zeros, which would train the dense model.
+
+        A study also has dense runs, so this is not checked when settings are made.
+
+        Raises:
+            InputError: If `sparsity` is 0 and `method` is not `static`.
+        """
+        must = f"above 0 with the method {self.method}"
+        check(self, "sparsity", self.sparsity > 0 or self.method == "static", must)
+
     def _check_stages(self) -> None:
         falls = (self.sparsity, *self.stages)
         for sparsity in self.stages:

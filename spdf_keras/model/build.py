@@ -92,6 +92,7 @@ def build_gpt(
         train = config_from_tables({"train": settings}, base=defaults).train
     if not isinstance(sparsity, SparsityConfig):
         sparsity = SparsityConfig(sparsity, train.seed)
+    sparsity.check_has_zeros()
     if mask_seed is not None:
         mask_seed = check_seed(mask_seed, "mask_seed")
         sparsity = dataclasses.replace(sparsity, seed=mask_seed)

@@ -136,3 +136,29 @@ def test_a_kept_weight_of_zero_stays_kept(
     np.testing.assert_array_equal(again.named_masks()["block_0/query/kernel"], mask)
     back = again.named_weights()["block_0/query/kernel"].numpy()
     assert back.tobytes() == value.tobytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SparsityConfig(0.75, 1, distribution="erk"),
+        SparsityConfig(0.5, 1, structure="2:4"),
+        SparsityConfig(0.5, 1, densities=("*/output=0.25",)),
+        SparsityConfig(0.5, 1, method="rigl", end=9),
+        SparsityConfig(0.5, 1, method="magnitude_ste", end=9),
+    ],
+    ids=lambda settings: f"{settings.method} {settings.structure}",
+)
+def test_masks_of_every_kind_and_their_settings_come_back(
+    small: GPTConfig, settings: SparsityConfig, tmp_path: Path
+) -> None:
+    from spdf_keras.export import to_huggingface
+
+    model = spdf_keras.build_gpt(small, settings)
+    to_huggingface(model, tmp_path / "out")
+    again = spdf_keras.from_huggingface(tmp_path / "out")
+    assert again.mask_settings == settings
+    for path, mask in model.named_masks().items():
+        np.testing.assert_array_equal(mask, again.named_masks()[path])
+    ids = np.arange(9)[None]
+    np.testing.assert_array_equal(model(ids), again(ids))

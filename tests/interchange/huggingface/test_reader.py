@@ -72,7 +72,9 @@ def with_buffers(tensors: Tensors) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [bare, with_head, with_buffers, lambda t: None], ids=str
+    "change",
+    [bare, with_head, with_buffers, lambda t: None],
+    ids=["bare", "with_head", "with_buffers", "as_written"],
 )
 @pytest.mark.parametrize("sharded", [False, True])
 def test_every_layout_has_the_same_weights(

@@ -130,6 +130,8 @@ def test_what_cannot_follow_the_masks_is_refused() -> None:
         model.compile(AdamW(1e-3, kept_moments=True), total_steps=STEPS)
     with pytest.raises(InputError, match="`compute` must be dense or auto"):
         build("magnitude_ste", "sparse")
+    with pytest.raises(InputError, match="`sparsity` must be above 0 with the method"):
+        build_gpt(SIZES, SparsityConfig(method="rigl"))
 
 
 def test_moments_of_kept_weights_follow_the_masks() -> None:
