@@ -79,8 +79,12 @@ setup(
             "nbformat>=5.11,<6",
             "ipykernel>=7.4,<8",
         ],
-        # Compares with transformers; the tests that need it skip without it.
-        "interchange-test": ["torch>=2.13,<2.14", "transformers>=5.24,<5.25"],
+        # Compares with transformers and PEFT; tests that need them skip without them.
+        "interchange-test": [
+            "torch>=2.13,<2.14",
+            "transformers>=5.24,<5.25",
+            "peft>=0.21,<0.22",
+        ],
         "docs": [
             "mkdocs>=1.6.1,<1.7",
             "mkdocs-material>=9.8.2,<9.9",

@@ -76,6 +76,11 @@ class CheckedModel(keras.Model):
         call = _bind(keras.Model.predict_on_batch, self, *args, **kwargs)
         return self._checked_call(super().predict_on_batch, call, trains=False)
 
+    @tf.__internal__.tracking.no_automatic_dependency_tracking
+    def _set_untracked(self, name: str, value: Any) -> None:
+        """Sets an attribute that is no part of the saved model."""
+        setattr(self, name, value)
+
     def _rules(self, trains: bool = True) -> InputRules:
         layer, loss = self.embedding, getattr(self, "compiled_loss", None)
         return InputRules(
