@@ -1,4 +1,4 @@
-"""How fast is `spdf-keras serve`, and does it stand load?
+"""How fast is a server beside `generate` one by one, and does it stand load?
 
     python benchmarks/serve.py speed
     python benchmarks/serve.py load --clients 64 --seconds 60

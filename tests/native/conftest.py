@@ -20,7 +20,7 @@ def operations() -> Any:
 @pytest.fixture(params=["amx", "bf16", "avx512", "avx2", "portable"])
 def instruction_set(request: pytest.FixtureRequest, operations: Any) -> Iterator[str]:
     """Limits the library to each instruction set that this processor has."""
-    choose = ctypes.CDLL(str(library_path())).spdf_instruction_set
+    choose = ctypes.CDLL(str(library_path())).spdf_operations_instruction_set
     choose.restype, choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
     best = choose(None)
     chosen = choose(request.param.encode())

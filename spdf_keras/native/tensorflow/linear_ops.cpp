@@ -188,3 +188,8 @@ REGISTER_OP("SpdfGeluGradient")
       GeluOp<T>)
 REGISTER(float);
 REGISTER(bfloat16);
+
+// Limits the loops to an instruction set, as tests do; the symbols of the core are hidden.
+extern "C" const char* spdf_operations_instruction_set(const char* limit) {
+  return spdf_instruction_set(limit);
+}
