@@ -74,6 +74,8 @@ def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# It takes a minute; `test_survival.py` stops a pre-training in the fast tests.
+@pytest.mark.slow
 def test_a_finetuning_that_is_stopped_says_so_and_goes_on_to_the_same_bytes(
     start: Start, undisturbed: Path, task: Path, tmp_path: Path
 ) -> None:

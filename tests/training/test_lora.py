@@ -115,7 +115,10 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
         tune(sparse, task, tmp_path / "cut", checkpoint_every=2, lora_rank=2, **ways)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_it_trains_in_mixed_precision(
     config: Config, shards: Shards, task: Path, tmp_path: Path, precision: str
 ) -> None:

@@ -41,7 +41,7 @@ def cells(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(
     scope="module",
-    params=[("graph",), pytest.param(("eager", "xla"), marks=pytest.mark.slow)],
+    params=[("graph",), ("eager", "xla")],
     ids="+".join,
 )
 def sparse_cells(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
@@ -67,6 +67,8 @@ def test_masks_hold_in_every_mode(cells: dict[str, dict[str, Any]]) -> None:
     check_masks(cells)
 
 
+# `test_methods.py` has some of these cells in the fast tests.
+@pytest.mark.slow
 def test_masks_hold_in_every_mode_with_sparse_products(
     sparse_cells: dict[str, dict[str, Any]],
 ) -> None:
@@ -76,6 +78,7 @@ def test_masks_hold_in_every_mode_with_sparse_products(
             assert cell["skipped"] == (6 if "sparse" in name else 0), name
 
 
+@pytest.mark.slow
 def test_sparse_products_give_the_losses_of_masked_ones(
     sparse_cells: dict[str, dict[str, Any]],
 ) -> None:
