@@ -21,7 +21,7 @@ from spdf_keras.data.shards.reader import Shards
 LEAST_UPDATES = {"redense": 2, "one_shot": 1}
 
 
-# All 252 cells take half an hour.
+# All 480 cells take half an hour.
 @pytest.mark.parametrize("sample", ["7", pytest.param("", marks=pytest.mark.slow)])
 def test_masks_and_their_counts_hold_in_every_mode(sample: str) -> None:
     program = Path(__file__).with_name("method_cells.py")
