@@ -13,6 +13,7 @@ from spdf_keras.keras2 import keras, refuse_keras3
 from spdf_keras.model.fitting.callbacks import FittedModel, create_slots, is_legacy
 from spdf_keras.model.weight_files import Stored, WeightFile, open_weights
 from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.sparsity.masks import spread_kept
 from spdf_keras.sparsity.remask import masked, remask
 
 _LEGACY = "legacy_optimizer_"
@@ -120,8 +121,8 @@ class SavedModel(FittedModel):
             optimizer = getattr(self, "optimizer", None)
             if isinstance(optimizer, AdamW) and optimizer.has_slots:
                 if optimizer.kept_mask(weights[name]) is not None:
-                    for slot in optimizer.slots(weights[name]):
-                        slot.assign(_spread(slot.numpy(), old)[mask])
+                    for slot in optimizer.states(weights[name]):
+                        slot.assign(spread_kept(slot.numpy(), old)[mask])
             masks[name].assign(mask)
         if new:
             self.note_densities()
@@ -170,7 +171,7 @@ class SavedModel(FittedModel):
             for name, mask in self.named_masks().items():
                 weight = self.named_weights()[name]
                 if self.optimizer.has_slots_of(weight):
-                    for slot in self.optimizer.slots(weight):
+                    for slot in self.optimizer.states(weight):
                         masks[id(slot)] = mask.numpy()
         variables, values = list(self.optimizer.variables), []
         if len(variables) != len(state):
@@ -181,7 +182,7 @@ class SavedModel(FittedModel):
                 if value.shape == mask.shape:
                     value = value[mask]
                 elif value.shape == (np.count_nonzero(mask),):
-                    value = _spread(value, mask)
+                    value = spread_kept(value, mask)
             if value.shape != tuple(variable.shape):
                 return None
             values.append(value)
@@ -293,12 +294,6 @@ def _set_legacy_state(model: Any, values: list[NDArray[Any]]) -> None:
     if values and is_legacy(getattr(model, "optimizer", None)):
         create_slots(model)
         model.optimizer.set_weights(values)
-
-
-def _spread(kept: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    whole = np.zeros(mask.shape, kept.dtype)
-    whole[mask] = kept
-    return whole
 
 
 def _partial_status(file: WeightFile) -> Any:

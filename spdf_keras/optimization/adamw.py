@@ -249,6 +249,11 @@ class AdamW(keras.optimizers.AdamW):
         """
         return self._cohorts.get(self._var_key(variable))
 
+    def states(self, variable: tf.Variable) -> list[tf.Variable]:
+        """What has an entry for each weight of a variable: moments, and any cohorts."""
+        cohort = self.cohort(variable)
+        return [*self.slots(variable), *([] if cohort is None else [cohort])]
+
     def start_cohort(self, number: int) -> None:
         """Lets a cohort count its steps from the next one on."""
         steps = float(self.iterations.numpy())

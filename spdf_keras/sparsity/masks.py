@@ -5,13 +5,14 @@ device, the order of layers, the distribution strategy or NumPy's generators.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.config import check_sparsity
 from spdf_keras.errors import InputError
-from spdf_keras.sparsity.ranking import random_ranks
+from spdf_keras.sparsity.ranking import random_ranks, top
 from spdf_keras.values import as_type
 
 
@@ -66,11 +67,24 @@ def random_mask(
     keep = size - num_zeros(size, sparsity)
     if keep == size:
         return np.ones(shape, np.bool_)
-    if keep == 0:
-        return np.zeros(shape, np.bool_)
-    ranks = random_ranks(f"{seed}:{path}", size)
-    mask: NDArray[np.bool_] = ranks <= np.partition(ranks, keep - 1)[keep - 1]
-    return mask.reshape(shape)
+    return top(~random_ranks(f"{seed}:{path}", size), keep).reshape(shape)
+
+
+def spread_kept(kept: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Returns an array with zeros between kept entries, as the mask says.
+
+    Args:
+        kept: `(kept,)`, in the order of rows.
+        mask: True where an entry is kept.
+
+    Example:
+        >>> spread_kept(np.array([3, 4]), np.array([[True, False], [False, True]]))
+        array([[3, 0],
+               [0, 4]])
+    """
+    spread = np.zeros(mask.shape, kept.dtype)
+    spread[mask] = kept
+    return spread
 
 
 def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.files import UNFINISHED, remove_files, sync_folder
-from spdf_keras.sparsity.masks import pack_mask, unpack_mask
+from spdf_keras.sparsity.masks import pack_mask, spread_kept, unpack_mask
 
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = re.compile(rf"{re.escape(UNFINISHED)}-\d{{8}}")
@@ -293,13 +293,13 @@ def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) ->
             for slot, variable in zip("mv", model.optimizer.slots(weight), strict=True):
                 moment = moments[f"{slot}/{path}"]
                 if tuple(variable.shape) != moment.shape:
-                    moment = _spread(moment, drawn[path])
+                    moment = spread_kept(moment, drawn[path])
                 variable.assign(moment)
             cohort = model.optimizer.cohort(weight)
             if cohort is not None:
                 ids = cohorts[path]
                 dense = tuple(cohort.shape) != ids.shape
-                cohort.assign(_spread(ids, drawn[path]) if dense else ids)
+                cohort.assign(spread_kept(ids, drawn[path]) if dense else ids)
         for name, variable in model.optimizer.scaling_state.items():
             variable.assign(state["loss_scaling"][name])
         if model.mask_updates is not None:
@@ -338,12 +338,6 @@ def open_checkpoint(checkpoint: Path) -> tuple[Any, Any]:
         for file in ("weights.safetensors", "masks.safetensors")
     )
     return weights, masks
-
-
-def _spread(kept: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    spread = np.zeros(mask.shape, kept.dtype)
-    spread[mask] = kept
-    return spread
 
 
 def _checksum(path: Path) -> str:

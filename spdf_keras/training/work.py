@@ -24,7 +24,6 @@ class StepWork:
 
     Attributes:
         peak: Measured operations per second of a matrix product on all devices.
-        sparsities: Mean sparsity of the masked matrices in each step.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class StepWork:
     ) -> None:
         self._tokens = batch_size * np.asarray(lengths, np.int64)
         plan = SparsityPlan(config.model, config.sparsity, len(lengths))
-        self.sparsities = list(plan.steps(len(lengths)))
+        sparsities = list(plan.steps(len(lengths)))
 
         @cache
         def flops(length: int, sparsity: float) -> float:
@@ -45,7 +44,7 @@ class StepWork:
 
         self._flops, self._dense_flops = (
             np.array([flops(int(n), s) for n, s in zip(lengths, of, strict=True)])
-            for of in (self.sparsities, [0.0] * len(lengths))
+            for of in (sparsities, [0.0] * len(lengths))
         )
         self._total, self._dense_total = map(
             np.cumsum, (self._flops, self._dense_flops)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spdf_keras.optimization.adamw import AdamW
+from spdf_keras.sparsity.masks import spread_kept
 from spdf_keras.sparsity.remask import slots
 
 
@@ -87,11 +88,7 @@ class MaskChange:
 def _dense(variable: tf.Variable, mask: NDArray[np.bool_]) -> NDArray[Any]:
     """Reads a variable in the shape of its mask; it may hold kept values alone."""
     values: NDArray[Any] = np.array(variable.numpy())
-    if values.shape == mask.shape:
-        return values
-    dense = np.zeros(mask.shape, values.dtype)
-    dense[mask] = values
-    return dense
+    return values if values.shape == mask.shape else spread_kept(values, mask)
 
 
 def _like(

@@ -84,6 +84,8 @@ class MaskUpdates:
             data = next(iterator)
             changes = self._update(data)
             if self._step is None:
+                # A callback may have restored other masks since the model was built.
+                model.note_densities()
                 self._step = _step_function(model)
             try:
                 logs = self._step(data)
