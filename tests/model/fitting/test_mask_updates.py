@@ -194,3 +194,24 @@ def test_sparse_products_give_the_masks_and_weights_of_masked_ones() -> None:
             np.testing.assert_allclose(
                 np.float32(a.numpy()), np.float32(b.numpy()), rtol=1e-4, atol=1e-4
             )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_adam_counts_go_into_the_other_layout_of_moments(
+    tmp_path: Path, packed: bool
+) -> None:
+    models = [build("rigl", "sparse") for _ in range(2)]
+    for model, kept in zip(models, (packed, not packed), strict=True):
+        model.compile(AdamW(1e-2, kept_moments=kept), total_steps=STEPS)
+    train(models[0])
+    models[0].save(tmp_path / "model.keras")
+    models[1].load_weights(tmp_path / "model.keras")
+    for path, mask in models[0].named_masks().items():
+        states = [m.optimizer.states(m.named_weights()[path]) for m in models]
+        assert len(states[0]) == 3 and np.any(states[0][2].numpy())
+        for one, other in zip(*states, strict=True):
+            values = [
+                v.numpy()[mask.numpy()] if v.shape.rank == 2 else v.numpy()
+                for v in (one, other)
+            ]
+            np.testing.assert_array_equal(*values)
