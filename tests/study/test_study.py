@@ -18,7 +18,7 @@ from spdf_keras.errors import InputError
 from spdf_keras.evaluation.checks import check_data
 from spdf_keras.study import stages
 from spdf_keras.study import study as module
-from spdf_keras.study.plan import Cell, Trial, cells, grid, modes, num_stages, searches
+from spdf_keras.study.plan import Cell, Trial, arms, cells, grid, num_stages, searches
 from spdf_keras.study.study import Study
 from spdf_keras.training.run import Run
 
@@ -80,7 +80,7 @@ class FakeTraining:
         report: Any,
         **options: Any,
     ) -> None:
-        assert options.keys() == {"cut_context", "task", "tell"}
+        assert options.keys() == {"cut_context", "decode", "task", "tell"}
         assert base.result() is not None
         checkpoint = folder / "checkpoints" / "step-00000001"
         checkpoint.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class FakeTraining:
     def evaluate_run(
         self, run: Run, task: Any, split: str, examples: Any, config: Any = None
     ) -> None:
-        self._call(f"{split} {'/'.join(run.folder.parts[-4:])}")
+        self._call(f"{split} {'/'.join(run.folder.parts[-5:])}")
         assert run.checkpoints()
         rate = run.config().finetune.learning_rate
         record = {"scores": {"bleu": self._bleu[rate]}}
@@ -111,8 +111,9 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     (folder / "wikitext2").mkdir(parents=True)
     (folder / "wikitext2" / "train.txt").write_text("A harbour.\n\nA park.\n" * 50)
-    rows = "".join(f'"name[Cafe {n}]",Cafe {n} is a cafe.\n' for n in range(9))
     for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
+        text = "sells tea" if "test" in name else "is a cafe"
+        rows = "".join(f'"name[Cafe {n}]",Cafe {n} {text}.\n' for n in range(9))
         (folder / name).write_text("mr,ref\n" + rows)
     return folder
 
@@ -138,9 +139,11 @@ def test_every_stage_runs_once_and_none_again(
     make(tmp_path, data, said).run()
     stages = [line for line in said if line.startswith("[")]
     # 4 pre-trainings; 2 trials and a test for each of 4 stripped and 2 kept.
-    assert len(stages) == 4 + 6 * 3 == num_stages(StudyConfig(**_tuples()))
+    assert len(stages) == 4 + 6 * 3
+    study = StudyConfig(**_tuples())
+    assert sum(num_stages(study, cell) for cell in cells(study)) == 6 * 3
     assert stages[0] == "[1 of 22] 0% sparsity, seed 4: pre-train"
-    assert stages[-1] == "[22 of 22] 75% sparsity, seed 7: test, masks kept"
+    assert stages[-1] == "[22 of 22] 75% sparsity, seed 7: e2e, test, masks kept"
     assert len(set(fake.calls)) == len(fake.calls) == 4 + 6 * (2 * 2 + 1)
     again: list[str] = []
     make(tmp_path, data, again).run()
@@ -158,7 +161,7 @@ def test_the_best_trial_of_each_search_is_tested_and_keeps_its_weights(
     make(tmp_path, data, []).run()
     tested = [call for call in fake.calls if call.startswith("test")]
     assert len(tested) == 6 and all(call.endswith("b8_lr0.0001") for call in tested)
-    folder = tmp_path / "study" / "s75" / "seed7" / "kept"
+    folder = tmp_path / "study" / "s75" / "seed7" / "e2e" / "kept"
     search = json.loads((folder / "search.json").read_text())
     assert search["best"] == {"batch_size": 8, "learning_rate": 1e-4}
     assert [t["score"] for t in search["trials"]] == [0.4, 0.6]
@@ -300,9 +303,9 @@ def test_a_context_that_is_cut_is_not_too_long(
 
 def test_inputs_are_taken_evenly(tmp_path: Path, data: Path) -> None:
     study = make(tmp_path, data, [], train_inputs=3, validation_inputs=99)
-    names = [example.context for example in study._examples["train"]]
+    names = [example.context for example in study._targets[0].examples["train"]]
     assert names == ["name : Cafe 0", "name : Cafe 3", "name : Cafe 6"]
-    assert len(study._examples["validation"]) == 9
+    assert len(study._targets[0].examples["validation"]) == 9
 
 
 @pytest.mark.parametrize(
@@ -327,9 +330,9 @@ def test_the_defaults_are_the_grid_of_the_paper() -> None:
     assert {t.batch_size for t in grid(study)} == {8, 16, 32, 64}
     assert {t.learning_rate for t in grid(study)} == {1e-4, 5e-5, 2.5e-5}
     assert Trial(8, 2.5e-5).name == "b8_lr2.5e-05"
-    assert modes(study, Cell(0.0, 0)) == ["stripped"]
-    assert modes(study, Cell(0.5, 0)) == ["stripped", "kept"]
-    assert all(searches(study, Cell(0.5, seed)) for seed in study.seeds)
+    dense, half, _ = arms(study)
+    assert dense.modes == ("stripped",) and half.modes == ("stripped", "kept")
+    assert all(searches(study, Cell(half, seed)) for seed in study.seeds)
 
 
 def test_the_shipped_study_is_valid_and_small() -> None:
