@@ -52,7 +52,8 @@ def read_targets(config: Config, data: str | Path) -> list[Target]:
         InputError: If an entry has another form, a task is named twice, or its data is
             missing.
     """
-    study, targets = config.study, []
+    study = config.study
+    targets: list[Target] = []
     for text in study.tasks:
         name, lines = parse_entry("study.tasks", text, ("finetune", "decode"))
         task = get_task(name)
