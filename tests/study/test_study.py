@@ -3,8 +3,9 @@
 import gc
 import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation.checks import check_data
+from spdf_keras.folders import LOCK
+from spdf_keras.locks import lock
+from spdf_keras.model.sparsity_plan import SparsityPlan
 from spdf_keras.study import stages
 from spdf_keras.study import study as module
 from spdf_keras.study.plan import Cell, Trial, arms, cells, grid, num_stages, searches
@@ -44,11 +48,16 @@ class FakeTraining:
     Args:
         bleu: The validation score of a learning rate.
         stop_at: Number of the call that is interrupted half-way.
+        score: Another score with the same values.
     """
 
-    def __init__(self, bleu: dict[float, float], stop_at: int = 0) -> None:
+    def __init__(
+        self, bleu: dict[float, float], stop_at: int = 0, score: str = ""
+    ) -> None:
         self.calls: list[str] = []
-        self._bleu, self._stop_at = bleu, stop_at
+        self.pretrained: list[Config] = []
+        self.tuned: dict[str, list[Any]] = defaultdict(list)
+        self._bleu, self._stop_at, self._score = bleu, stop_at, score
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeTraining":
         monkeypatch.setattr(stages, "pretrain", self.pretrain)
@@ -63,6 +72,7 @@ class FakeTraining:
 
     def pretrain(self, config: Config, shards: Any, folder: Path, report: Any) -> None:
         assert config.train.seed == config.sparsity.seed
+        self.pretrained.append(config)
         checkpoint = folder / "checkpoints" / "step-00000001"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / "state.json").touch()
@@ -91,7 +101,9 @@ class FakeTraining:
         )
         masks = "kept" if settings.keep_masks else "stripped"
         where = "/".join(base.folder.parts[-3:-1])
-        self._call(f"finetune {where} {masks} {settings.learning_rate:g}")
+        self.tuned[f"{where} {masks} {settings.learning_rate:g}"].append(settings)
+        task = options["task"] if self._score else ""
+        self._call(f"finetune {where} {masks} {settings.learning_rate:g}{task}")
         Run(folder).finish({})
 
     def evaluate_run(
@@ -100,7 +112,7 @@ class FakeTraining:
         self._call(f"{split} {'/'.join(run.folder.parts[-5:])}")
         assert run.checkpoints()
         rate = run.config().finetune.learning_rate
-        record = {"scores": {"bleu": self._bleu[rate]}}
+        record = {"scores": {"bleu": self._bleu[rate], self._score: self._bleu[rate]}}
         file = run.evaluation_file(task.name, split)
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(record))
@@ -342,3 +354,124 @@ def test_the_shipped_study_is_valid_and_small() -> None:
     assert config.study.sparsities == (0.0, 0.5, 0.75)
     assert len(config.study.seeds) == 3 and config.study.sparse_finetuning
     assert config.decode.num_beams == 10 and config.decode.length_penalty == 0.8
+
+
+def test_a_study_has_several_tasks_with_settings_of_their_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "validation", "test"):
+        rows = "".join(f"A long {split} article {n},It is {n}.\n" for n in range(4))
+        (data / f"{split}.csv").write_text("article,summary\n" + rows)
+    tasks = ["e2e", "curation: finetune.epochs=9 decode.max_new_tokens=8"]
+    said: list[str] = []
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}, score="perplexity")
+    fake.install(monkeypatch)
+    make(tmp_path, data, said, tasks=tasks).run()
+    # One task is finished for every pre-training before the next begins.
+    names = ["e2e" in line for line in said if "fine-tune" in line]
+    assert names == [True] * 12 + [False] * 12
+    tested = [call for call in fake.calls if call.startswith("test")]
+    assert [call.endswith("b8_lr0.0001") for call in tested] == [True] * 6 + [False] * 6
+    curation = fake.tuned["s75/seed7 stripped 0.001"]
+    assert [settings.epochs for settings in curation] == [5, 9]
+    assert [call.count("pretrain") for call in fake.calls].count(1) == 4
+
+
+def test_variants_are_pre_trained_with_settings_of_their_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    rigl = "rigl: sparsity.sparsity=0.75 sparsity.method=rigl train.tokens=9000"
+    wide = "wide: model.hidden_dim=32 sparsity.sparsity=0.5"
+    make(tmp_path, data, [], sparsities=[0.0], variants=[rigl, wide]).run()
+    configs = {config.sparsity.method: config for config in fake.pretrained}
+    assert configs["rigl"].train.tokens == 9000 and len(fake.pretrained) == 6
+    assert {config.model.hidden_dim for config in fake.pretrained} == {16, 32}
+    assert (tmp_path / "study" / "rigl" / "seed7" / "e2e" / "stripped").is_dir()
+    assert not (tmp_path / "study" / "rigl" / "seed7" / "e2e" / "kept").exists()
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.75])
+def test_equal_operations_give_a_sparse_model_more_tokens(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, sparsity: float
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    gmp = f"gmp: sparsity.method=gmp sparsity.sparsity={sparsity} sparsity.interval=10"
+    make(
+        tmp_path,
+        data,
+        [],
+        ["train.tokens=2000000", "train.batch_size=4"],
+        sparsities=[0.0, sparsity],
+        variants=[gmp],
+        equal_operations=True,
+    ).run()
+    totals = []
+    for config in fake.pretrained:
+        steps = config.train.total_steps(config.model)
+        # The density of each step, summed in a loop, and not the plan's mean.
+        plan = SparsityPlan(config.model, config.sparsity, steps)
+        densities = [1 - plan.at(step) for step in range(1, steps + 1)]
+        masked, other = 12 * 12 * 16 * 16, 16 * 300 + 12 * 2 * 64 * 16
+        totals.append(sum(masked * density + other for density in densities))
+    dense, static, changing = (config.train.tokens for config in fake.pretrained[:3])
+    assert 2_000_000 <= dense < 2_000_256 < changing < static
+    assert max(totals) / min(totals) < 1.02
+
+
+@pytest.mark.parametrize(
+    ("setting", "entry", "sentence"),
+    [
+        ("variants", "s75: model.hidden_dim=8", "must begin with a name of letters"),
+        ("variants", "../up: model.hidden_dim=8", "must begin with a name of letters"),
+        ("variants", "a: finetune.epochs=3", "must give settings of `.model.` and"),
+        ("variants", "a: train.seed=3", "neither seed nor preset. Received: train.se"),
+        ("variants", "a: model.hidden=3", "Unknown setting `model.hidden`"),
+        ("variants", "a: model.hidden_dim='8", "must close its quotes"),
+        ("variants", "a: sparsity.sparsity=2", r"`sparsity` must be in \[0, 1\)"),
+        ("tasks", "e2e: train.tokens=3", "must give settings of `.finetune.` and"),
+        ("tasks", "e3e", "Unknown task 'e3e'"),
+        ("tasks", "dart", "No DART train data in"),
+    ],
+)
+def test_an_entry_that_cannot_be_used_is_refused_first(
+    tmp_path: Path, data: Path, setting: str, entry: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        make(tmp_path, data, [], **{setting: [entry]})
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_second_process_waits_for_what_the_first_holds(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    said: list[str] = []
+    study = make(tmp_path, data, said)
+    place = tmp_path / "study" / "s0" / "seed4"
+    place.mkdir(parents=True)
+    with ExitStack() as other:
+        other.enter_context(lock(place / LOCK, "The folder"))
+        before: list[str] = []
+
+        def leave(seconds: float) -> None:
+            before.extend(fake.calls)
+            other.close()
+
+        monkeypatch.setattr(module.time, "sleep", leave)
+        study.run()
+    assert "waiting for another process: 0% sparsity, seed 4" in said
+    assert len(set(fake.calls)) == len(fake.calls) == 34
+    # All but the first pre-training was done while that was held.
+    assert not any("s0/seed4" in call or "s0.0 seed4" in call for call in before)
+    assert len(before) == 34 - 6
+
+
+def test_texts_of_a_test_split_are_not_pre_trained_on(
+    tmp_path: Path, data: Path
+) -> None:
+    with (data / "trainset.csv").open("a") as rows:
+        rows.write('"name[Cafe 3]",Cafe 3 sells tea.\n')
+    documents = list(make(tmp_path, data, [])._documents())
+    assert "Cafe 3 is a cafe." in documents
+    assert not any("sells tea" in document for document in documents)
