@@ -467,8 +467,9 @@ class StudyConfig(Section):
     trial is decoded and scored on the test split.
 
     Attributes:
-        tasks: The fine-tuning tasks. Settings of `[finetune]` and `[decode]` that hold
-            for one task alone follow its name: `"webnlg: finetune.epochs=5"`.
+        tasks: The fine-tuning tasks; none only pre-trains. Settings of `[finetune]`
+            and `[decode]` that hold for one task alone follow its name:
+            `"webnlg: finetune.epochs=5"`.
         sparsities: Sparsities of pre-training.
         variants: Further pre-trainings by name, each with the settings of `[model]`,
             `[sparsity]` and `[train]` in which it differs:
@@ -512,7 +513,7 @@ class StudyConfig(Section):
     notes: tuple[str, ...] = ()
 
     def _check_values(self) -> None:
-        for name in ("tasks", "seeds", "batch_sizes", "learning_rates"):
+        for name in ("seeds", "batch_sizes", "learning_rates"):
             values = getattr(self, name)
             different = len(set(values)) == len(values) > 0
             check(self, name, different, "one or more values, each once")

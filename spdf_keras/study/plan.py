@@ -9,13 +9,15 @@ s75/seed0/e2e/kept/...                the same with the masks kept
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spdf_keras.config import StudyConfig
+from spdf_keras.config import Config, StudyConfig
 from spdf_keras.study.entries import parse_entry
 
 STRIPPED, KEPT = "stripped", "kept"
+# What may be added to a study that has begun, because no other part depends on it.
+_GROWING = ("sparsities", "variants", "seeds")
 
 
 def sparsity_folder(sparsity: float) -> str:
@@ -135,3 +137,34 @@ def num_stages(study: StudyConfig, cell: Cell) -> int:
     """
     trials = len(grid(study)) if searches(study, cell) else 1
     return len(cell.arm.modes) * (trials + 1)
+
+
+def continues(config: Config, before: Config, own_corpus: bool) -> bool:
+    """Whether a study with other settings may go on with these.
+
+    Sparsities, variants, seeds and tasks may be added behind those that were there,
+    and notes may change.
+
+    Args:
+        config: The new settings.
+        before: The settings in its folder.
+        own_corpus: Whether the study prepared its corpus itself. Then it has texts of
+            its tasks, to which none may be added.
+
+    Example:
+        >>> old, new = (StudyConfig(seeds=seeds) for seeds in [(0, 1), (0, 1, 2)])
+        >>> continues(Config(study=new), Config(study=old), own_corpus=True)
+        True
+        >>> continues(Config(study=old), Config(study=new), own_corpus=True)
+        False
+    """
+    new, old = config.study, before.study
+    names: tuple[str, ...] = _GROWING
+    if not (own_corpus and new.task_text):
+        names += ("tasks",)
+    for name in names:
+        values = getattr(old, name)
+        if getattr(new, name)[: len(values)] != values:
+            return False
+    changes = {name: getattr(new, name) for name in (*names, "notes")}
+    return replace(before, study=replace(old, **changes)) == config

@@ -1,45 +1,24 @@
 """Runs the paper's protocol, stage by stage."""
 
 import dataclasses
-import gc
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
 
-from spdf_keras.config import (
-    Config,
-    FinetuneConfig,
-    StudyConfig,
-    config_from_tables,
-    load_config,
-    to_toml,
-)
+from spdf_keras.config import Config, load_config, to_toml
 from spdf_keras.data.corpus.documents import read_documents
 from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tasks.files import find_file
 from spdf_keras.errors import BusyError, InputError
 from spdf_keras.evaluation.checks import check_data
-from spdf_keras.evaluation.record import evaluate_run
 from spdf_keras.files import replace_file
 from spdf_keras.folders import LOCK, claim
-from spdf_keras.keras2 import keras
 from spdf_keras.locks import lock
 from spdf_keras.model.decoding.generator import check_beams
-from spdf_keras.study.operations import with_equal_operations
-from spdf_keras.study.plan import (
-    KEPT,
-    Arm,
-    Cell,
-    Trial,
-    arms,
-    cells,
-    grid,
-    num_stages,
-    searches,
-)
+from spdf_keras.study.cell_stages import CellStages, arm_config, tuning
+from spdf_keras.study.plan import Cell, arms, cells, continues, grid, num_stages
 from spdf_keras.study.stages import (
     Progress,
     Say,
@@ -48,7 +27,6 @@ from spdf_keras.study.stages import (
     prepared_shards,
 )
 from spdf_keras.study.targets import Target, read_targets
-from spdf_keras.training.run import Run
 
 # Seconds until a process looks again whether another one has left a place.
 _PAUSE = 2.0
@@ -101,10 +79,12 @@ class Study:
         with self._writing():
             shards = self._shards()
         self._check_data(shards)
-        parts = [(cell, target) for target in self._targets for cell in self._cells]
+        targets: Sequence[Target | None] = self._targets or [None]
+        parts = [(cell, target) for target in targets for cell in self._cells]
         counts = [self._num_stages(*part) for part in parts]
         starts = list(accumulate(counts, initial=0))
         self._stages = Stages(self._say, self._progress, starts[-1])
+        self._work = CellStages(self._folder, self._config, self._stages, self._say)
         waiting, told = list(zip(parts, starts, strict=False)), False
         while waiting:
             left = [
@@ -119,8 +99,10 @@ class Study:
                 time.sleep(_PAUSE)
             waiting = left
 
-    def _num_stages(self, cell: Cell, target: Target) -> int:
+    def _num_stages(self, cell: Cell, target: Target | None) -> int:
         """Number of stages of a part; the first task's has the pre-training."""
+        if target is None:
+            return 1
         return num_stages(self._settings, cell) + (target is self._targets[0])
 
     @contextmanager
@@ -133,12 +115,16 @@ class Study:
                     break
                 except BusyError:  # another process starts, or prepares the corpus
                     time.sleep(_PAUSE)
+            file, settings = self._folder / "config.toml", to_toml(self._config)
+            own_corpus = self._given_shards is None
             keep_settings(
                 self._folder,
-                to_toml(self._config),
-                lambda file: load_config(file) == self._config,
+                settings,
+                lambda old: continues(self._config, load_config(old), own_corpus),
                 "a study with other settings",
             )
+            if file.read_text("utf-8") != settings:  # the study grows
+                replace_file(file, settings)
             yield
 
     def _check_settings(self) -> None:
@@ -153,10 +139,10 @@ class Study:
                     f"Received: two for '{max(names, key=names.count)}'."
                 )
         for arm in arms(self._settings):
-            model = self._arm_config(arm, 0).model
+            model = arm_config(self._config, arm, 0).model
             for target in self._targets:
                 for trial in grid(self._settings):
-                    self._tuning(target, trial, 0, "")
+                    tuning(target, trial, 0, "")
                 for beams in (
                     self._settings.search_beams,
                     target.config.decode.num_beams,
@@ -165,36 +151,15 @@ class Study:
                     check_beams(decode, model.vocabulary_size)
 
     def _check_data(self, shards: Shards) -> None:
-        models = {self._arm_config(arm, 0).model for arm in arms(self._settings)}
+        models = {
+            arm_config(self._config, arm, 0).model for arm in arms(self._settings)
+        }
         sizes = {(m.max_sequence_length, m.vocabulary_size): m for m in models}
         for model in sizes.values():
             for target in self._targets:
                 config = dataclasses.replace(target.config, model=model)
                 tokenizer = shards.tokenizer()
                 check_data(tokenizer, target.examples, config, target.task)
-
-    def _arm_config(self, arm: Arm, seed: int) -> Config:
-        """The settings of a pre-training, as if operations were not made equal."""
-        config = config_from_tables({}, arm.settings, self._config)
-        return dataclasses.replace(
-            config,
-            sparsity=dataclasses.replace(config.sparsity, seed=seed),
-            train=dataclasses.replace(config.train, seed=seed),
-            study=StudyConfig(),
-        )
-
-    def _tuning(
-        self, target: Target, trial: Trial, seed: int, masks: str
-    ) -> FinetuneConfig:
-        """The `[finetune]` settings of one point of the grid."""
-        return dataclasses.replace(
-            target.config.finetune,
-            batch_size=trial.batch_size,
-            learning_rate=trial.learning_rate,
-            seed=seed,
-            keep_masks=masks == KEPT,
-            lora_rank=0,
-        )
 
     def _find(self, name: str) -> Path:
         path = find_file(self._data, [], [name])
@@ -232,12 +197,14 @@ class Study:
         )
         return chain(read_documents(self._corpus), filter(None, targets))
 
-    def _do_part(self, cell: Cell, target: Target, number: int, shards: Shards) -> bool:
+    def _do_part(
+        self, cell: Cell, target: Target | None, number: int, shards: Shards
+    ) -> bool:
         """Does all stages of a pre-training for one task, unless it has to wait.
 
         Args:
             cell: The pre-training, which is done first.
-            target: The task.
+            target: The task; None if there is no task.
             number: Number of the stages before the first.
             shards: The corpus.
 
@@ -245,11 +212,7 @@ class Study:
             Whether they are done; False if another process holds the pre-training, or
             has not yet found the trial that is taken.
         """
-        first = Cell(cell.arm, self._settings.seeds[0])
-        if not searches(self._settings, cell) and not all(
-            self._search_file(first, target, masks).is_file()
-            for masks in cell.arm.modes
-        ):
+        if target is not None and not self._work.is_searched(cell, target):
             return False
         folder = self._folder / cell.place
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,104 +222,10 @@ class Study:
             except BusyError:
                 return False
             self._stages.start_at(number)
-            if target is self._targets[0]:
-                self._pretrain(cell, shards)
-            for masks in cell.arm.modes:
-                best = self._search(cell, target, masks)
-                self._test(cell, target, masks, best)
+            if target in (None, *self._targets[:1]):
+                self._work.pretrain(cell, shards)
+            if target is not None:
+                for masks in cell.arm.modes:
+                    best = self._work.search(cell, target, masks)
+                    self._work.test(cell, target, masks, best)
         return True
-
-    def _do(self, label: str, record: Path, work: Callable[[], object]) -> None:
-        def work_afresh() -> None:
-            # Keras's graph would keep the models of earlier stages.
-            keras.backend.clear_session()
-            gc.collect()
-            work()
-
-        self._stages.do(label, record, work_afresh)
-
-    def _pretrain(self, cell: Cell, shards: Shards) -> None:
-        run = Run(self._folder / cell.place / "pretrain")
-        config = self._arm_config(cell.arm, cell.seed)
-        if self._settings.equal_operations:
-            dense = dataclasses.replace(self._config.sparsity, sparsity=0.0)
-            whole = dataclasses.replace(self._config, sparsity=dense)
-            config = with_equal_operations(config, whole, shards.context_length)
-        self._do(
-            f"{cell}: pre-train",
-            run.folder / "result.json",
-            lambda: self._stages.pretrain(config, shards, run.folder),
-        )
-
-    def _place(self, cell: Cell, target: Target, masks: str) -> Path:
-        return self._folder / cell.place / target.task.name / masks
-
-    def _search_file(self, cell: Cell, target: Target, masks: str) -> Path:
-        return self._place(cell, target, masks) / "search.json"
-
-    def _search(self, cell: Cell, target: Target, masks: str) -> Trial:
-        """Trains every trial of a cell that is not trained, and names the best."""
-        file = self._search_file(cell, target, masks)
-        trials = grid(self._settings)
-        if not searches(self._settings, cell):
-            first = Cell(cell.arm, self._settings.seeds[0])
-            trials = [_best(self._search_file(first, target, masks))]
-        if file.is_file():
-            self._stages.skip(len(trials))
-            return _best(file)
-        merits = [self._try(cell, target, masks, trial) for trial in trials]
-        best = max(range(len(trials)), key=merits.__getitem__)
-        scored = [
-            {**dataclasses.asdict(trial), "score": target.sign * merit}
-            for trial, merit in zip(trials, merits, strict=True)
-        ]
-        content = {"best": dataclasses.asdict(trials[best]), "trials": scored}
-        replace_file(file, json.dumps(content, indent=2) + "\n")
-        return trials[best]
-
-    def _try(self, cell: Cell, target: Target, masks: str, trial: Trial) -> float:
-        """Fine-tunes one point of the grid, and scores it on the validation split."""
-        task, examples = target.task, target.examples
-        run = Run(self._place(cell, target, masks) / trial.name)
-        record = run.evaluation_file(task.name, "validation")
-
-        def work() -> None:
-            if run.result() is None:
-                self._stages.finetune(
-                    Run.open(self._folder / cell.place / "pretrain"),
-                    examples["train"],
-                    examples["validation"],
-                    self._tuning(target, trial, cell.seed, masks),
-                    run.folder,
-                    cut_context=task.cut_context,
-                    task=task.name,
-                    decode=target.config.decode,
-                    tell=self._say,
-                )
-            config = run.config()
-            decode = dataclasses.replace(
-                config.decode, num_beams=self._settings.search_beams
-            )
-            config = dataclasses.replace(config, decode=decode)
-            evaluate_run(run, task, "validation", examples["validation"], config)
-
-        where = f"{cell}: {task.name}"
-        self._do(f"{where}, fine-tune, masks {masks}, {trial.name}", record, work)
-        return target.merit(json.loads(record.read_text("utf-8")))
-
-    def _test(self, cell: Cell, target: Target, masks: str, best: Trial) -> None:
-        folder, task = self._place(cell, target, masks), target.task
-        run = Run(folder / best.name)
-        self._do(
-            f"{cell}: {task.name}, test, masks {masks}",
-            run.evaluation_file(task.name, "test"),
-            lambda: evaluate_run(run, task, "test", target.examples["test"]),
-        )
-        # Logs and scores of the other trials stay; their weights would fill a disk.
-        for trial in grid(self._settings):
-            if trial != best:
-                Run(folder / trial.name).remove_checkpoints()
-
-
-def _best(file: Path) -> Trial:
-    return Trial(**json.loads(file.read_text("utf-8"))["best"])
