@@ -99,7 +99,8 @@ def test_quickstart_on_real_files_resumes_and_reports(
     printed = capsys.readouterr().out
     results = json.loads(printed.splitlines()[-1])
     assert [r["sparsity"] for r in results] == [0.0, 0.75]
-    for column in ("Sparsity", "Pre-train loss", "FLOPs", "BLEU", "TFLite, sparse"):
+    columns = ("Sparsity", "Pre-train loss", "FLOPs", "time", "BLEU", "TFLite, sparse")
+    for column in columns:
         assert column in printed
     dense, sparse = results
     assert sparse["pretrain_flops"] < dense["pretrain_flops"]
@@ -107,6 +108,11 @@ def test_quickstart_on_real_files_resumes_and_reports(
     assert sparse[key] < dense[key]
     report = (out / "report.md").read_text()
     assert "nrefs:1|case:lc" in report and "](loss.png)" in report
+    assert report.count("    - Reference: ") == report.count("    - 75%: ") == 3
+    rows = [line for line in report.splitlines() if line.startswith("| 75% |")]
+    assert f"| {sparse['pretrain_seconds']:.0f} s |" in rows[0]
+    stages = [float(cell) for cell in rows[1].split("|")[2:-1]]
+    assert stages[-1] == pytest.approx(sum(stages[:-1]), abs=0.2)
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     # A quickstart that stopped after pre-training repeats the rest, to the same end.
     for stage in ("finetune", "evaluate", "export"):

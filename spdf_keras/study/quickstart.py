@@ -101,6 +101,10 @@ class Quickstart:
             recorded = json.loads(file.read_text("utf-8"))
             result["seconds"][name] = recorded.pop("seconds")
             result.update(recorded)
+        # A stage that was stopped knows only its second part; the steps know all.
+        steps = Run.open(folder / "pretrain").metrics()
+        seconds = sum(record.get("seconds", 0.0) for record in steps)
+        result["pretrain_seconds"] = round(seconds, 1)
         return result
 
     def _shards(self) -> Shards:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from spdf_keras.config import Config, SparsityConfig, to_toml
+from spdf_keras.config import Config, to_toml
 from spdf_keras.data.samples.corpora import Corpora
-from spdf_keras.data.tasks.e2e import find_split
+from spdf_keras.data.tasks.e2e import find_split, read_e2e
+from spdf_keras.data.tasks.task import Example
 from spdf_keras.files import replace_file, replacing
 from spdf_keras.report.content.loss_figures import smoothed
 from spdf_keras.report.runs.records import Curve
@@ -22,6 +23,7 @@ COLUMNS = (
     "Pre-train loss",
     "Pre-train FLOPs",
     "of dense",
+    "Pre-train time",
     "BLEU",
     "SavedModel",
     "TFLite",
@@ -37,6 +39,7 @@ def result_row(result: Result) -> list[str]:
         f"{result['pretrain_validation_loss'] or result['pretrain_loss']:.3f}",
         f"{result['pretrain_flops']:.3g}",
         f"{result['flops_ratio']:.3f}x",
+        f"{result['pretrain_seconds']:.0f} s",
         f"{result['bleu']:.2f}",
         *(f"{result[key] / 1e6:.2f} MB" for key in sizes),
     ]
@@ -47,7 +50,10 @@ def write_report(
 ) -> Path:
     """Writes `report.md`, and `loss.png` beside it."""
     _plot_losses(folder / "loss.png", results)
-    held_out = find_split(corpora.task, "validation").name
+    held_out = find_split(corpora.task, "validation")
+    examples = read_e2e(held_out)
+    # The table has the sparsities; the seed of the masks is a setting of all of them.
+    masks = dataclasses.replace(config.sparsity, sparsity=0.0)
     packages = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "sacrebleu")
     lines = [
         f"# Sparse pre-training, dense fine-tuning: {corpora.title}",
@@ -57,8 +63,9 @@ def write_report(
         *("| " + " | ".join(result_row(result)) + " |" for result in results),
         "",
         "The loss is that of the pre-training validation split, in nats per token. "
-        "FLOPs count the masked weights as skipped. BLEU is that of the densely "
-        f"fine-tuned model on {held_out}, decoded greedily: "
+        "FLOPs count the masked weights as skipped. The time is that of the steps of "
+        "pre-training. BLEU is that of the densely fine-tuned model on the "
+        f"{len(examples)} inputs of {held_out.name}, decoded greedily: "
         f"`{results[0]['signature']}`. The first two files hold the fine-tuned model, "
         "which is dense. The last file holds the pre-trained model without its zeros.",
         "",
@@ -67,27 +74,23 @@ def write_report(
         "## Samples",
         "",
     ]
-    for result in results:
-        for context, text in result["samples"]:
-            lines += [f"- {result['sparsity']:.0%}: `{context}`", f"  - {text}"]
-    seconds = ", ".join(
-        f"{r['sparsity']:.0%}: "
-        + " ".join(f"{stage} {value:g}" for stage, value in r["seconds"].items())
-        for r in results
-    )
+    lines += _samples(results, examples)
     lines += [
         "",
         "## Conditions",
         "",
         f"- Command: `{' '.join(['spdf-keras', *sys.argv[1:]])}`",
-        f"- Seconds per stage: {seconds}",
         f"- {os.cpu_count()} cores, {platform.machine()}, Python "
         + ", ".join(
             [platform.python_version(), *(f"{p} {version(p)}" for p in packages)]
         ),
         "",
+        "Seconds of each stage:",
+        "",
+        *_seconds(results),
+        "",
         "```toml",
-        to_toml(dataclasses.replace(config, sparsity=SparsityConfig())).strip(),
+        to_toml(dataclasses.replace(config, sparsity=masks)).strip(),
         "```",
         "",
     ]
@@ -96,11 +99,37 @@ def write_report(
     return path
 
 
+def _samples(results: Sequence[Result], examples: Sequence[Example]) -> list[str]:
+    """The first inputs, each with a reference and the text of every model."""
+    lines = []
+    for number, (context, _) in enumerate(results[0]["samples"]):
+        lines.append(f"- `{context}`")
+        lines.append(f"    - Reference: {examples[number].references[0]}")
+        for result in results:
+            _, text = result["samples"][number]
+            lines.append(f"    - {result['sparsity']:.0%}: {text}")
+    return lines
+
+
+def _seconds(results: Sequence[Result]) -> list[str]:
+    stages = [*results[0]["seconds"], "total"]
+    lines = [
+        "| Sparsity | " + " | ".join(stages) + " |",
+        "| --- |" + " ---: |" * len(stages),
+    ]
+    for result in results:
+        seconds = [*result["seconds"].values()]
+        cells = [f"{value:.1f}" for value in [*seconds, sum(seconds)]]
+        lines.append(f"| {result['sparsity']:.0%} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _plot_losses(path: Path, results: Sequence[Result]) -> None:
     import matplotlib.figure
 
-    figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
+    # One above the other, so that the text can be read on a narrow screen, too.
+    figure = matplotlib.figure.Figure(figsize=(6.4, 6.8), layout="constrained")
+    axes = figure.subplots(2, 1)
     for axis, stage, title in zip(
         axes,
         ("pretrain", "finetune"),

@@ -13,7 +13,7 @@ from spdf_keras.data.tasks.files import find_file
 from spdf_keras.errors import InputError
 from spdf_keras.files import replace_file
 
-_RESTAURANTS = {"train": (1200, 1), "validation": (100, 2)}
+_RESTAURANTS = {"train": (1200, 1), "validation": (300, 2)}
 _DOCUMENTS = 4_000
 _WIKITEXT = ("wikitext2/train.txt", "wikitext-2/wiki.train.tokens", "wiki.train.tokens")
 
