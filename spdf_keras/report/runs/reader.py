@@ -99,6 +99,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
             tokens=record.sequences * length,
             flops=record.total_flops,
             validation_loss=validation.last,
+            masks=config.sparsity,
         )
     else:
         origin = _origin(config, base)
