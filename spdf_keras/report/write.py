@@ -18,6 +18,7 @@ from spdf_keras.report.page.html import to_html
 from spdf_keras.report.page.markdown import to_markdown
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
+from spdf_keras.report.runs.notes import study_notes
 from spdf_keras.report.runs.records import RunRecord
 from spdf_keras.report.runs.resampling import Resamples, Tell, resample
 
@@ -98,7 +99,7 @@ def write_report(
     document = Document(
         title,
         f"Made {time} by spdf-keras {__version__} from {len(runs)} runs.",
-        build_sections(runs, densities, resamples),
+        build_sections(runs, densities, resamples, study_notes(runs)),
     )
     markdown, page = to_markdown(document), to_html(document)
     content: dict[str, str | bytes] = {

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,10 +79,11 @@ def test_interval_and_p_are_those_of_the_paired_bootstrap_of_sacrebleu(
     examples = get_task("e2e").read(data, "test")
     streams = [[example.references[k] for example in examples] for k in range(2)]
     metric = BLEU(lowercase=True, tokenize="13a", smooth_method="exp")
-    named = [("dense", ours[0]), ("sparse", ours[1])]
+    named: Any = [("dense", ours[0]), ("sparse", ours[1])]
     test = PairedTest(named, {"BLEU": metric}, streams, test_type="bs")
     _, results = test()
-    dense, sparse = results["BLEU"]
+    scores: Any = results["BLEU"]
+    dense, sparse = scores
     assert 100 * gap.mean == pytest.approx(sparse.score - dense.score)
     assert gap.inputs.p == pytest.approx(sparse.p_value)
 

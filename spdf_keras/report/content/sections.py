@@ -7,16 +7,24 @@ from spdf_keras.report.content.difference_tables import (
     comparison_table,
     loss_comparisons,
 )
+from spdf_keras.report.content.equal_operations import equal_operations_blocks
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
-from spdf_keras.report.content.labels import Labels, model_labels
+from spdf_keras.report.content.labels import Labels, dataset_name, model_labels
 from spdf_keras.report.content.loss_figures import loss_figures, sparsity_colors
 from spdf_keras.report.content.mask_figures import mask_figures
 from spdf_keras.report.content.missing import missing_blocks
 from spdf_keras.report.content.origins import provenance_blocks
 from spdf_keras.report.content.samples import sample_tables
-from spdf_keras.report.content.score_tables import summary_table
+from spdf_keras.report.content.score_tables import note_marks, summary_table
+from spdf_keras.report.content.sizes import sizes_blocks
 from spdf_keras.report.content.task_sections import SEEDS, UNRESOLVED, task_section
-from spdf_keras.report.page.document import Block, Paragraph, Section
+from spdf_keras.report.page.document import (
+    Block,
+    Bullets,
+    Paragraph,
+    Section,
+    plain,
+)
 from spdf_keras.report.runs.density import Density
 from spdf_keras.report.runs.groups import (
     Group,
@@ -27,6 +35,7 @@ from spdf_keras.report.runs.groups import (
     pretraining_groups,
     without_losers,
 )
+from spdf_keras.report.runs.notes import Notes
 from spdf_keras.report.runs.records import RunRecord
 from spdf_keras.report.runs.resampling import Resamples
 
@@ -35,6 +44,7 @@ def build_sections(
     runs: Sequence[RunRecord],
     densities: Sequence[Density],
     resamples: Resamples,
+    notes: Notes,
 ) -> tuple[Section, ...]:
     """Builds the sections for which these runs have content."""
     labels, colors = model_labels(runs), sparsity_colors(runs)
@@ -43,7 +53,7 @@ def build_sections(
     evaluations = evaluation_groups(runs)
     main = main_groups(evaluations)
     sections = [
-        Section("Summary", _summary(pretraining, evaluations, labels)),
+        Section("Summary", _summary(pretraining, evaluations, labels, notes)),
         Section(
             "Missing or unlike", missing_blocks(runs, pretraining, labels, resamples)
         ),
@@ -60,9 +70,15 @@ def build_sections(
         table = finetuning_table(finetuning, labels)
         sections.append(Section("Table 3: fine-tuning FLOPs", (table, _TABLE_3)))
     sections += [
-        task_section(groups, labels, resamples, any(groups[0] is g for g in main))
+        task_section(
+            groups, labels, resamples, notes, any(groups[0] is g for g in main)
+        )
         for groups in by_task_and_split(evaluations)
     ]
+    equal = equal_operations_blocks(pretraining, evaluations, labels, resamples)
+    sections.append(Section("Equal operations", tuple(equal)))
+    sizes = sizes_blocks(evaluations, labels, resamples)
+    sections.append(Section("Sizes", tuple(sizes)))
     curves = loss_figures(chosen, labels, colors)
     if curves:
         sections.append(Section("Loss curves", (_LOSSES, *curves)))
@@ -117,7 +133,10 @@ _OUTPUTS = Paragraph(
 
 
 def _summary(
-    pretraining: Sequence[Group], evaluations: Sequence[Group], labels: Labels
+    pretraining: Sequence[Group],
+    evaluations: Sequence[Group],
+    labels: Labels,
+    notes: Notes,
 ) -> tuple[Block, ...]:
     text = (
         "Cells are mean ± sample standard deviation over pre-training seeds, with the "
@@ -127,7 +146,14 @@ def _summary(
     )
     if not pretraining and not evaluations:
         return (Paragraph("There is no pre-training and no evaluation to sum up."),)
-    return summary_table(pretraining, evaluations, labels), Paragraph(text)
+    marks = note_marks(notes)
+    table = summary_table(pretraining, evaluations, labels, marks)
+    items = [plain(note) for note in notes.whole]
+    items += [
+        f"{marks[task]} {dataset_name(task)}: {plain(' '.join(texts))}"
+        for task, texts in notes.tasks.items()
+    ]
+    return table, Paragraph(text), *((Bullets(tuple(items)),) if items else ())
 
 
 def _one_each(densities: Iterable[Density]) -> list[Density]:

@@ -13,8 +13,16 @@ from spdf_keras.report.content.labels import Labels
 from spdf_keras.report.content.origins import describe_decoding
 from spdf_keras.report.content.score_figures import score_figures
 from spdf_keras.report.content.score_tables import results_table
-from spdf_keras.report.page.document import Block, Paragraph, Section, Table, code
+from spdf_keras.report.page.document import (
+    Block,
+    Paragraph,
+    Section,
+    Table,
+    code,
+    plain,
+)
 from spdf_keras.report.runs.groups import Group
+from spdf_keras.report.runs.notes import Notes
 from spdf_keras.report.runs.records import Evaluation
 from spdf_keras.report.runs.resampling import DRAWINGS, Resamples
 
@@ -34,12 +42,18 @@ UNRESOLVED = (
 
 
 def task_section(
-    groups: Sequence[Group], labels: Labels, resamples: Resamples, is_main: bool
+    groups: Sequence[Group],
+    labels: Labels,
+    resamples: Resamples,
+    notes: Notes,
+    is_main: bool,
 ) -> Section:
     """The scores of one task and split, with the paper's rows if it is the main one."""
     layout = score_table(groups[0].task, groups)
     name = f"{layout.name}: " if layout.name else ""
     blocks: list[Block] = [results_table(groups, labels, is_main)]
+    own = notes.tasks.get(groups[0].task, ())
+    blocks += [Paragraph(f"Note: {plain(text)}") for text in own]
     blocks += [Paragraph(text) for text in _score_notes(groups, is_main)]
     gaps = comparison_table(score_comparisons(groups, resamples), labels)
     if gaps:

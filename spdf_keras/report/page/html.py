@@ -125,8 +125,9 @@ def _table(table: Table) -> Iterator[str]:
         for index, (kind, cell) in enumerate(zip(kinds, row.cells, strict=True)):
             tag, scope = ("td", "") if index else ("th", ' scope="row"')
             # A long text wraps; the rest of the table scrolls.
-            kind = "long" if len(cell) > _LONG else kind
-            yield f"<{tag}{scope}{_class(kind)}>{html.escape(cell)}</{tag}>"
+            kind = "long" if max(map(len, cell.split("\n"))) > _LONG else kind
+            text = html.escape(cell).replace("\n", "<br>")
+            yield f"<{tag}{scope}{_class(kind)}>{text}</{tag}>"
         yield "</tr>\n"
     yield "</tbody></table></div>"
 

@@ -15,6 +15,16 @@ from spdf_keras.flops import forward_flops, training_flops
 from spdf_keras.model.sparsity_plan import SparsityPlan
 
 
+def planned_tokens(config: Config) -> int:
+    """The number of tokens of a pre-training, which a setting of 0 leaves to its size.
+
+    Example:
+        >>> planned_tokens(Config()) == 20 * Config().model.num_parameters
+        True
+    """
+    return config.train.tokens or 20 * config.model.num_parameters
+
+
 @dataclass(frozen=True)
 class Curve:
     """Losses, or other numbers, by step."""

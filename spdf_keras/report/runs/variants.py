@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from spdf_keras.config import SparsityConfig
-from spdf_keras.report.runs.records import Evaluation, RunRecord
+from spdf_keras.report.runs.records import Evaluation, RunRecord, planned_tokens
 
 Member = tuple[RunRecord, Evaluation | None]
 
@@ -76,9 +76,20 @@ def _describe(settings: Mapping[str, Any], names: Collection[str]) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, int) and abs(value) >= 1e5:
-        return f"{value / 1e6:.4g}M"
-    return str(value)
+    return count(value) if isinstance(value, int) and value >= 1e4 else str(value)
+
+
+def count(value: float) -> str:
+    """A large number, such as one of parameters or tokens, by its unit.
+
+    Example:
+        >>> count(9_584_640), count(1.3e6), count(8128), count(512)
+        ('9.58M', '1.3M', '8.13k', '512')
+    """
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:g}"
 
 
 _Part = tuple[dict[str, Any], list[Member]]
@@ -102,7 +113,10 @@ def recipe(run: RunRecord) -> dict[str, Any]:
         given = _settings("sparsity", run.origin.masks)
         masks |= {name: v for name, v in given.items() if v != usual[name]}
         masks.pop("sparsity.sparsity", None)
-    return {**masks, **_settings("train", run.config.train)}
+    training = _settings("train", run.config.train)
+    # The usual number of tokens is said as what it is.
+    training["train.tokens"] = planned_tokens(run.config)
+    return {**masks, **training}
 
 
 def _tuned(run: RunRecord) -> dict[str, Any]:
