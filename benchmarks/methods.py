@@ -21,9 +21,8 @@ from spdf_keras.data.samples.restaurants import pretraining_text
 from spdf_keras.data.shards.prepare import write_shards
 from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tokenizers.bpe import Tokenizer
-from spdf_keras.flops import training_flops
-from spdf_keras.model.sparsity_plan import SparsityPlan
 from spdf_keras.provenance import provenance
+from spdf_keras.study.operations import with_equal_operations
 from spdf_keras.training.pretrain import pretrain
 from spdf_keras.training.run import Run
 
@@ -84,17 +83,12 @@ def configured(
     args: argparse.Namespace, base: Config, shards: Shards, name: str, seed: int
 ) -> Config:
     """Returns the settings of a run that takes the operations of static masks."""
-    given = {"sparsity": 0.75, "seed": seed, "interval": args.interval, **METHODS[name]}
-    masks = SparsityConfig(**given)
-    length, tokens = shards.context_length, args.tokens
-    for _ in range(5):  # the average depends a little on the number of steps
-        train = dataclasses.replace(base.train, tokens=tokens, seed=seed)
-        steps = train.total_steps(base.model, length)
-        average = SparsityPlan(base.model, masks, steps).average
-        static, own = (training_flops(base.model, length, s) for s in (0.75, average))
-        tokens = round(args.tokens * static / own)
-    train = dataclasses.replace(train, tokens=tokens)
-    return dataclasses.replace(base, sparsity=masks, train=train)
+    static = {"sparsity": 0.75, "seed": seed, "interval": args.interval}
+    train = dataclasses.replace(base.train, tokens=args.tokens, seed=seed)
+    whole = dataclasses.replace(base, sparsity=SparsityConfig(**static), train=train)
+    masks = SparsityConfig(**{**static, **METHODS[name]})
+    own = dataclasses.replace(whole, sparsity=masks)
+    return with_equal_operations(own, whole, shards.context_length)
 
 
 def row(name: str, results: dict[str, list[dict[str, Any]]]) -> dict[str, str]:

@@ -10,6 +10,10 @@ class InputError(ValueError):
     """
 
 
+class BusyError(InputError):
+    """Another process holds a place; it is free again when that process ends."""
+
+
 class ExportError(RuntimeError):
     """An artefact is wrong or does not run, or the disk did not take it.
 

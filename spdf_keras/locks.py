@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.errors import InputError
+from spdf_keras.errors import BusyError
 from spdf_keras.files import temporary_path
 
 try:
@@ -39,7 +39,7 @@ def lock(path: Path, place: str) -> Iterator[None]:
         place: Subject of the error sentence, such as `The folder 'runs/a'`.
 
     Raises:
-        InputError: If another process holds it; the message names that process.
+        BusyError: If another process holds it; the message names that process.
     """
     descriptor = _acquire(path, place)
     ended = threading.Event()
@@ -176,7 +176,7 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _taken(path: Path, place: str) -> InputError:
+def _taken(path: Path, place: str) -> BusyError:
     owner = _owner(path)
     # The owner writes its name right after it has taken the lock.
     deadline = time.monotonic() + 1.0
@@ -194,7 +194,7 @@ def _taken(path: Path, place: str) -> InputError:
                 f" If that machine has died, start again in {_STALE_SECONDS:.0f} "
                 "seconds."
             )
-    return InputError(
+    return BusyError(
         f"{place} is being written by {who}. Wait until it ends or stop it, or choose "
         f"another place.{advice}"
     )

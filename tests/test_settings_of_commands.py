@@ -110,7 +110,7 @@ def test_what_is_unknown_or_wrong_is_said_first(tmp_path: Path) -> None:
         ("pretrain {c} --data {d} --out {d}/o", "study.seeds=[1]"),
         ("study {c} --data {d} --out {d}/o", "train.seed=1"),
         ("quickstart --out {d}/o", "sparsity.sparsity=0.5"),
-        ("quickstart --out {d}/o", "study.task=e2e"),
+        ("quickstart --out {d}/o", "study.seeds=[1]"),
     ],
 )
 def test_commands_refuse_before_they_write(

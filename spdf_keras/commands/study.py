@@ -1,9 +1,10 @@
 """Runs the paper's protocol as one job, and writes its report.
 
-For each sparsity and seed it pre-trains, strips the masks, fine-tunes at each point of
-a grid, chooses the best point on the validation split, and decodes and scores the test
-split. It does the same with the masks kept, as a baseline. Started again with the same
-folder, it continues where it stopped.
+For each sparsity and seed it pre-trains, strips the masks, fine-tunes on each task at
+each point of a grid, chooses the best point on the validation split, and decodes and
+scores the test split. It does the same with the masks kept, as a baseline. Started
+again with the same folder, it continues where it stopped. Started several times at
+once, the processes share the work.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -34,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DIR",
-        help="folder with the files of the corpus and of the task",
+        help="folder with the files of the corpus and of the tasks",
     )
     parser.add_argument(
         "--shards",
@@ -55,12 +56,17 @@ def run(args: Namespace) -> None:
 
     config = read_config(args, _READS, args.config, instead=_INSTEAD)
     load_tensorflow()
+    from spdf_keras.errors import BusyError
     from spdf_keras.report.write import write_report
     from spdf_keras.study.study import Study
 
     out = Path(args.out)
     Study(out, config, args.data, say, step_progress, args.shards).run()
-    report = write_report([out], out / "report")
+    try:
+        report = write_report([out], out / "report")
+    except BusyError:
+        say("another process of this study writes the report")
+        return
     print(f"Report: {report.html}, {report.markdown}")
     if args.json:
         print_json({"html": str(report.html), "markdown": str(report.markdown)})

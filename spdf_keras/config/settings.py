@@ -461,14 +461,23 @@ class DecodeConfig(Section):
 class StudyConfig(Section):
     """The paper's protocol as one job; the defaults are those of appendix A.2.
 
-    Every pair of sparsity and seed is pre-trained once. Fine-tuning searches the grid
-    of batch sizes and learning rates by the validation score: BLEU, or perplexity for
-    the Curation Corpus. The best trial is decoded and scored on the test split.
+    Every pair of sparsity and seed is pre-trained once, and every pair of variant and
+    seed. Fine-tuning on each task searches the grid of batch sizes and learning rates
+    by the validation score: BLEU, or perplexity for the Curation Corpus. The best
+    trial is decoded and scored on the test split.
 
     Attributes:
-        task: The fine-tuning task.
+        tasks: The fine-tuning tasks; none only pre-trains. Settings of `[finetune]`
+            and `[decode]` that hold for one task alone follow its name:
+            `"webnlg: finetune.epochs=5"`.
         sparsities: Sparsities of pre-training.
+        variants: Further pre-trainings by name, each with the settings of `[model]`,
+            `[sparsity]` and `[train]` in which it differs:
+            `"rigl: sparsity.sparsity=0.75 sparsity.method=rigl"`. They are fine-tuned
+            densely.
         seeds: Each is the seed of masks, initial weights and data order at once.
+        equal_operations: Give each pre-training as many tokens as the operations of a
+            dense one of `[model]` allow, zeros skipped: a sparse one gets more.
         batch_sizes: Batch sizes of the grid.
         learning_rates: Learning rates of the grid.
         search_seeds: Number of seeds that each search the grid; the other seeds take
@@ -476,38 +485,49 @@ class StudyConfig(Section):
         sparse_finetuning: Also fine-tune with the masks kept, at each sparsity
             above 0, with a separate search.
         corpus: Files in the data folder to pre-train on, without `.gz`.
-        task_text: Also pre-train on the targets of the task's training split.
+        task_text: Also pre-train on the targets of the tasks' training splits.
+        sequence_length: Tokens per sequence of pre-training; 0 is the model's context.
         train_inputs: Number of inputs of the training split to use, evenly spread
             over it; 0 is all.
         validation_inputs: The same for the validation split.
         search_beams: Number of beams when the trials of the search are decoded.
+        notes: Sentences for the report; one that begins with a task's name, as in
+            `"dart: a part of its dev split"`, is shown with that task's tables.
     """
 
-    task: str = "e2e"
+    tasks: tuple[str, ...] = ("e2e",)
     sparsities: tuple[float, ...] = (0.0, 0.5, 0.75)
+    variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    equal_operations: bool = False
     batch_sizes: tuple[int, ...] = (8, 16, 32, 64)
     learning_rates: tuple[float, ...] = (1e-4, 5e-5, 2.5e-5)
     search_seeds: int = 0
     sparse_finetuning: bool = True
     corpus: tuple[str, ...] = ("wikitext2/train.txt",)
     task_text: bool = True
+    sequence_length: int = 0
     train_inputs: int = 0
     validation_inputs: int = 0
     search_beams: int = 1
+    notes: tuple[str, ...] = ()
 
     def _check_values(self) -> None:
-        names = ("sparsities", "seeds", "batch_sizes", "learning_rates")
-        for name in names:
+        for name in ("seeds", "batch_sizes", "learning_rates"):
             values = getattr(self, name)
             different = len(set(values)) == len(values) > 0
             check(self, name, different, "one or more values, each once")
+        different = len(set(self.sparsities)) == len(self.sparsities)
+        has_any = bool(self.sparsities or self.variants)
+        must = "one or more values, each once; none if there are variants"
+        check(self, "sparsities", different and has_any, must)
         for sparsity in self.sparsities:
             check_sparsity(sparsity)
         check(self, "seeds", min(self.seeds) >= 0, "at least 0")
-        for name in names[2:]:
+        for name in ("batch_sizes", "learning_rates"):
             check(self, name, min(getattr(self, name)) > 0, "positive")
-        check_not_negative(self, "search_seeds", "train_inputs", "validation_inputs")
+        counts = ("search_seeds", "sequence_length", "train_inputs")
+        check_not_negative(self, *counts, "validation_inputs")
         check_positive(self, "search_beams")
         has_text = bool(self.corpus) or self.task_text
         check(self, "corpus", has_text, "a file or more where `task_text` is false")

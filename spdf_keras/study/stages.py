@@ -45,6 +45,10 @@ class Stages:
             self._say(f"{count}{label}")
             work()
 
+    def start_at(self, number: int) -> None:
+        """Counts from here on, behind `number` stages."""
+        self._number = number
+
     def skip(self, count: int) -> None:
         """Counts stages that need not even be looked at."""
         self._number += count
@@ -103,6 +107,7 @@ def prepared_shards(
     documents: Callable[[], Iterable[str]],
     more_texts: Iterable[str] = (),
     say: Say | None = None,
+    length: int = 0,
 ) -> Shards:
     """Opens the shards in a folder, which are written first if they are missing.
 
@@ -112,11 +117,13 @@ def prepared_shards(
         documents: Reads the corpus from its start.
         more_texts: Texts on which the tokenizer is trained as well.
         say: Gets a sentence if the shards are written.
+        length: Tokens per sequence; 0 is the model's context.
     """
     if not (folder / "index.json").is_file():
         if say:
             say("preparing the corpus")
         texts = chain(documents(), more_texts)
         tokenizer = Tokenizer.train(texts, model.vocabulary_size)
-        write_shards(documents(), tokenizer, model.max_sequence_length, folder)
+        length = length or model.max_sequence_length
+        write_shards(documents(), tokenizer, length, folder)
     return Shards.open(folder)

@@ -1,37 +1,24 @@
 """Runs the paper's protocol, stage by stage."""
 
 import dataclasses
-import gc
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate, chain
 from pathlib import Path
 
-from spdf_keras.config import Config, FinetuneConfig, StudyConfig, load_config, to_toml
+from spdf_keras.config import Config, load_config, to_toml
 from spdf_keras.data.corpus.documents import read_documents
 from spdf_keras.data.shards.reader import Shards
 from spdf_keras.data.tasks.files import find_file
-from spdf_keras.data.tasks.registry import get_task
-from spdf_keras.data.tasks.task import Example
-from spdf_keras.errors import InputError
+from spdf_keras.errors import BusyError, InputError
 from spdf_keras.evaluation.checks import check_data
-from spdf_keras.evaluation.record import evaluate_run
 from spdf_keras.files import replace_file
-from spdf_keras.folders import claim
-from spdf_keras.keras2 import keras
+from spdf_keras.folders import LOCK, claim
+from spdf_keras.locks import lock
 from spdf_keras.model.decoding.generator import check_beams
-from spdf_keras.study.plan import (
-    KEPT,
-    Cell,
-    Trial,
-    cells,
-    grid,
-    modes,
-    num_stages,
-    searches,
-)
+from spdf_keras.study.cell_stages import CellStages, arm_config, tuning
+from spdf_keras.study.plan import Cell, arms, cells, continues, grid, num_stages
 from spdf_keras.study.stages import (
     Progress,
     Say,
@@ -39,16 +26,22 @@ from spdf_keras.study.stages import (
     keep_settings,
     prepared_shards,
 )
-from spdf_keras.training.run import Run
+from spdf_keras.study.targets import Target, read_targets
+
+# Seconds until a process looks again whether another one has left a place.
+_PAUSE = 2.0
 
 
 class Study:
     """The protocol of appendix A, from the corpus to the scores of the test split.
 
+    One task is finished for all pre-trainings before the next begins. Several
+    processes may run one study: each takes the pre-trainings that no other holds.
+
     Args:
         folder: The folder for all results; see `spdf_keras.study.plan`.
         config: All settings.
-        data: Folder with the task's files and the corpus.
+        data: Folder with the files of the tasks and of the corpus.
         say: Gets a sentence per stage.
         progress: Gives a display for a training stage by its label.
         shards: Prepared shards to pre-train on, in place of `study.corpus`.
@@ -69,20 +62,8 @@ class Study:
         self._folder, self._config, self._data = Path(folder), config, Path(data)
         self._say, self._progress, self._given_shards = say, progress, shards
         self._settings = config.study
-        self._task = get_task(config.study.task)
-        train, validation, test = (
-            self._task.read(data, split) for split in ("train", "validation", "test")
-        )
-        self._task_text = train if config.study.task_text else []
-        self._examples = {
-            "train": _spread(train, config.study.train_inputs),
-            "validation": _spread(validation, config.study.validation_inputs),
-            "test": test,
-        }
-        # The main score of the task judges the search.
-        main_score = self._task.table.scores[0]
-        self._score = main_score.name
-        self._sign = 1 if main_score.higher_is_better else -1
+        self._cells = list(cells(config.study))
+        self._targets = read_targets(config, data)
         if shards is None:
             self._corpus = [self._find(name) for name in self._settings.corpus]
         self._check_settings()
@@ -90,59 +71,95 @@ class Study:
             pass
 
     def run(self) -> None:
-        """Runs, or finishes, every stage.
+        """Runs, or finishes, every stage, and waits for those of other processes.
 
         Raises:
-            InputError: If a text or setting does not fit, before the first step, or
-                another process runs the study.
+            InputError: If a text or setting does not fit, before the first step.
         """
         with self._writing():
             shards = self._shards()
-            check_data(shards.tokenizer(), self._examples, self._config, self._task)
-            self._stages = Stages(self._say, self._progress, num_stages(self._settings))
-            for cell in cells(self._settings):
-                self._pretrain(cell, shards)
-                for masks in modes(self._settings, cell):
-                    self._test(cell, masks, self._search(cell, masks))
+        self._check_data(shards)
+        targets: Sequence[Target | None] = self._targets or [None]
+        parts = [(cell, target) for target in targets for cell in self._cells]
+        counts = [self._num_stages(*part) for part in parts]
+        starts = list(accumulate(counts, initial=0))
+        self._stages = Stages(self._say, self._progress, starts[-1])
+        self._work = CellStages(self._folder, self._config, self._stages, self._say)
+        waiting, told = list(zip(parts, starts, strict=False)), False
+        while waiting:
+            left = [
+                (part, start)
+                for part, start in waiting
+                if not self._do_part(*part, start, shards)
+            ]
+            if len(left) == len(waiting):
+                if not told:
+                    self._say(f"waiting for another process: {left[0][0][0]}")
+                told = True
+                time.sleep(_PAUSE)
+            waiting = left
+
+    def _num_stages(self, cell: Cell, target: Target | None) -> int:
+        """Number of stages of a part; the first task's has the pre-training."""
+        if target is None:
+            return 1
+        return num_stages(self._settings, cell) + (target is self._targets[0])
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Holds the folder, after its settings are written or compared."""
-        with claim(self._folder, "study"):
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(claim(self._folder, "study"))
+                    break
+                except BusyError:  # another process starts, or prepares the corpus
+                    time.sleep(_PAUSE)
+            file, settings = self._folder / "config.toml", to_toml(self._config)
+            own_corpus = self._given_shards is None
             keep_settings(
                 self._folder,
-                to_toml(self._config),
-                lambda file: load_config(file) == self._config,
+                settings,
+                lambda old: continues(self._config, load_config(old), own_corpus),
                 "a study with other settings",
             )
+            if file.read_text("utf-8") != settings:  # the study grows
+                replace_file(file, settings)
             yield
 
     def _check_settings(self) -> None:
         """Refuses settings that a late stage would refuse, before the first stage."""
-        places = [str(cell.place) for cell in cells(self._settings)]
+        places = [str(cell.place) for cell in self._cells]
         for names in (places, [trial.name for trial in grid(self._settings)]):
             if len(set(names)) < len(names):
                 raise InputError(
                     "Values of `study.sparsities` and of `study.learning_rates` must "
-                    "differ in their first six digits, which name their folders. "
+                    "differ in their first six digits, and `study.variants` in their "
+                    "names, because these name their folders. "
                     f"Received: two for '{max(names, key=names.count)}'."
                 )
-        for trial in grid(self._settings):
-            self._tuning(trial, 0, "")
-        for beams in (self._settings.search_beams, self._config.decode.num_beams):
-            decode = dataclasses.replace(self._config.decode, num_beams=beams)
-            check_beams(decode, self._config.model.vocabulary_size)
+        for arm in arms(self._settings):
+            model = arm_config(self._config, arm, 0).model
+            for target in self._targets:
+                for trial in grid(self._settings):
+                    tuning(target, trial, 0, "")
+                for beams in (
+                    self._settings.search_beams,
+                    target.config.decode.num_beams,
+                ):
+                    decode = dataclasses.replace(target.config.decode, num_beams=beams)
+                    check_beams(decode, model.vocabulary_size)
 
-    def _tuning(self, trial: Trial, seed: int, masks: str) -> FinetuneConfig:
-        """The `[finetune]` settings of one point of the grid."""
-        return dataclasses.replace(
-            self._config.finetune,
-            batch_size=trial.batch_size,
-            learning_rate=trial.learning_rate,
-            seed=seed,
-            keep_masks=masks == KEPT,
-            lora_rank=0,
-        )
+    def _check_data(self, shards: Shards) -> None:
+        models = {
+            arm_config(self._config, arm, 0).model for arm in arms(self._settings)
+        }
+        sizes = {(m.max_sequence_length, m.vocabulary_size): m for m in models}
+        for model in sizes.values():
+            for target in self._targets:
+                config = dataclasses.replace(target.config, model=model)
+                tokenizer = shards.tokenizer()
+                check_data(tokenizer, target.examples, config, target.task)
 
     def _find(self, name: str) -> Path:
         path = find_file(self._data, [], [name])
@@ -161,110 +178,54 @@ class Study:
             self._config.model,
             self._documents,
             say=self._say,
+            length=self._settings.sequence_length,
         )
 
     def _documents(self) -> Iterator[str]:
+        # A few texts stand in the training split of one task and in a test split.
+        tested = {
+            text.strip()
+            for target in self._targets
+            for example in target.examples["test"]
+            for text in example.references
+        }
         # All targets of an input are one document, because they say the same.
-        targets = (" ".join(example.references) for example in self._task_text)
-        return chain(read_documents(self._corpus), targets)
-
-    def _do(self, label: str, record: Path, work: Callable[[], object]) -> None:
-        def work_afresh() -> None:
-            # Keras's graph would keep the models of earlier stages.
-            keras.backend.clear_session()
-            gc.collect()
-            work()
-
-        self._stages.do(label, record, work_afresh)
-
-    def _pretrain(self, cell: Cell, shards: Shards) -> None:
-        run = Run(self._folder / cell.place / "pretrain")
-        sparsity = dataclasses.replace(
-            self._config.sparsity, sparsity=cell.sparsity, seed=cell.seed
+        targets = (
+            " ".join(text for text in example.references if text.strip() not in tested)
+            for target in self._targets
+            for example in target.text
         )
-        config = dataclasses.replace(
-            self._config,
-            sparsity=sparsity,
-            train=dataclasses.replace(self._config.train, seed=cell.seed),
-            study=StudyConfig(),
-        )
-        self._do(
-            f"{cell}: pre-train",
-            run.folder / "result.json",
-            lambda: self._stages.pretrain(config, shards, run.folder),
-        )
+        return chain(read_documents(self._corpus), filter(None, targets))
 
-    def _search(self, cell: Cell, masks: str) -> Trial:
-        """Trains every trial of a cell that is not trained, and names the best."""
-        folder = self._folder / cell.place / masks
-        file = folder / "search.json"
-        trials = grid(self._settings)
-        if not searches(self._settings, cell):
-            first = Cell(cell.sparsity, self._settings.seeds[0])
-            trials = [_best(self._folder / first.place / masks / "search.json")]
-        if file.is_file():
-            self._stages.skip(len(trials))
-            return _best(file)
-        scores = [self._try(cell, masks, trial) for trial in trials]
-        best = max(range(len(trials)), key=lambda i: self._sign * scores[i])
-        scored = [
-            {**dataclasses.asdict(trial), "score": score}
-            for trial, score in zip(trials, scores, strict=True)
-        ]
-        content = {"best": dataclasses.asdict(trials[best]), "trials": scored}
-        replace_file(file, json.dumps(content, indent=2) + "\n")
-        return trials[best]
+    def _do_part(
+        self, cell: Cell, target: Target | None, number: int, shards: Shards
+    ) -> bool:
+        """Does all stages of a pre-training for one task, unless it has to wait.
 
-    def _try(self, cell: Cell, masks: str, trial: Trial) -> float:
-        """Fine-tunes one point of the grid, and scores it on the validation split."""
+        Args:
+            cell: The pre-training, which is done first.
+            target: The task; None if there is no task.
+            number: Number of the stages before the first.
+            shards: The corpus.
+
+        Returns:
+            Whether they are done; False if another process holds the pre-training, or
+            has not yet found the trial that is taken.
+        """
+        if target is not None and not self._work.is_searched(cell, target):
+            return False
         folder = self._folder / cell.place
-        run = Run(folder / masks / trial.name)
-        record = run.evaluation_file(self._task.name, "validation")
-
-        def work() -> None:
-            if run.result() is None:
-                self._stages.finetune(
-                    Run.open(folder / "pretrain"),
-                    self._examples["train"],
-                    self._examples["validation"],
-                    self._tuning(trial, cell.seed, masks),
-                    run.folder,
-                    cut_context=self._task.cut_context,
-                    task=self._task.name,
-                    tell=self._say,
-                )
-            config = run.config()
-            decode = dataclasses.replace(
-                config.decode, num_beams=self._settings.search_beams
-            )
-            config = dataclasses.replace(config, decode=decode)
-            examples = self._examples["validation"]
-            evaluate_run(run, self._task, "validation", examples, config)
-
-        self._do(f"{cell}: fine-tune, masks {masks}, {trial.name}", record, work)
-        value = json.loads(record.read_text("utf-8"))["scores"][self._score]
-        return -math.inf * self._sign if value is None else float(value)
-
-    def _test(self, cell: Cell, masks: str, best: Trial) -> None:
-        folder = self._folder / cell.place / masks
-        run = Run(folder / best.name)
-        self._do(
-            f"{cell}: test, masks {masks}",
-            run.evaluation_file(self._task.name, "test"),
-            lambda: evaluate_run(run, self._task, "test", self._examples["test"]),
-        )
-        # Logs and scores of the other trials stay; their weights would fill a disk.
-        for trial in grid(self._settings):
-            if trial != best:
-                Run(folder / trial.name).remove_checkpoints()
-
-
-def _best(file: Path) -> Trial:
-    return Trial(**json.loads(file.read_text("utf-8"))["best"])
-
-
-def _spread(examples: Sequence[Example], count: int) -> Sequence[Example]:
-    """Takes `count` of the examples, evenly spread; all of them if 0."""
-    if not 0 < count < len(examples):
-        return examples
-    return [examples[i * len(examples) // count] for i in range(count)]
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(folder / LOCK, f"The folder '{folder}'"))
+            except BusyError:
+                return False
+            self._stages.start_at(number)
+            if target in (None, *self._targets[:1]):
+                self._work.pretrain(cell, shards)
+            if target is not None:
+                for masks in cell.arm.modes:
+                    best = self._work.search(cell, target, masks)
+                    self._work.test(cell, target, masks, best)
+        return True

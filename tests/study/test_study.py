@@ -3,8 +3,9 @@
 import gc
 import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation.checks import check_data
-from spdf_keras.study import stages
+from spdf_keras.folders import LOCK
+from spdf_keras.locks import lock
+from spdf_keras.model.sparsity_plan import SparsityPlan
+from spdf_keras.study import cell_stages, stages
 from spdf_keras.study import study as module
-from spdf_keras.study.plan import Cell, Trial, cells, grid, modes, num_stages, searches
+from spdf_keras.study.plan import Cell, Trial, arms, cells, grid, num_stages, searches
 from spdf_keras.study.study import Study
 from spdf_keras.training.run import Run
 
@@ -44,16 +48,21 @@ class FakeTraining:
     Args:
         bleu: The validation score of a learning rate.
         stop_at: Number of the call that is interrupted half-way.
+        score: Another score with the same values.
     """
 
-    def __init__(self, bleu: dict[float, float], stop_at: int = 0) -> None:
+    def __init__(
+        self, bleu: dict[float, float], stop_at: int = 0, score: str = ""
+    ) -> None:
         self.calls: list[str] = []
-        self._bleu, self._stop_at = bleu, stop_at
+        self.pretrained: list[Config] = []
+        self.tuned: dict[str, list[Any]] = defaultdict(list)
+        self._bleu, self._stop_at, self._score = bleu, stop_at, score
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeTraining":
         monkeypatch.setattr(stages, "pretrain", self.pretrain)
         monkeypatch.setattr(stages, "finetune", self.finetune)
-        monkeypatch.setattr(module, "evaluate_run", self.evaluate_run)
+        monkeypatch.setattr(cell_stages, "evaluate_run", self.evaluate_run)
         return self
 
     def _call(self, label: str) -> None:
@@ -63,6 +72,7 @@ class FakeTraining:
 
     def pretrain(self, config: Config, shards: Any, folder: Path, report: Any) -> None:
         assert config.train.seed == config.sparsity.seed
+        self.pretrained.append(config)
         checkpoint = folder / "checkpoints" / "step-00000001"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / "state.json").touch()
@@ -80,7 +90,7 @@ class FakeTraining:
         report: Any,
         **options: Any,
     ) -> None:
-        assert options.keys() == {"cut_context", "task", "tell"}
+        assert options.keys() == {"cut_context", "decode", "task", "tell"}
         assert base.result() is not None
         checkpoint = folder / "checkpoints" / "step-00000001"
         checkpoint.mkdir(parents=True, exist_ok=True)
@@ -91,16 +101,18 @@ class FakeTraining:
         )
         masks = "kept" if settings.keep_masks else "stripped"
         where = "/".join(base.folder.parts[-3:-1])
-        self._call(f"finetune {where} {masks} {settings.learning_rate:g}")
+        self.tuned[f"{where} {masks} {settings.learning_rate:g}"].append(settings)
+        task = options["task"] if self._score else ""
+        self._call(f"finetune {where} {masks} {settings.learning_rate:g}{task}")
         Run(folder).finish({})
 
     def evaluate_run(
         self, run: Run, task: Any, split: str, examples: Any, config: Any = None
     ) -> None:
-        self._call(f"{split} {'/'.join(run.folder.parts[-4:])}")
+        self._call(f"{split} {'/'.join(run.folder.parts[-5:])}")
         assert run.checkpoints()
         rate = run.config().finetune.learning_rate
-        record = {"scores": {"bleu": self._bleu[rate]}}
+        record = {"scores": {"bleu": self._bleu[rate], self._score: self._bleu[rate]}}
         file = run.evaluation_file(task.name, split)
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(record))
@@ -111,8 +123,9 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     (folder / "wikitext2").mkdir(parents=True)
     (folder / "wikitext2" / "train.txt").write_text("A harbour.\n\nA park.\n" * 50)
-    rows = "".join(f'"name[Cafe {n}]",Cafe {n} is a cafe.\n' for n in range(9))
     for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
+        text = "sells tea" if "test" in name else "is a cafe"
+        rows = "".join(f'"name[Cafe {n}]",Cafe {n} {text}.\n' for n in range(9))
         (folder / name).write_text("mr,ref\n" + rows)
     return folder
 
@@ -138,9 +151,11 @@ def test_every_stage_runs_once_and_none_again(
     make(tmp_path, data, said).run()
     stages = [line for line in said if line.startswith("[")]
     # 4 pre-trainings; 2 trials and a test for each of 4 stripped and 2 kept.
-    assert len(stages) == 4 + 6 * 3 == num_stages(StudyConfig(**_tuples()))
+    assert len(stages) == 4 + 6 * 3
+    study = StudyConfig(**_tuples())
+    assert sum(num_stages(study, cell) for cell in cells(study)) == 6 * 3
     assert stages[0] == "[1 of 22] 0% sparsity, seed 4: pre-train"
-    assert stages[-1] == "[22 of 22] 75% sparsity, seed 7: test, masks kept"
+    assert stages[-1] == "[22 of 22] 75% sparsity, seed 7: e2e, test, masks kept"
     assert len(set(fake.calls)) == len(fake.calls) == 4 + 6 * (2 * 2 + 1)
     again: list[str] = []
     make(tmp_path, data, again).run()
@@ -158,7 +173,7 @@ def test_the_best_trial_of_each_search_is_tested_and_keeps_its_weights(
     make(tmp_path, data, []).run()
     tested = [call for call in fake.calls if call.startswith("test")]
     assert len(tested) == 6 and all(call.endswith("b8_lr0.0001") for call in tested)
-    folder = tmp_path / "study" / "s75" / "seed7" / "kept"
+    folder = tmp_path / "study" / "s75" / "seed7" / "e2e" / "kept"
     search = json.loads((folder / "search.json").read_text())
     assert search["best"] == {"batch_size": 8, "learning_rate": 1e-4}
     assert [t["score"] for t in search["trials"]] == [0.4, 0.6]
@@ -300,9 +315,9 @@ def test_a_context_that_is_cut_is_not_too_long(
 
 def test_inputs_are_taken_evenly(tmp_path: Path, data: Path) -> None:
     study = make(tmp_path, data, [], train_inputs=3, validation_inputs=99)
-    names = [example.context for example in study._examples["train"]]
+    names = [example.context for example in study._targets[0].examples["train"]]
     assert names == ["name : Cafe 0", "name : Cafe 3", "name : Cafe 6"]
-    assert len(study._examples["validation"]) == 9
+    assert len(study._targets[0].examples["validation"]) == 9
 
 
 @pytest.mark.parametrize(
@@ -327,9 +342,9 @@ def test_the_defaults_are_the_grid_of_the_paper() -> None:
     assert {t.batch_size for t in grid(study)} == {8, 16, 32, 64}
     assert {t.learning_rate for t in grid(study)} == {1e-4, 5e-5, 2.5e-5}
     assert Trial(8, 2.5e-5).name == "b8_lr2.5e-05"
-    assert modes(study, Cell(0.0, 0)) == ["stripped"]
-    assert modes(study, Cell(0.5, 0)) == ["stripped", "kept"]
-    assert all(searches(study, Cell(0.5, seed)) for seed in study.seeds)
+    dense, half, _ = arms(study)
+    assert dense.modes == ("stripped",) and half.modes == ("stripped", "kept")
+    assert all(searches(study, Cell(half, seed)) for seed in study.seeds)
 
 
 def test_the_shipped_study_is_valid_and_small() -> None:
@@ -339,3 +354,146 @@ def test_the_shipped_study_is_valid_and_small() -> None:
     assert config.study.sparsities == (0.0, 0.5, 0.75)
     assert len(config.study.seeds) == 3 and config.study.sparse_finetuning
     assert config.decode.num_beams == 10 and config.decode.length_penalty == 0.8
+
+
+def test_a_study_has_several_tasks_with_settings_of_their_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "validation", "test"):
+        rows = "".join(f"A long {split} article {n},It is {n}.\n" for n in range(4))
+        (data / f"{split}.csv").write_text("article,summary\n" + rows)
+    tasks = ["e2e", "curation: finetune.epochs=9 decode.max_new_tokens=8"]
+    said: list[str] = []
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}, score="perplexity")
+    fake.install(monkeypatch)
+    make(tmp_path, data, said, tasks=tasks).run()
+    # One task is finished for every pre-training before the next begins.
+    names = ["e2e" in line for line in said if "fine-tune" in line]
+    assert names == [True] * 12 + [False] * 12
+    tested = [call for call in fake.calls if call.startswith("test")]
+    assert [call.endswith("b8_lr0.0001") for call in tested] == [True] * 6 + [False] * 6
+    curation = fake.tuned["s75/seed7 stripped 0.001"]
+    assert [settings.epochs for settings in curation] == [5, 9]
+    assert [call.count("pretrain") for call in fake.calls].count(1) == 4
+
+
+def test_variants_are_pre_trained_with_settings_of_their_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    rigl = "rigl: sparsity.sparsity=0.75 sparsity.method=rigl train.tokens=9000"
+    wide = "wide: model.hidden_dim=32 sparsity.sparsity=0.5"
+    make(tmp_path, data, [], sparsities=[0.0], variants=[rigl, wide]).run()
+    configs = {config.sparsity.method: config for config in fake.pretrained}
+    assert configs["rigl"].train.tokens == 9000 and len(fake.pretrained) == 6
+    assert {config.model.hidden_dim for config in fake.pretrained} == {16, 32}
+    assert (tmp_path / "study" / "rigl" / "seed7" / "e2e" / "stripped").is_dir()
+    assert not (tmp_path / "study" / "rigl" / "seed7" / "e2e" / "kept").exists()
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.75])
+def test_equal_operations_give_a_sparse_model_more_tokens(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, sparsity: float
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    gmp = f"gmp: sparsity.method=gmp sparsity.sparsity={sparsity} sparsity.interval=10"
+    make(
+        tmp_path,
+        data,
+        [],
+        ["train.tokens=2000000", "train.batch_size=4"],
+        sparsities=[0.0, sparsity],
+        variants=[gmp],
+        equal_operations=True,
+    ).run()
+    totals = []
+    for config in fake.pretrained:
+        steps = config.train.total_steps(config.model)
+        # The density of each step, summed in a loop, and not the plan's mean.
+        plan = SparsityPlan(config.model, config.sparsity, steps)
+        densities = [1 - plan.at(step) for step in range(1, steps + 1)]
+        masked, other = 12 * 12 * 16 * 16, 16 * 300 + 12 * 2 * 64 * 16
+        totals.append(sum(masked * density + other for density in densities))
+    dense, static, changing = (config.train.tokens for config in fake.pretrained[:3])
+    assert 2_000_000 <= dense < 2_000_256 < changing < static
+    # These sums leave the softmax out, which the operations of the paper have.
+    assert max(totals) / min(totals) < 1.03
+
+
+@pytest.mark.parametrize(
+    ("setting", "entry", "sentence"),
+    [
+        ("variants", "s75: model.hidden_dim=8", "must begin with a name of letters"),
+        ("variants", "../up: model.hidden_dim=8", "must begin with a name of letters"),
+        ("variants", "a: finetune.epochs=3", "must give settings of `.model.` and"),
+        ("variants", "a: train.seed=3", "neither seed nor preset. Received: train.se"),
+        ("variants", "a: model.hidden=3", "Unknown setting `model.hidden`"),
+        ("variants", "a: model.hidden_dim='8", "must close its quotes"),
+        ("variants", "a: sparsity.sparsity=2", r"`sparsity` must be in \[0, 1\)"),
+        ("tasks", "e2e: train.tokens=3", "must give settings of `.finetune.` and"),
+        ("tasks", "e3e", "Unknown task 'e3e'"),
+        ("tasks", "dart", "No DART train data in"),
+    ],
+)
+def test_an_entry_that_cannot_be_used_is_refused_first(
+    tmp_path: Path, data: Path, setting: str, entry: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        make(tmp_path, data, [], **{setting: [entry]})
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_second_process_waits_for_what_the_first_holds(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    said: list[str] = []
+    study = make(tmp_path, data, said)
+    place = tmp_path / "study" / "s0" / "seed4"
+    place.mkdir(parents=True)
+    with ExitStack() as other:
+        other.enter_context(lock(place / LOCK, "The folder"))
+        before: list[str] = []
+
+        def leave(seconds: float) -> None:
+            before.extend(fake.calls)
+            other.close()
+
+        monkeypatch.setattr(module.time, "sleep", leave)
+        study.run()
+    assert "waiting for another process: 0% sparsity, seed 4" in said
+    assert len(set(fake.calls)) == len(fake.calls) == 34
+    # All but the first pre-training was done while that was held.
+    assert not any("s0/seed4" in call or "s0.0 seed4" in call for call in before)
+    assert len(before) == 34 - 6
+
+
+def test_texts_of_a_test_split_are_not_pre_trained_on(
+    tmp_path: Path, data: Path
+) -> None:
+    with (data / "trainset.csv").open("a") as rows:
+        rows.write('"name[Cafe 3]",Cafe 3 sells tea.\n')
+    documents = list(make(tmp_path, data, [])._documents())
+    assert "Cafe 3 is a cafe." in documents
+    assert not any("sells tea" in document for document in documents)
+
+
+def test_a_study_without_tasks_only_pre_trains_and_grows(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    lines = (f"The park number {n * 7919} of the town." for n in range(200))
+    (data / "wikitext2" / "train.txt").write_text("\n\n".join(lines))
+    said: list[str] = []
+    make(tmp_path, data, said, tasks=[], seeds=[4]).run()
+    assert fake.calls == ["pretrain s0.0 seed4", "pretrain s0.75 seed4"]
+    assert "[2 of 2] 75% sparsity, seed 4: pre-train" in said
+    with pytest.raises(InputError, match="holds a study with other settings"):
+        make(tmp_path, data, [], seeds=[4])  # a task has texts for the corpus
+    grown = {"seeds": [4, 7], "notes": ["New."], "sparsities": [0.0, 0.75, 0.5]}
+    make(tmp_path, data, [], tasks=[], **grown).run()
+    assert len(fake.calls) == len(set(fake.calls)) == 6
+    assert load_config(tmp_path / "study" / "config.toml").study.notes == ("New.",)
+    for smaller in ({"seeds": [4]}, {"seeds": [7, 4]}, {"sparsities": [0.5]}):
+        with pytest.raises(InputError, match="holds a study with other settings"):
+            make(tmp_path, data, [], tasks=[], **{**grown, **smaller})

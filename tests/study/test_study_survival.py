@@ -94,8 +94,8 @@ def test_killed_five_times_a_study_ends_as_if_undisturbed(
     expected = result(whole)
     assert len([name for name in expected if name.endswith("result")]) == 5
     cell = folder / "s75" / "seed0"
-    runs = ["pretrain", "stripped/b2_lr0.001", "stripped/b2_lr0.0003"]
-    runs += ["kept/b2_lr0.001", "kept/b2_lr0.0003"]
+    runs = ["pretrain", "e2e/stripped/b2_lr0.001", "e2e/stripped/b2_lr0.0003"]
+    runs += ["e2e/kept/b2_lr0.001", "e2e/kept/b2_lr0.0003"]
     for run in (cell / name for name in runs):  # one kill inside each training
         process = start(folder)
         lines = 6 + draw.randrange(12)
