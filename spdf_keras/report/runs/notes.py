@@ -44,7 +44,7 @@ def study_notes(runs: Iterable[RunRecord]) -> Notes:
                     f"The study '{folder}' cannot be read: {error} Mend its "
                     "config.toml, or copy the runs out of it."
                 ) from error
-            texts |= dict.fromkeys(getattr(config.study, "notes", ()))
+            texts |= dict.fromkeys(config.study.notes)
     return sort_notes(texts)
 
 
