@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 _SPEC = importlib.util.spec_from_file_location(
     "reference", Path(__file__).with_name("reference.py")
@@ -19,3 +20,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, text in reference.pages().items():
         files.append(File.generated(config, place, content=text))
     return files
+
+
+def on_page_markdown(
+    markdown: str, page: Page, config: MkDocsConfig, files: Files
+) -> str:
+    """Gives a report the whole width of the site, because its tables are wide."""
+    if page.file.src_uri.endswith("/report.md"):
+        page.meta["hide"] = ["navigation", "toc"]
+    return markdown

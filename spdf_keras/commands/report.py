@@ -24,19 +24,44 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="folder for report.html, report.md and its pictures",
     )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with the tasks' files: differences of scores get intervals over "
+        "the test inputs",
+    )
+    parser.add_argument(
+        "--all-scores",
+        action="store_true",
+        help="intervals over inputs for METEOR, TER and ROUGE-L too, which takes "
+        "10 to 20 seconds a run",
+    )
     parser.add_argument("--title", metavar="TEXT", help="heading of the report")
     add_json(parser)
 
 
 def run(args: Namespace) -> None:
-    from spdf_keras.console import print_json, print_table
+    from spdf_keras.console import print_json, print_table, say
+    from spdf_keras.errors import InputError
     from spdf_keras.report.content.labels import model_labels
     from spdf_keras.report.content.score_tables import summary_table
     from spdf_keras.report.runs.groups import evaluation_groups, pretraining_groups
     from spdf_keras.report.write import TITLE, write_report
 
     title = TITLE if args.title is None else args.title
-    report = write_report(args.runs, args.out, title)
+    if args.all_scores and args.data is None:
+        raise InputError(
+            "`--all-scores` is of intervals over inputs, which need `--data`: name the "
+            "folder with the tasks' files."
+        )
+    report = write_report(
+        args.runs,
+        args.out,
+        title,
+        data=args.data,
+        all_scores=args.all_scores,
+        tell=lambda done, total: say(f"resampled {done} of {total} outputs files"),
+    )
     evaluations, labels = evaluation_groups(report.runs), model_labels(report.runs)
     pretraining = pretraining_groups(report.runs)
     if pretraining or evaluations:

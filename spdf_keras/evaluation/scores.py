@@ -11,9 +11,10 @@ from spdf_keras.data.tasks.task import PERPLEXITY, Example, Task
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.evaluation.checks import check_contexts, context_room
 from spdf_keras.evaluation.texts import as_lines, generate_texts
-from spdf_keras.metrics.protocols import Scores, prepare_lora, score
+from spdf_keras.metrics.protocols import Scores, item_sums, prepare_lora, score
 
 if TYPE_CHECKING:
+    from spdf_keras.metrics.sums import Sums
     from spdf_keras.model.gpt import GPT
 
 # Inputs of which a record shows the outputs. A task with perplexity decodes no others.
@@ -127,12 +128,37 @@ def score_task(
     Examples with `seen` set, as those of WebNLG, are also scored in the parts `seen`
     and `unseen`.
     """
-    references = [list(example.references) for example in examples]
-    protocol, texts = task.protocol, list(hypotheses)
-    if protocol == "generation-eval":
-        texts, references = prepare_lora(texts, references)
+    protocol = task.protocol
+    texts, references = _prepared(protocol, hypotheses, examples)
     seen_flags = [example.seen for example in examples]
     parts = None
     if None not in seen_flags:
         parts = ["seen" if seen else "unseen" for seen in seen_flags]
     return score(protocol, texts, references, parts)
+
+
+def task_sums(
+    task: Task,
+    hypotheses: Sequence[str],
+    examples: Sequence[Example],
+    names: Sequence[str],
+) -> "dict[str, Sums]":
+    """Counts each output for scores of resampled inputs, by the protocol of a task.
+
+    Args:
+        task: A task with outputs.
+        hypotheses: One text per example.
+        examples: Examples of the task.
+        names: Scores of the protocol; those that no sums of items give are left out.
+    """
+    texts, references = _prepared(task.protocol, hypotheses, examples)
+    return item_sums(task.protocol, texts, references, names)
+
+
+def _prepared(
+    protocol: str, hypotheses: Sequence[str], examples: Sequence[Example]
+) -> tuple[list[str], list[list[str]]]:
+    references = [list(example.references) for example in examples]
+    if protocol == "generation-eval":
+        return prepare_lora(hypotheses, references)
+    return [*hypotheses], references

@@ -15,6 +15,7 @@ from spdf_keras.metrics.checks import UndefinedScoreError
 
 if TYPE_CHECKING:
     from spdf_keras.metrics.bleu import Counts
+    from spdf_keras.metrics.sums import Sums
 
 Values = list[float | None]
 # Returns the score of some items together; raises `UndefinedScoreError`.
@@ -28,10 +29,13 @@ class Measured:
     Attributes:
         of: Returns the score of some items, given by their numbers.
         segments: The value of each item, if the score has such values.
+        sums: Numbers of each item that give the score of any items, if there are such
+            numbers. NIST and CIDEr weigh n-grams by all items, so they have none.
     """
 
     of: Of
     segments: Values | None = None
+    sums: "Sums | None" = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,17 @@ class Case:
     @cached_property
     def tercom(self) -> Measured:
         """TER of tercom."""
-        from spdf_keras.metrics.tercom import ter, ter_items
+        import numpy as np
+
+        from spdf_keras.metrics.sums import Sums
+        from spdf_keras.metrics.tercom import Ter, ter, ter_items
 
         items = ter_items(self.hypotheses, self.references)
+        numbers = np.array([[item.edits, item.words] for item in items], float)
         return Measured(
             lambda rows: ter([items[row] for row in rows]),
             [item.edits / item.words if item.words else None for item in items],
+            Sums(numbers, lambda sums: ter([Ter(int(sums[0]), sums[1])])),
         )
 
     @cached_property
@@ -99,7 +108,7 @@ def mteval_bleu(case: Case) -> Measured:
     from spdf_keras.metrics import bleu
 
     counts = bleu.mteval_counts(case.hypotheses, case.references)
-    return Measured(_summed(counts, bleu.mteval_bleu))
+    return _bleu(counts, bleu.mteval_bleu)
 
 
 def pymteval_bleu(case: Case) -> Measured:
@@ -107,7 +116,7 @@ def pymteval_bleu(case: Case) -> Measured:
     from spdf_keras.metrics import bleu
 
     counts = bleu.pymteval_counts(case.hypotheses, case.references)
-    return Measured(_summed(counts, bleu.pymteval_bleu))
+    return _bleu(counts, bleu.pymteval_bleu)
 
 
 def multi_bleu(options: str) -> Callable[[Case], Measured]:
@@ -118,15 +127,25 @@ def multi_bleu(options: str) -> Callable[[Case], Measured]:
 
         tokenize = bleu.MULTI_BLEU[options]
         counts = bleu.multi_bleu_counts(case.hypotheses, case.padded(), tokenize)
-        return Measured(_summed(counts, bleu.multi_bleu))
+        return _bleu(counts, bleu.multi_bleu)
 
     return measure
 
 
-def _summed(counts: "Sequence[Counts]", value: "Callable[[Counts], float]") -> Of:
-    from spdf_keras.metrics.bleu import add
+def _bleu(counts: "Sequence[Counts]", value: "Callable[[Counts], float]") -> Measured:
+    import numpy as np
 
-    return lambda rows: value(add(counts[row] for row in rows))
+    from spdf_keras.metrics.bleu import Counts
+    from spdf_keras.metrics.sums import Sums
+
+    def score(sums: Sequence[float]) -> float:
+        whole = [*map(int, sums)]
+        hits, lengths, totals = (tuple(whole[i : i + 4]) for i in (0, 4, 8))
+        return value(Counts(hits, lengths, totals, whole[12]))
+
+    rows = [[*c.hits, *c.lengths, *c.totals, c.reference_length] for c in counts]
+    sums = Sums(np.array(rows, float), score)
+    return Measured(sums.of, sums=sums)
 
 
 def nist(case: Case) -> Measured:
@@ -164,16 +183,14 @@ def word_meteor(case: Case) -> Measured:
 
 
 def _meteor(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
-    from spdf_keras.metrics.meteor import corpus_meteor
+    import numpy as np
+
+    from spdf_keras.metrics.meteor import corpus_meteor, score_of_sums
+    from spdf_keras.metrics.sums import Sums
 
     whole = corpus_meteor(hypotheses, references)
-
-    def of(rows: Sequence[int]) -> float:
-        if len(rows) == len(hypotheses):
-            return whole.score
-        return corpus_meteor(*_pick(rows, hypotheses, references)).score
-
-    return Measured(of, [*whole.segments])
+    sums = Sums(np.array(whole.counts, float), score_of_sums)
+    return Measured(sums.of, [*whole.segments], sums)
 
 
 def rouge_l(case: Case) -> Measured:
@@ -209,7 +226,13 @@ def pyter(case: Case) -> Measured:
 
 
 def _mean(values: Sequence[float]) -> Measured:
-    return Measured(lambda rows: sum(values[i] for i in rows) / len(rows), [*values])
+    from spdf_keras.metrics.sums import mean_sums
+
+    # The official programs add in this order, which decides the last bits.
+    def of(rows: Sequence[int]) -> float:
+        return sum(values[i] for i in rows) / len(rows)
+
+    return Measured(of, [*values], mean_sums(values))
 
 
 def _pick(

@@ -7,12 +7,16 @@ substitute for a missing reference. Scores are in the units of the official prog
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from spdf_keras.errors import InputError
 from spdf_keras.metrics import measures
 from spdf_keras.metrics.checks import UndefinedScoreError, check_items
 from spdf_keras.metrics.measures import Case, Measured, Values
 from spdf_keras.metrics.tokenizers.mteval import words_in_bytes
+
+if TYPE_CHECKING:
+    from spdf_keras.metrics.sums import Sums
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,7 @@ def score(
         >>> scores.values["ter"]
         0.0
     """
-    if protocol not in PROTOCOLS:
-        known = ", ".join(PROTOCOLS)
-        raise InputError(f"Unknown protocol '{protocol}'. Known here: {known}.")
-    words = str.split if protocol == "e2e-metrics" else words_in_bytes
-    present = [[text for text in texts if words(text)] for texts in references]
-    check_items(hypotheses, present)
+    case = _case(protocol, hypotheses, references)
     rows: dict[str, list[int]] = {}
     if parts is not None:
         if len(parts) != len(hypotheses):
@@ -148,7 +147,6 @@ def score(
     part_scores = {
         part: Scores(protocol, len(part_rows), {}) for part, part_rows in rows.items()
     }
-    case = Case([*hypotheses], present, max(map(len, references)))
     for name, measure in PROTOCOLS[protocol].measures.items():
         measured = measure(case)
         _add(whole, name, measured, range(len(hypotheses)))
@@ -157,6 +155,45 @@ def score(
         if measured.segments is not None:
             whole.segments[name] = measured.segments
     return replace(whole, parts=part_scores)
+
+
+def item_sums(
+    protocol: str,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str],
+) -> "dict[str, Sums]":
+    """Counts each item for scores of resampled items; see `score` for the arguments.
+
+    Args:
+        protocol: One of `PROTOCOLS`.
+        hypotheses: One text per item.
+        references: The references of each item.
+        names: Scores of the protocol; those that no sums of items give are left out.
+
+    Raises:
+        InputError: As `score`.
+
+    Example:
+        >>> sums = item_sums("dart", ["A pub .", "No"], [["A pub ."], ["A"]], ["ter"])
+        >>> sums["ter"].of([0]), sums["ter"].of([0, 1])
+        (0.0, 0.25)
+    """
+    case = _case(protocol, hypotheses, references)
+    measured = {name: PROTOCOLS[protocol].measures[name](case) for name in names}
+    return {name: m.sums for name, m in measured.items() if m.sums is not None}
+
+
+def _case(
+    protocol: str, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> Case:
+    if protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise InputError(f"Unknown protocol '{protocol}'. Known here: {known}.")
+    words = str.split if protocol == "e2e-metrics" else words_in_bytes
+    present = [[text for text in texts if words(text)] for texts in references]
+    check_items(hypotheses, present)
+    return Case([*hypotheses], present, max(map(len, references)))
 
 
 def _add(scores: Scores, name: str, measured: Measured, rows: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ from typing import Any
 from spdf_keras import __version__
 from spdf_keras.files import replace_file
 from spdf_keras.folders import check_is_folder, share
-from spdf_keras.report.content.labels import model_labels
 from spdf_keras.report.content.sections import build_sections
+from spdf_keras.report.numbers import numbers
 from spdf_keras.report.page.document import Document
 from spdf_keras.report.page.drawing import SOFTWARE
 from spdf_keras.report.page.html import to_html
 from spdf_keras.report.page.markdown import to_markdown
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
-from spdf_keras.report.runs.groups import Group, evaluation_groups
+from spdf_keras.report.runs.notes import study_notes
 from spdf_keras.report.runs.records import RunRecord
+from spdf_keras.report.runs.resampling import Resamples, Tell, resample
 
 TITLE = "Sparse pre-training, dense fine-tuning"
 
@@ -36,31 +37,23 @@ class Report:
         markdown: The same content as Markdown.
         pictures: The PNG files that the Markdown shows.
         runs: The runs that it reports.
+        resamples: Scores of their outputs over drawings of the inputs, if there are.
     """
 
     html: Path
     markdown: Path
     pictures: tuple[Path, ...]
     runs: tuple[RunRecord, ...]
+    resamples: Resamples
 
     def as_json(self) -> dict[str, Any]:
-        """The files, the runs by number, and every mean in the unit of its scorer."""
-        labels = model_labels(self.runs)
+        """The files, the runs by number, means and differences in a scorer's unit."""
         return {
             "html": str(self.html),
             "markdown": str(self.markdown),
             "pictures": [str(picture) for picture in self.pictures],
             "runs": {run.number: run.name for run in self.runs},
-            "scores": [
-                {
-                    "model": labels[group.model],
-                    **{key: getattr(group, key) for key in _GROUP},
-                    "runs": [run.number for run in group.runs],
-                    "all": _scores(group, ""),
-                    **{part: _scores(group, part) for part in group.parts},
-                }
-                for group in evaluation_groups(self.runs)
-            ],
+            **numbers(self.runs, self.resamples),
         }
 
 
@@ -69,6 +62,9 @@ def write_report(
     out: str | Path,
     title: str = TITLE,
     made: datetime | None = None,
+    data: str | Path | None = None,
+    all_scores: bool = False,
+    tell: Tell | None = None,
 ) -> Report:
     """Writes `report.html`, `report.md` and the PNG files of the latter.
 
@@ -80,6 +76,10 @@ def write_report(
         out: The folder for the files; other files in it stay.
         title: The heading.
         made: The time that the report names; now if None.
+        data: Folder with the tasks' files, from which differences get intervals over
+            inputs; None leaves these out.
+        all_scores: Whether METEOR and TER get them too, and not the main scores alone.
+        tell: Gets the numbers of resampled and of all outputs files.
 
     Returns:
         The files and the runs.
@@ -91,12 +91,15 @@ def write_report(
     out = Path(out)
     check_is_folder(out)
     runs = collect(folders)
+    resamples = Resamples()
+    if data is not None:
+        resamples = resample(runs, data, all_scores, tell)
     densities = [density for run in runs if (density := read_density(run))]
     time = (made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
     document = Document(
         title,
         f"Made {time} by spdf-keras {__version__} from {len(runs)} runs.",
-        build_sections(runs, densities),
+        build_sections(runs, densities, resamples, study_notes(runs)),
     )
     markdown, page = to_markdown(document), to_html(document)
     content: dict[str, str | bytes] = {
@@ -108,7 +111,8 @@ def write_report(
         for name, text in content.items():
             replace_file(out / name, text)
     pictures = tuple(out / name for name in content if name.endswith(".png"))
-    return Report(out / "report.html", out / "report.md", pictures, tuple(runs))
+    pages = out / "report.html", out / "report.md"
+    return Report(*pages, pictures, tuple(runs), resamples)
 
 
 def _is_ours(path: Path) -> bool:
@@ -119,11 +123,3 @@ def _is_ours(path: Path) -> bool:
     if path.is_file() and SOFTWARE.encode() in path.read_bytes():
         return True
     return any(page.is_file() and _is_ours(page) for page in pages)
-
-
-_GROUP = ("task", "split", "sparsity", "tuning", "variant")
-
-
-def _scores(group: Group, part: str) -> dict[str, Any]:
-    summaries = {name: group.score(name, part) for name in group.score_names}
-    return {name: asdict(summary) for name, summary in summaries.items() if summary}

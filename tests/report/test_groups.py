@@ -92,7 +92,7 @@ def test_unlike_runs_are_never_mixed(runs: FakeRuns) -> None:
 @pytest.mark.parametrize(
     ("fields", "variants"),
     [
-        ({"decode": {"num_beams": 1}}, {"decode.num_beams=1", "decode.num_beams=10"}),
+        ({"decode": {"num_beams": 1}}, {"num_beams=1", "num_beams=10"}),
         ({"protocol": "other"}, {"protocol=other", "protocol=e2e-metrics"}),
         ({"inputs": 10}, {"inputs=10", "inputs=630"}),
     ],
@@ -124,8 +124,8 @@ def test_a_grid_of_one_seed_is_apart_and_a_selection_per_seed_is_not(
     runs.evaluated(runs.finetuned("c", seed=0, config=tuned(5e-5)))
     grid = evaluation_groups(collect([runs.root]))
     assert {(g.variant, len(g.runs)) for g in grid} == {
-        ("finetune.learning_rate=0.0001", 1),
-        ("finetune.learning_rate=5e-05", 2),
+        ("learning_rate=0.0001", 1),
+        ("learning_rate=5e-05", 2),
     }
 
 
@@ -169,8 +169,8 @@ def test_pretrainings_of_other_recipes_are_apart(runs: FakeRuns) -> None:
     runs.pretrained("c", seed=2, config=longer)
     groups = pretraining_groups(collect([runs.root]))
     assert [(group.variant, run_numbers(group.runs)) for group in groups] == [
-        ("train.learning_rate=0.0006", "1, 2"),
-        ("train.learning_rate=0.001", "3"),
+        ("learning_rate=0.0006", "1, 2"),
+        ("learning_rate=0.001", "3"),
     ]
 
 

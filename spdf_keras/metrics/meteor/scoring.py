@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from operator import add
 from typing import NamedTuple
 
 from spdf_keras.metrics.archives import read_member
@@ -34,6 +33,8 @@ class Meteor:
         recall: Weighted fraction of the references' words that are matched.
         fragmentation_penalty: 0 (a single chunk) to 0.6.
         segments: The score of each item.
+        counts: The counts of each item, whose sums give the corpus score; see
+            `score_of_sums`.
     """
 
     score: float
@@ -41,6 +42,7 @@ class Meteor:
     recall: float
     fragmentation_penalty: float
     segments: list[float]
+    counts: list[list[int]]
 
 
 def corpus_meteor(
@@ -77,14 +79,20 @@ def corpus_meteor(
         counts = _count(*pair, align(find_matches(*pair, paraphrases)))
         return _rate(counts), counts
 
-    total, segments = _NOTHING, []
+    rows, segments = [], []
     for hypothesis, candidates in zip(hypotheses, references, strict=True):
         scored = [score(hypothesis, reference) for reference in candidates]
         # Among equal scores, the first reference is taken.
         rating, counts = max(scored, key=lambda pair: pair[0].score)
         segments.append(rating.score)
-        total = _sum(total, counts)
-    return Meteor(*_rate(total), segments)
+        rows.append(_as_row(counts))
+    total = _from_row([sum(column) for column in zip(*rows, strict=True)])
+    return Meteor(*_rate(total), segments, rows)
+
+
+def score_of_sums(sums: Sequence[float]) -> float:
+    """Computes the corpus score from sums of items' `Meteor.counts`."""
+    return _rate(_from_row([*map(int, sums)])).score
 
 
 class Side(NamedTuple):
@@ -120,17 +128,22 @@ class Rating(NamedTuple):
     fragmentation_penalty: float
 
 
-_ZEROS = (0,) * len(WEIGHTS)
-_NOTHING = Counts(Side(0, 0, _ZEROS, _ZEROS), Side(0, 0, _ZEROS, _ZEROS), 0)
+def _as_row(counts: Counts) -> list[int]:
+    """The counts of an item as numbers that add up."""
+    row: list[int] = []
+    for side in (counts.hypothesis, counts.reference):
+        row += [side.words, side.function_words, *side.content, *side.function]
+    # A fully matched segment adds no chunk, although its words count.
+    return [*row, 0 if _is_whole(counts) else counts.chunks]
 
 
-def _sum(total: Counts, segment: Counts) -> Counts:
-    return Counts(
-        _sum_sides(total.hypothesis, segment.hypothesis),
-        _sum_sides(total.reference, segment.reference),
-        # A fully matched segment adds no chunk, although its words count.
-        total.chunks + (0 if _is_whole(segment) else segment.chunks),
-    )
+def _from_row(row: Sequence[int]) -> Counts:
+    def side(words: int, function_words: int, *matched: int) -> Side:
+        half = len(WEIGHTS)
+        return Side(words, function_words, matched[:half], matched[half:])
+
+    middle = len(row) // 2
+    return Counts(side(*row[:middle]), side(*row[middle:-1]), row[-1])
 
 
 def _is_whole(counts: Counts) -> bool:
@@ -141,15 +154,6 @@ def _is_whole(counts: Counts) -> bool:
 
 def _matched(side: Side) -> int:
     return sum(side.content) + sum(side.function)
-
-
-def _sum_sides(one: Side, other: Side) -> Side:
-    return Side(
-        one.words + other.words,
-        one.function_words + other.function_words,
-        tuple(map(add, one.content, other.content)),
-        tuple(map(add, one.function, other.function)),
-    )
 
 
 def _count(hypothesis: Text, reference: Text, matches: Sequence[Match]) -> Counts:

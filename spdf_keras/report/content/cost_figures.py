@@ -15,8 +15,7 @@ from spdf_keras.report.page.drawing import (
     picture_name,
 )
 from spdf_keras.report.runs.groups import Group
-from spdf_keras.report.runs.means import Summary, summarise
-from spdf_keras.report.runs.records import RunRecord
+from spdf_keras.report.runs.means import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +38,7 @@ def cost_figure(groups: Sequence[Group], labels: Labels) -> Picture | None:
     score, points = layout.scores[0], []
     for group in groups:
         summary = group.score(score.name)
-        cost = summarise((r.seed, _operations(r)) for r in group.runs)
+        cost = group.summary(lambda run: run.all_flops)
         if summary is not None and cost is not None:
             sparsity, tuning = percent(group.sparsity), TUNING[group.tuning]
             words = (labels[group.model], sparsity, tuning, group.variant)
@@ -50,13 +49,6 @@ def cost_figure(groups: Sequence[Group], labels: Labels) -> Picture | None:
     name = picture_name("cost", groups[0].task, groups[0].split)
     title = f"{layout.task}, {groups[0].split}: {score.title} for its operations"
     return draw_picture(name, title, _drawing(points, score))
-
-
-def _operations(run: RunRecord) -> float | None:
-    if run.origin.flops is None:
-        return None
-    # A pre-training is its own origin.
-    return run.origin.flops + (run.total_flops if run.kind != "pretrain" else 0.0)
 
 
 def _drawing(points: Sequence[_Point], score: Score) -> Draw:

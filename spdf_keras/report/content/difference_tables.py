@@ -1,87 +1,129 @@
-"""Differences of scores that a report claims, or calls unresolved."""
+"""Differences that a report claims, or calls unresolved."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from spdf_keras.data.tasks.score_table import Score
 from spdf_keras.report.content.cells import ABSENT, place_order, row, score_table
 from spdf_keras.report.content.labels import TUNING, Labels, group_label
 from spdf_keras.report.content.quantities import percent
 from spdf_keras.report.page.document import Row, Table
-from spdf_keras.report.runs.differences import Difference, score_difference
+from spdf_keras.report.runs.differences import (
+    Difference,
+    Interval,
+    run_difference,
+    score_difference,
+)
 from spdf_keras.report.runs.groups import Group
+from spdf_keras.report.runs.pairs import pairs
+from spdf_keras.report.runs.resampling import Resamples
 
-_RESOLVED = "*"
+RESOLVED = "*"
+INPUTS_TITLE = "95% over inputs"
+LOSS = Score("validation_loss", "Validation loss", higher_is_better=False, decimals=3)
 
 
-def difference_table(groups: Sequence[Group], labels: Labels) -> Table | None:
-    """The differences between the groups of one task and split, paired by seed.
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups, and the differences of some of their numbers."""
 
-    A sparse pre-training is compared with the dense one of the same model, and a
-    fine-tuning that kept the masks with the dense one of the same pre-training.
+    group: Group
+    other: Group
+    differences: tuple[tuple[Score, Difference], ...]
+
+
+def score_comparisons(
+    groups: Sequence[Group], resamples: Resamples
+) -> list[Comparison]:
+    """Compares the scores of the groups of one task and split, paired by seed."""
+    scores = score_table(groups[0].task, groups).scores
+    return _comparisons(
+        groups,
+        scores,
+        lambda group, other, score: score_difference(
+            group, other, score.name, resamples
+        ),
+    )
+
+
+def loss_comparisons(pretraining: Sequence[Group]) -> list[Comparison]:
+    """Compares the validation losses of pre-trainings, paired by seed."""
+    return _comparisons(
+        pretraining,
+        [LOSS],
+        lambda group, other, _: run_difference(
+            group, other, lambda run: run.validation.last
+        ),
+    )
+
+
+def _comparisons(
+    groups: Sequence[Group],
+    scores: Sequence[Score],
+    compare: Callable[[Group, Group, Score], Difference | None],
+) -> list[Comparison]:
+    found = []
+    for group, other in pairs(sorted(groups, key=place_order)):
+        gaps = [(score, compare(group, other, score)) for score in scores]
+        known = tuple((score, gap) for score, gap in gaps if gap)
+        if known:
+            found.append(Comparison(group, other, known))
+    return found
+
+
+def comparison_table(
+    comparisons: Sequence[Comparison], labels: Labels, caption: str = "Differences"
+) -> Table | None:
+    """A row per difference, with its intervals and tests.
 
     Returns:
         None if there is nothing to compare.
     """
-    layout = score_table(groups[0].task, groups)
-    rows = []
-    for group, other in _pairs(groups):
-        gaps = [score_difference(group, other, score.name) for score in layout.scores]
-        if any(gaps):
-            rows.append(_row(group, other, layout.scores, gaps, labels))
-    if not rows:
+    gaps = [gap for one in comparisons for _, gap in one.differences]
+    if not gaps:
         return None
+    has_inputs = any(gap.inputs for gap in gaps)
+    rows = []
+    for comparison in comparisons:
+        names = (_name(comparison.group, labels), _name(comparison.other, labels))
+        for score, gap in comparison.differences:
+            rows.append(_row(names, score, gap, has_inputs))
+            names = ("", "")
     return Table(
         (
-            *("Of", "less"),
-            *(score.heading for score in layout.scores),
+            *("Of", "less", "Score", "Difference", "95% over seeds", "p"),
+            *((INPUTS_TITLE, "p") if has_inputs else ()),
             "Pairs",
         ),
         tuple(rows),
-        f"Differences, paired by seed: mean (95% interval); {_RESOLVED} excludes zero",
-        text_columns=2,
+        f"{caption}, paired by seed; {RESOLVED} no interval includes zero",
+        text_columns=3,
     )
-
-
-def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
-    for group in sorted(groups, key=place_order):
-        for other in groups:
-            if other.model != group.model:
-                continue
-            alike = other.variant == group.variant and other.sparsity == group.sparsity
-            is_dense = other.sparsity == 0 and other.tuning == "dense"
-            if group.tuning == "sparse" and other.tuning == "dense" and alike:
-                yield group, other
-            elif group.tuning == "dense" and group.sparsity and is_dense:
-                yield group, other
 
 
 def _row(
-    group: Group,
-    other: Group,
-    scores: Sequence[Score],
-    gaps: Sequence[Difference | None],
-    labels: Labels,
+    names: tuple[str, str], score: Score, gap: Difference, has_inputs: bool
 ) -> Row:
-    counts = [gap.count for gap in gaps if gap]
-    cells = (_cell(gap, score) for gap, score in zip(gaps, scores, strict=True))
+    gap = gap.scaled(score.factor)
+    mark = f" {RESOLVED}" if gap.is_resolved else ""
     return row(
-        f"{_name(group)}, {group_label(group, labels)}",
-        _name(other) + (f"; {other.variant}" if other.variant else ""),
-        *cells,
-        str(max(counts)),
+        *names,
+        score.heading,
+        f"{gap.mean:+.{score.decimals}f}{mark}",
+        *_interval(gap.seeds, score),
+        *(_interval(gap.inputs, score) if has_inputs else ()),
+        str(gap.count),
     )
 
 
-def _name(group: Group) -> str:
-    return f"{percent(group.sparsity)}, {TUNING[group.tuning]}"
-
-
-def _cell(gap: Difference | None, score: Score) -> str:
-    if gap is None:
-        return ABSENT
-    gap = gap.scaled(score.factor)
+def _interval(interval: Interval | None, score: Score) -> tuple[str, str]:
+    if interval is None:
+        return ABSENT, ABSENT
     form = f"+.{score.decimals}f"
-    if gap.low is None or gap.high is None:
-        return f"{gap.mean:{form}} (one pair)"
-    mark = f" {_RESOLVED}" if gap.is_resolved else ""
-    return f"{gap.mean:{form}} ({gap.low:{form}} to {gap.high:{form}}){mark}"
+    p = f"{interval.p:.3f}" if interval.p >= 0.0005 else "<0.001"
+    return f"{interval.low:{form}} to {interval.high:{form}}", p
+
+
+def _name(group: Group, labels: Labels) -> str:
+    tuning = "" if group.tuning == "none" else f", {TUNING[group.tuning]}"
+    return f"{percent(group.sparsity)}{tuning}: {group_label(group, labels)}"

@@ -45,7 +45,7 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
                     f"{_settings(run).learning_rate:g}",
                     _known(run.steps),
                     _known(run.origin.tokens),
-                    run.started or NOT_RECORDED,
+                    run.started[:16].replace("T", " ") or NOT_RECORDED,
                 )
             )
             for run in runs

@@ -4,7 +4,8 @@ Our cells are `mean ± standard deviation (seeds)`. The last column gives the nu
 the runs behind a row; the report lists these runs with their commands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from spdf_keras.report.content.cells import (
     ABSENT,
@@ -27,6 +28,7 @@ from spdf_keras.report.content.quantities import percent, scientific
 from spdf_keras.report.page.document import Row, Table
 from spdf_keras.report.runs.groups import Group, main_groups, pretraining_flops
 from spdf_keras.report.runs.means import summarise
+from spdf_keras.report.runs.notes import Notes
 
 
 def results_table(
@@ -78,12 +80,26 @@ def results_table(
     )
 
 
+def note_marks(notes: Notes) -> dict[str, str]:
+    """A mark for each task of which a study says something, as a footnote.
+
+    Example:
+        >>> note_marks(Notes((), {"dart": ("Its dev split is divided.",)}))
+        {'dart': '[1]'}
+    """
+    return {task: f"[{number}]" for number, task in enumerate(notes.tasks, 1)}
+
+
 def summary_table(
-    pretraining: Sequence[Group], evaluations: Sequence[Group], labels: Labels
+    pretraining: Sequence[Group],
+    evaluations: Sequence[Group],
+    labels: Labels,
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """One row per model, sparsity and way of fine-tuning: its cost and its scores.
 
-    Each task has a column with its main score, on the test set where that was scored.
+    Each task has a column with its main score, on the test set where that was scored,
+    and with its mark of `marks`, if it has one.
     """
     shown = main_groups(evaluations)
     splits = {group.task: group.split for group in shown}
@@ -120,7 +136,10 @@ def summary_table(
             *("Model", "Pre-train sparsity", "Fine-tuning", "Pre-train FLOPs"),
             *("of dense", "Pre-train loss ↓"),
             *(
-                f"{layouts[task].task} {score.heading} ({splits[task]})"
+                " ".join(
+                    f"{layouts[task].task} {score.heading} ({splits[task]}) "
+                    f"{marks.get(task, '')}".split()
+                )
                 for task, score in main.items()
             ),
         ),

@@ -1,25 +1,28 @@
 """The sections of a report, in order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from spdf_keras.report.content.cells import score_table
-from spdf_keras.report.content.cost_figures import cost_figure
 from spdf_keras.report.content.density import density_figure, density_table
-from spdf_keras.report.content.difference_tables import difference_table
+from spdf_keras.report.content.difference_tables import (
+    comparison_table,
+    loss_comparisons,
+)
+from spdf_keras.report.content.equal_operations import equal_operations_blocks
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
-from spdf_keras.report.content.labels import Labels, model_labels, run_numbers
+from spdf_keras.report.content.labels import Labels, dataset_name, model_labels
 from spdf_keras.report.content.loss_figures import loss_figures, sparsity_colors
 from spdf_keras.report.content.mask_figures import mask_figures
-from spdf_keras.report.content.origins import describe_decoding, provenance_blocks
+from spdf_keras.report.content.missing import missing_blocks
+from spdf_keras.report.content.origins import provenance_blocks
 from spdf_keras.report.content.samples import sample_tables
-from spdf_keras.report.content.score_figures import score_figures
-from spdf_keras.report.content.score_tables import results_table, summary_table
+from spdf_keras.report.content.score_tables import note_marks, summary_table
+from spdf_keras.report.content.sizes import sizes_blocks
+from spdf_keras.report.content.task_sections import SEEDS, UNRESOLVED, task_section
 from spdf_keras.report.page.document import (
     Block,
     Bullets,
     Paragraph,
     Section,
-    code,
     plain,
 )
 from spdf_keras.report.runs.density import Density
@@ -30,14 +33,18 @@ from spdf_keras.report.runs.groups import (
     finetuning_groups,
     main_groups,
     pretraining_groups,
-    unlike_recipes,
     without_losers,
 )
-from spdf_keras.report.runs.records import Evaluation, RunRecord
+from spdf_keras.report.runs.notes import Notes
+from spdf_keras.report.runs.records import RunRecord
+from spdf_keras.report.runs.resampling import Resamples
 
 
 def build_sections(
-    runs: Sequence[RunRecord], densities: Sequence[Density]
+    runs: Sequence[RunRecord],
+    densities: Sequence[Density],
+    resamples: Resamples,
+    notes: Notes,
 ) -> tuple[Section, ...]:
     """Builds the sections for which these runs have content."""
     labels, colors = model_labels(runs), sparsity_colors(runs)
@@ -46,29 +53,32 @@ def build_sections(
     evaluations = evaluation_groups(runs)
     main = main_groups(evaluations)
     sections = [
-        Section("Summary", _summary(pretraining, evaluations, labels)),
-        Section("Missing or unlike", _missing(runs, pretraining, labels)),
+        Section("Summary", _summary(pretraining, evaluations, labels, notes)),
+        Section(
+            "Missing or unlike", missing_blocks(runs, pretraining, labels, resamples)
+        ),
     ]
     if pretraining:
-        table = pretraining_table(pretraining, labels)
-        sections.append(Section("Table 2: pre-training FLOPs", (table, _TABLE_2)))
+        blocks: list[Block] = [pretraining_table(pretraining, labels), _TABLE_2]
+        gaps = comparison_table(
+            loss_comparisons(pretraining), labels, "Differences of the validation loss"
+        )
+        if gaps:
+            blocks += [gaps, Paragraph(f"{SEEDS} {UNRESOLVED}")]
+        sections.append(Section("Table 2: pre-training FLOPs", tuple(blocks)))
     if finetuning:
         table = finetuning_table(finetuning, labels)
         sections.append(Section("Table 3: fine-tuning FLOPs", (table, _TABLE_3)))
-    for groups in by_task_and_split(evaluations):
-        layout = score_table(groups[0].task, groups)
-        name = f"{layout.name}: " if layout.name else ""
-        title = f"{name}{layout.task}, {groups[0].split}"
-        is_main = any(groups[0] is group for group in main)
-        blocks: list[Block] = [results_table(groups, labels, is_main)]
-        blocks += [Paragraph(text) for text in _score_notes(groups, is_main)]
-        gaps = difference_table(groups, labels)
-        if gaps:
-            blocks += [gaps, _DIFFERENCES]
-        if is_main:
-            cost = cost_figure(groups, labels)
-            blocks += [*score_figures(groups, labels), *([cost] if cost else [])]
-        sections.append(Section(title, tuple(blocks)))
+    sections += [
+        task_section(
+            groups, labels, resamples, notes, any(groups[0] is g for g in main)
+        )
+        for groups in by_task_and_split(evaluations)
+    ]
+    equal = equal_operations_blocks(pretraining, evaluations, labels, resamples)
+    sections.append(Section("Equal operations", tuple(equal)))
+    sizes = sizes_blocks(evaluations, labels, resamples)
+    sections.append(Section("Sizes", tuple(sizes)))
     curves = loss_figures(chosen, labels, colors)
     if curves:
         sections.append(Section("Loss curves", (_LOSSES, *curves)))
@@ -107,11 +117,6 @@ _LOSSES = Paragraph(
     "first 5% of the steps may lie above the axis. Fine-tuning losses include label "
     "smoothing; those that a search tried and did not choose are left out."
 )
-_DIFFERENCES = Paragraph(
-    "A difference is the mean over seeds that both rows have, with an interval by "
-    "Student's t. One without a mark is unresolved: these seeds do not tell it from "
-    "zero. Several intervals at once are not corrected for their number."
-)
 _MASKS = Paragraph(
     "One line per run whose masks change, alike for the seeds of a method. "
     "The turnover is the share of the kept weights that an update drops."
@@ -128,7 +133,10 @@ _OUTPUTS = Paragraph(
 
 
 def _summary(
-    pretraining: Sequence[Group], evaluations: Sequence[Group], labels: Labels
+    pretraining: Sequence[Group],
+    evaluations: Sequence[Group],
+    labels: Labels,
+    notes: Notes,
 ) -> tuple[Block, ...]:
     text = (
         "Cells are mean ± sample standard deviation over pre-training seeds, with the "
@@ -138,97 +146,14 @@ def _summary(
     )
     if not pretraining and not evaluations:
         return (Paragraph("There is no pre-training and no evaluation to sum up."),)
-    return summary_table(pretraining, evaluations, labels), Paragraph(text)
-
-
-def _missing(
-    runs: Sequence[RunRecord], pretraining: Sequence[Group], labels: Labels
-) -> tuple[Block, ...]:
-    kinds: dict[str, list[RunRecord]] = {}
-
-    def note(text: str, run: RunRecord) -> None:
-        kinds.setdefault(text, []).append(run)
-
-    for run in runs:
-        for condition in ("command", "versions", "hardware"):
-            if not getattr(run.conditions, condition):
-                note(f"{condition} not recorded", run)
-        if not run.steps:
-            note("it has not done a step", run)
-        elif not run.training.steps:
-            note("there is no training loss: metrics.jsonl is missing or empty", run)
-        if run.steps and not run.validation.steps:
-            note("the validation loss was not measured", run)
-        # A study removes the weights of trials that its search did not choose.
-        if run.checkpoint is None and not run.evaluations:
-            note("there is no checkpoint", run)
-        total = run.steps_in_all
-        if run.kind == "pretrain" and total and 0 < run.steps < total:
-            note(f"pre-training is at step {run.steps} of {total}", run)
-        if run.kind != "pretrain" and run.started and not run.finished:
-            where = f": it is at step {run.steps} of {total}" if total else ""
-            note(f"fine-tuning is not finished{where}", run)
-        if run.origin.sparsity is None:
-            note("the sparsity of its pre-training is not recorded", run)
-        if run.kind != "pretrain" and not run.evaluations:
-            note("it has not been evaluated: use `spdf-keras evaluate`", run)
-        for evaluation in run.evaluations:
-            if not evaluation.finished:
-                note(
-                    f"{evaluation.task}, {evaluation.split}, was scored after step "
-                    f"{evaluation.step}, before the run was finished",
-                    run,
-                )
-            for score, reason in evaluation.errors.items():
-                where = f"{evaluation.task}, {evaluation.split}"
-                note(f"no {plain(score)} on {where}: {plain(reason)}", run)
-    items = [
-        f"{'Run' if len(members) == 1 else 'Runs'} {run_numbers(members)}: {text}"
-        for text, members in kinds.items()
+    marks = note_marks(notes)
+    table = summary_table(pretraining, evaluations, labels, marks)
+    items = [plain(note) for note in notes.whole]
+    items += [
+        f"{marks[task]} {dataset_name(task)}: {plain(' '.join(texts))}"
+        for task, texts in notes.tasks.items()
     ]
-    singles = [run for group in pretraining for run in group.runs]
-    if pretraining and all(
-        len({run.seed for run in group.runs}) == 1 for group in pretraining
-    ):
-        numbers = run_numbers(singles)
-        items.append(f"Runs {numbers}: one seed each, so there is no deviation")
-    for model, label in labels.items():
-        unlike = unlike_recipes([run for run in runs if run.config.model == model])
-        if unlike:
-            settings = ", ".join(map(code, unlike))
-            items.append(f"{label}: pre-trainings differ in {settings} too")
-    return (Bullets(tuple(items)),) if items else ()
-
-
-def _score_notes(groups: Sequence[Group], with_printed: bool) -> Iterator[str]:
-    layout = score_table(groups[0].task, groups)
-    evaluations = [e for group in groups for e in group.evaluations]
-    yield from dict.fromkeys(map(_how, evaluations))
-    if any(group.variant for group in groups):
-        yield (
-            "Settings after a model's name tell rows apart that are otherwise alike, "
-            "such as the points of a search."
-        )
-    if not with_printed:
-        return
-    if layout.printed and groups[0].split != "test":
-        yield f"The printed rows are of the test set, ours of {groups[0].split}."
-    if any(evaluation.parts for evaluation in evaluations) and layout.printed:
-        yield (
-            "The paper does not say which part its rows are of; they fit the seen "
-            "categories."
-        )
-    if groups[0].task == "curation":
-        yield "The paper's appendix prints no perplexity."
-
-
-def _how(evaluation: Evaluation) -> str:
-    inputs = "" if evaluation.inputs is None else f" on {evaluation.inputs:,} inputs"
-    protocol = code(evaluation.protocol) if evaluation.protocol else "an unnamed way"
-    text = f"Scored by {protocol}{inputs}"
-    if evaluation.decode:
-        return f"{text}; decoded with {code(describe_decoding(evaluation))}."
-    return f"{text}."
+    return table, Paragraph(text), *((Bullets(tuple(items)),) if items else ())
 
 
 def _one_each(densities: Iterable[Density]) -> list[Density]:

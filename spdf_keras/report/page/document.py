@@ -13,7 +13,7 @@ class Row:
     """A row of a table.
 
     Attributes:
-        cells: One text per column.
+        cells: One text per column; a line break stays one.
         quoted: Whether others wrote it: the paper, or the author of a reference.
     """
 

@@ -5,6 +5,7 @@ lines, and `html.escape` handles every text, which a property test proves.
 """
 
 import html
+import re
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -21,10 +22,10 @@ from spdf_keras.report.page.document import (
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c21; --soft: #5d5d68; --page: #fff;
-  --band: #f4f5f7; --line: #d4d4da; --link: #1f5fa8; }
+  --band: #f4f5f7; --line: #d4d4da; --link: #1f5fa8; --shade: #0003; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e6ea; --soft: #a0a0ac; --page: #16171b; --band: #1f2127;
-    --line: #3d3f48; --link: #8ab8ee; } }
+    --line: #3d3f48; --link: #8ab8ee; --shade: #fff3; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 80rem; color: var(--ink);
   background: var(--page); font: 1rem/1.55 system-ui, sans-serif;
@@ -36,22 +37,38 @@ p, li { max-width: 48rem; }
 .made { color: var(--soft); }
 a { color: var(--link); }
 nav ul { columns: 18rem; padding-left: 1.2rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .88rem;
+.scroll { overflow-x: auto; margin: 1rem 0;
+  /* A shadow at an edge behind which the table goes on; covers move with the table. */
+  background: linear-gradient(90deg, var(--page) 30%, transparent),
+    linear-gradient(270deg, var(--page) 30%, transparent) 100% 0,
+    linear-gradient(90deg, var(--shade), transparent),
+    linear-gradient(270deg, var(--shade), transparent) 100% 0;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll;
+  background-size: 3rem 100%, 3rem 100%, .9rem 100%, .9rem 100%; }
+table { border-collapse: collapse; font-size: .86rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0 0 .4rem; }
-th, td { padding: .35rem .55rem; border-bottom: 1px solid var(--line);
+caption span { display: inline-block; position: sticky; left: 0;
+  max-width: min(76rem, 100vw - 3rem); }
+th, td { padding: .3rem .45rem; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
-tbody th { font-weight: inherit; }
-tbody th, tbody td { white-space: nowrap; }
+thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom;
+  overflow-wrap: normal; }
+tbody th { font-weight: inherit; min-width: 5rem; overflow-wrap: anywhere; }
+/* Names break anywhere, numbers between a mean and its deviation alone. */
+tbody td { overflow-wrap: anywhere; min-width: 3.2rem; }
+tbody td.number { overflow-wrap: normal; min-width: 0; }
 .number { text-align: right; }
+.number span { white-space: nowrap; }
 table.texts { width: 100%; max-width: 60rem; }
-.texts tbody th, .texts tbody td { white-space: normal; min-width: 0;
-  overflow-wrap: anywhere; }
 .texts tbody th { width: 35%; }
 .quoted { color: var(--soft); font-style: italic; background: var(--band); }
-tbody .long { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
+tbody .long { min-width: 9rem; }
+@media (max-width: 40rem) {
+  /* The name of a row stays in sight while its numbers scroll. */
+  table:not(.texts) tbody th { position: sticky; left: 0; background: var(--page);
+    min-width: 6rem; max-width: 8rem; }
+  tbody .long { min-width: 7rem; } }
 .figures { display: grid; gap: 1.2rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; max-width: 34rem; }
@@ -112,7 +129,7 @@ def _table(table: Table) -> Iterator[str]:
     is_text = table.text_columns == len(table.columns)
     yield '<table class="texts">' if is_text else "<table>"
     if table.caption:
-        yield f"<caption>{html.escape(table.caption)}</caption>"
+        yield f"<caption><span>{html.escape(table.caption)}</span></caption>"
     kinds = [
         "" if i < table.text_columns else "number" for i in range(len(table.columns))
     ]
@@ -125,10 +142,22 @@ def _table(table: Table) -> Iterator[str]:
         for index, (kind, cell) in enumerate(zip(kinds, row.cells, strict=True)):
             tag, scope = ("td", "") if index else ("th", ' scope="row"')
             # A long text wraps; the rest of the table scrolls.
-            kind = "long" if len(cell) > _LONG else kind
-            yield f"<{tag}{scope}{_class(kind)}>{html.escape(cell)}</{tag}>"
+            is_long = not kind and max(map(len, cell.split("\n"))) > _LONG
+            kind = "long" if is_long else kind
+            text = "<br>".join(
+                map(_number if kind == "number" else html.escape, cell.split("\n"))
+            )
+            yield f"<{tag}{scope}{_class(kind)}>{text}</{tag}>"
         yield "</tr>\n"
     yield "</tbody></table></div>"
+
+
+def _number(text: str) -> str:
+    """A number that breaks only in front of its deviation, other end or unit."""
+    pieces = [html.escape(piece) for piece in re.split(r" (?=± |to |per )", text)]
+    if len(pieces) == 1:
+        return pieces[0]
+    return " ".join(f"<span>{piece}</span>" for piece in pieces)
 
 
 def _class(name: str) -> str:

@@ -74,7 +74,7 @@ def _table(table: Table) -> Iterator[str]:
     numbers = len(table.columns) - table.text_columns
     yield "|" + " --- |" * table.text_columns + " ---: |" * numbers
     for row in table.rows:
-        cells = [escape(cell) for cell in row.cells]
+        cells = ["<br>".join(map(escape, cell.split("\n"))) for cell in row.cells]
         if row.quoted:
             cells = [f"*{cell}*" if cell else "" for cell in cells]
         yield "| " + " | ".join(cells) + " |"

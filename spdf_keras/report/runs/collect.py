@@ -1,5 +1,6 @@
 """Finds run folders, and puts their records in the order of the report."""
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -70,12 +71,23 @@ def _with_base(run: RunRecord, runs: Sequence[RunRecord]) -> RunRecord:
         and (other.config.model, other.config.train, other.seed)
         == (run.config.model, run.config.train, run.seed)
         and other.origin.sparsity == run.origin.sparsity
+        and other.origin.method == run.origin.method
     ]
+    # Variants of a study share all of these; a fine-tuning lies beside its own.
+    near = [_shared(run.folder, other.folder) for other in bases]
+    bases = [b for b, n in zip(bases, near, strict=True) if n == max(near)]
     if len(bases) != 1:
         return run
     # A run of an earlier version has not recorded all of its origin.
     origin = bases[0].origin if run.origin.flops is None else run.origin
+    origin = replace(origin, masks=bases[0].config.sparsity)
     return replace(run, base=f"run {bases[0].number}", origin=origin)
+
+
+def _shared(folder: Path, other: Path) -> int:
+    """The number of folders that lie above both."""
+    pairs = zip(folder.resolve().parts, other.resolve().parts, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _order(run: RunRecord) -> tuple[Any, ...]:

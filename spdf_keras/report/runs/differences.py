@@ -2,47 +2,71 @@
 
 import math
 import statistics
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
 
 from spdf_keras.report.runs.groups import Group
 from spdf_keras.report.runs.means import mean_by_seed
+from spdf_keras.report.runs.records import RunRecord
+from spdf_keras.report.runs.resampling import Resamples
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval of 95 %, and the test that goes with it.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+        p: Probability of a difference so far from zero if there is none.
+    """
+
+    low: float
+    high: float
+    p: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether both ends have one sign."""
+        return self.low > 0 or self.high < 0
+
+    def scaled(self, factor: float) -> "Interval":
+        """The same in another unit."""
+        return Interval(self.low * factor, self.high * factor, self.p)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of differences of pairs, with its interval of 95 %.
+    """The mean of differences of pairs, with its intervals.
 
     Attributes:
         mean: The mean.
-        low: Lower end of the interval by Student's t; None for one pair.
-        high: Upper end.
-        p: Probability of a mean so far from zero if there is no difference; None for
-            one pair.
         count: Number of pairs.
+        seeds: Interval over seeds by Student's t; None for one pair.
+        inputs: Interval over test inputs by the bootstrap, if there is one.
     """
 
     mean: float
-    low: float | None
-    high: float | None
-    p: float | None
     count: int
+    seeds: Interval | None
+    inputs: Interval | None = None
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the interval excludes zero."""
-        return (
-            self.low is not None
-            and self.high is not None
-            and (self.low > 0 or self.high < 0)
-        )
+        """Whether no interval includes zero; one pair of seeds resolves nothing."""
+        if self.seeds is None:
+            return False
+        known = [self.seeds, *([self.inputs] if self.inputs else [])]
+        return all(interval.excludes_zero for interval in known)
 
     def scaled(self, factor: float) -> "Difference":
         """The same in another unit."""
-        low, high = (
-            None if end is None else end * factor for end in (self.low, self.high)
+        return Difference(
+            self.mean * factor,
+            self.count,
+            self.seeds and self.seeds.scaled(factor),
+            self.inputs and self.inputs.scaled(factor),
         )
-        return Difference(self.mean * factor, low, high, self.p, self.count)
 
 
 def difference(
@@ -58,8 +82,11 @@ def difference(
         None if there is no pair.
 
     Example:
-        >>> difference([(0, 3.0), (1, 5.0), (2, 7.0)], [(0, 1.0), (1, 2.0), (2, 3.0)])
-        Difference(mean=3.0, low=0.51..., high=5.48..., p=0.035..., count=3)
+        >>> found = difference([(0, 3.0), (1, 5.0)], [(0, 1.0), (1, 2.0), (2, 3.0)])
+        >>> found.mean, found.count
+        (2.5, 2)
+        >>> round(found.seeds.low, 2), round(found.seeds.high, 2), found.is_resolved
+        (-3.85, 8.85, False)
     """
     own, theirs = mean_by_seed(values), mean_by_seed(others)
     gaps = [own[seed] - theirs[seed] for seed in own if seed in theirs]
@@ -67,23 +94,49 @@ def difference(
         return None
     mean, count = statistics.fmean(gaps), len(gaps)
     if count == 1:
-        return Difference(mean, None, None, None, 1)
+        return Difference(mean, 1, None)
     from scipy import stats
 
     error = statistics.stdev(gaps) / math.sqrt(count)
     reach = error * float(stats.t.ppf(0.975, count - 1))
     if not error:
-        return Difference(mean, mean, mean, 0.0 if mean else 1.0, count)
+        return Difference(mean, count, Interval(mean, mean, 0.0 if mean else 1.0))
     p = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
-    return Difference(mean, mean - reach, mean + reach, p, count)
+    return Difference(mean, count, Interval(mean - reach, mean + reach, p))
 
 
-def score_difference(group: Group, other: Group, name: str) -> Difference | None:
+def run_difference(
+    group: Group, other: Group, value: Callable[[RunRecord], float | None]
+) -> Difference | None:
+    """Compares a number of the runs of two groups, such as a loss."""
+    own, theirs = ([(_seed(run), value(run)) for run in g.runs] for g in (group, other))
+    return difference(own, theirs)
+
+
+def score_difference(
+    group: Group, other: Group, name: str, resamples: Resamples
+) -> Difference | None:
     """Compares a score of two groups of evaluations, of all inputs."""
-    return difference(_values(group, name), _values(other, name))
+    found = difference(_scores(group, name), _scores(other, name))
+    if found is None:
+        return None
+    bounds = resamples.interval(_keyed(group, name), _keyed(other, name), found.mean)
+    return replace(found, inputs=Interval(*bounds)) if bounds else found
 
 
-def _values(group: Group, name: str) -> list[tuple[Hashable, float | None]]:
-    pairs = zip(group.runs, group.evaluations, strict=True)
+def _seed(run: RunRecord) -> Hashable:
     # Masks of the dense model have no seed, so pre-trainings pair by their data's.
-    return [(run.origin.seed, evaluation.scores.get(name)) for run, evaluation in pairs]
+    return run.origin.seed
+
+
+def _scores(group: Group, name: str) -> list[tuple[Hashable, float | None]]:
+    pairs = zip(group.runs, group.evaluations, strict=True)
+    return [(_seed(run), evaluation.scores.get(name)) for run, evaluation in pairs]
+
+
+def _keyed(group: Group, name: str) -> list[tuple[Hashable, tuple[int, str, str, str]]]:
+    return [
+        (_seed(run), (run.number, e.task, e.split, name))
+        for run, e in zip(group.runs, group.evaluations, strict=True)
+        if e.scores.get(name) is not None
+    ]

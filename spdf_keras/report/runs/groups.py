@@ -6,23 +6,16 @@ group in which each seed has one run, because the paper selects them by a grid. 
 seed has several runs, as in the grid itself, groups differ in these settings.
 """
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from spdf_keras.config import GPTConfig, SparsityConfig
+from spdf_keras.config import GPTConfig
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.report.runs.means import Summary, summarise
 from spdf_keras.report.runs.records import Evaluation, RunRecord
-
-# These settings do not make runs unlike: they change how a result is computed, but not
-# the result, or they are seeds, or, as `keep_masks`, part of `Group.tuning`.
-_NO_CONDITION = frozenset(
-    ("seed", "micro_batches", "recompute", "jit_compile", "keep_checkpoints")
-    + ("checkpoint_every", "validate_every", "keep_masks")
-)
+from spdf_keras.report.runs.variants import Member, recipe, tuning_of, unequal, variants
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class Group:
         variant: The settings in which it differs from groups that are otherwise equal.
         runs: Its runs.
         evaluations: One evaluation per run for evaluations; empty for trainings.
+        settings: The settings that all of its runs have, by name.
     """
 
     model: GPTConfig
@@ -49,6 +43,7 @@ class Group:
     variant: str
     runs: tuple[RunRecord, ...]
     evaluations: tuple[Evaluation, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def place(self) -> tuple[GPTConfig, float | None, str, str]:
@@ -85,15 +80,6 @@ class Group:
         return summarise(values)
 
 
-def tuning_of(run: RunRecord) -> str:
-    """`none`, `dense`, `sparse` or `lora`; see `Group`."""
-    if run.kind == "pretrain":
-        return "none"
-    if run.lora is not None:
-        return "lora"
-    return "sparse" if run.config.sparsity.sparsity else "dense"
-
-
 def task_order(task: str) -> tuple[int, str]:
     """Sorts tasks as the paper does; others come last."""
     tasks = list(TASKS)
@@ -104,7 +90,9 @@ def pretraining_groups(runs: Sequence[RunRecord]) -> list[Group]:
     """The pre-trainings."""
     chosen = [(run, None) for run in runs if run.kind == "pretrain"]
     return _groups(
-        chosen, lambda run, _: {**_recipe(run), "length": run.length, **_place(run)}
+        chosen,
+        lambda run, _: {**recipe(run), "length": run.length, **_place(run)},
+        runs,
     )
 
 
@@ -117,7 +105,7 @@ def _place(run: RunRecord) -> dict[str, Any]:
 def finetuning_groups(runs: Sequence[RunRecord]) -> list[Group]:
     """The fine-tunings; tasks in the paper's order."""
     chosen = [(run, None) for run in runs if run.kind != "pretrain"]
-    return sorted(_groups(chosen, lambda run, _: _recipe(run)), key=_task_order)
+    return sorted(_groups(chosen, lambda run, _: recipe(run), runs), key=_task_order)
 
 
 def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
@@ -132,10 +120,10 @@ def evaluation_groups(runs: Sequence[RunRecord]) -> list[Group]:
         }
         fixed = {"protocol": evaluation.protocol, "inputs": evaluation.inputs}
         early = {} if evaluation.finished else {"step": evaluation.step}
-        return {**_recipe(run), **fixed, **decode, **early}
+        return {**recipe(run), **fixed, **decode, **early}
 
     chosen = [(run, evaluation) for run in runs for evaluation in run.evaluations]
-    groups = _groups(chosen, conditions)
+    groups = _groups(chosen, conditions, runs)
     return sorted(groups, key=_task_order)
 
 
@@ -165,7 +153,8 @@ def without_losers(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """
 
     def kind(run: RunRecord) -> tuple[Any, ...]:
-        return run.config.model, run.origin.sparsity, run.seed, run.task, run.masks
+        place = run.config.model, run.origin.sparsity, run.seed, run.task, run.masks
+        return *place, repr(recipe(run))
 
     def is_tested(run: RunRecord) -> bool:
         return any(evaluation.split == "test" for evaluation in run.evaluations)
@@ -180,12 +169,10 @@ def without_losers(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 def unlike_recipes(runs: Sequence[RunRecord]) -> list[str]:
     """Names of settings, besides sparsity and seeds, in which pre-trainings differ."""
-    values: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        if run.kind == "pretrain":
-            for name, value in _recipe(run).items():
-                values[name].add(repr(value))
-    return [name for name, distinct in values.items() if len(distinct) > 1]
+    recipes = [recipe(run) for run in runs if run.kind == "pretrain"]
+    names = dict.fromkeys(name for settings in recipes for name in settings)
+    unlike = unequal(recipes)
+    return [name for name in names if name in unlike]
 
 
 def by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
@@ -196,13 +183,16 @@ def by_task_and_split(groups: Sequence[Group]) -> list[list[Group]]:
     return list(together.values())
 
 
-Member = tuple[RunRecord, Evaluation | None]
-
-
 def _groups(
     members: Sequence[Member],
     conditions: Callable[[RunRecord, Evaluation | None], dict[str, Any]],
+    runs: Sequence[RunRecord],
 ) -> list[Group]:
+    recipes: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        recipes[run.config.model, run.origin.sparsity].append(recipe(run))
+    # A pre-training has the same name in the tables of all tasks.
+    unlike = {place: unequal(own) for place, own in recipes.items()}
     buckets: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
     for run, evaluation in members:
         task = evaluation.task if evaluation else run.task
@@ -211,63 +201,8 @@ def _groups(
         buckets[place].append((run, evaluation))
     groups = []
     for place, bucket in buckets.items():
-        for settings, inner in _variants(bucket, conditions):
-            runs = tuple(run for run, _ in inner)
+        for variant, settings, inner in variants(bucket, conditions, unlike[place[:2]]):
+            own = tuple(run for run, _ in inner)
             evaluations = tuple(e for _, e in inner if e is not None)
-            groups.append(Group(*place, settings, runs, evaluations))
+            groups.append(Group(*place, variant, own, evaluations, settings))
     return groups
-
-
-def _variants(
-    bucket: Sequence[Member],
-    conditions: Callable[[RunRecord, Evaluation | None], dict[str, Any]],
-) -> list[tuple[str, list[Member]]]:
-    """Splits members that are not comparable; names the settings of each part."""
-    parts: list[_Part] = []
-    for settings, part in _partition([(conditions(*m), m) for m in bucket]):
-        tuned = _partition([({**settings, **_tuned(m[0])}, m) for m in part])
-        seeds = [s for _, inner in tuned for s in {run.seed for run, _ in inner}]
-        is_grid = len(seeds) > len(set(seeds))
-        parts += tuned if is_grid else [(settings, part)]
-    names = {name for settings, _ in parts for name in settings}
-    values = {n: {repr(settings.get(n)) for settings, _ in parts} for n in names}
-    return [
-        (", ".join(f"{k}={v}" for k, v in settings.items() if len(values[k]) > 1), part)
-        for settings, part in parts
-    ]
-
-
-_Part = tuple[dict[str, Any], list[Member]]
-
-
-def _partition(members: Sequence[tuple[dict[str, Any], Member]]) -> list[_Part]:
-    parts: dict[str, _Part] = {}
-    for settings, member in members:
-        parts.setdefault(repr(sorted(settings.items())), (settings, []))[1].append(
-            member
-        )
-    return list(parts.values())
-
-
-def _recipe(run: RunRecord) -> dict[str, Any]:
-    masks = {"sparsity.method": run.origin.method}
-    if run.kind == "pretrain":
-        # Few of these settings count for a method: usual ones are left out.
-        usual = _settings("sparsity", SparsityConfig())
-        given = _settings("sparsity", run.config.sparsity)
-        masks |= {name: v for name, v in given.items() if v != usual[name]}
-        masks.pop("sparsity.sparsity", None)
-    return {**masks, **_settings("train", run.config.train)}
-
-
-def _tuned(run: RunRecord) -> dict[str, Any]:
-    is_pretraining = run.kind == "pretrain"
-    return {} if is_pretraining else _settings("finetune", run.config.finetune)
-
-
-def _settings(section: str, settings: Any) -> dict[str, Any]:
-    return {
-        f"{section}.{name}": value
-        for name, value in dataclasses.asdict(settings).items()
-        if name not in _NO_CONDITION
-    }

@@ -18,6 +18,7 @@ from spdf_keras.report.runs.records import (
     Origin,
     RunRecord,
     Sample,
+    planned_tokens,
 )
 from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.run import Run
@@ -99,6 +100,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
             tokens=record.sequences * length,
             flops=record.total_flops,
             validation_loss=validation.last,
+            masks=config.sparsity,
         )
     else:
         origin = _origin(config, base)
@@ -126,8 +128,7 @@ def _pretraining_length(config: Config, steps: int) -> int:
     context = config.model.max_sequence_length
     if steps <= config.train.total_steps(config.model):
         return context
-    tokens = config.train.tokens or 20 * config.model.num_parameters
-    return math.ceil(tokens / (config.train.batch_size * steps))
+    return math.ceil(planned_tokens(config) / (config.train.batch_size * steps))
 
 
 def _curves(run: Run) -> tuple[dict[str, Curve], bool]:

@@ -10,9 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spdf_keras.config import Config, LoRAConfig
+from spdf_keras.config import Config, LoRAConfig, SparsityConfig
 from spdf_keras.flops import forward_flops, training_flops
 from spdf_keras.model.sparsity_plan import SparsityPlan
+
+
+def planned_tokens(config: Config) -> int:
+    """The number of tokens of a pre-training, which a setting of 0 leaves to its size.
+
+    Example:
+        >>> planned_tokens(Config()) == 20 * Config().model.num_parameters
+        True
+    """
+    return config.train.tokens or 20 * config.model.num_parameters
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Origin:
-    """The pre-training that a run is or started from; None means not recorded."""
+    """The pre-training that a run is or started from; None means not recorded.
+
+    `masks` are its `[sparsity]` settings, which a fine-tuning knows only if its
+    pre-training is in the report.
+    """
 
     sparsity: float | None = None
     method: str = "static"
@@ -95,6 +109,7 @@ class Origin:
     tokens: int | None = None
     flops: float | None = None
     validation_loss: float | None = None
+    masks: SparsityConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -196,3 +211,10 @@ class RunRecord:
     def total_flops(self) -> float:
         """FLOPs of this training so far."""
         return self.sequences * self.training_flops
+
+    @property
+    def all_flops(self) -> float | None:
+        """FLOPs of this training and of the pre-training before it, if recorded."""
+        if self.kind == "pretrain" or self.origin.flops is None:
+            return self.origin.flops  # a pre-training is its own origin
+        return self.origin.flops + self.total_flops

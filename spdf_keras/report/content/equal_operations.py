@@ -1,0 +1,191 @@
+"""Tables of pre-trainings that took equally many operations."""
+
+from collections.abc import Iterator, Sequence
+
+from spdf_keras.data.tasks.score_table import Score
+from spdf_keras.report.content.cells import (
+    ABSENT,
+    cell,
+    row,
+    score_cell,
+    score_table,
+)
+from spdf_keras.report.content.difference_tables import (
+    LOSS,
+    Comparison,
+    comparison_table,
+)
+from spdf_keras.report.content.labels import Labels, group_label, run_numbers
+from spdf_keras.report.content.quantities import percent, scientific
+from spdf_keras.report.page.document import Block, Paragraph, Row, Table
+from spdf_keras.report.runs.differences import run_difference, score_difference
+from spdf_keras.report.runs.equal_operations import (
+    TOLERANCE,
+    Candidate,
+    equal_operations,
+)
+from spdf_keras.report.runs.groups import Group, main_groups
+from spdf_keras.report.runs.means import Summary, summarise
+from spdf_keras.report.runs.resampling import Resamples
+from spdf_keras.report.runs.variants import count
+
+_TEXT = Paragraph(
+    f"Pre-trainings stand together whose total operations agree within "
+    f"{TOLERANCE:.0%}, zeros skipped, whatever their size, sparsity, method and number "
+    "of tokens. All were fine-tuned densely. The second line of a score is the score "
+    "per exaFLOP of pre-training and fine-tuning together."
+)
+
+
+def equal_operations_blocks(
+    pretraining: Sequence[Group],
+    evaluations: Sequence[Group],
+    labels: Labels,
+    resamples: Resamples,
+) -> Iterator[Block]:
+    """A table per number of operations, and one of differences to dense and best."""
+    scored = [g for g in main_groups(evaluations) if score_table(g.task, [g]).scores]
+    clusters = equal_operations(pretraining, scored)
+    if clusters:
+        yield _TEXT
+    for ways in clusters:
+        yield _table(ways, labels)
+        gaps = comparison_table(
+            equal_comparisons(ways, resamples),
+            labels,
+            "Differences at equal operations",
+        )
+        if gaps:
+            yield gaps
+
+
+def equal_comparisons(
+    ways: Sequence[Candidate], resamples: Resamples
+) -> list[Comparison]:
+    """Compares each way with the dense one of its table, and with the best one.
+
+    The best one has the highest main score of a task, or the lowest loss where there
+    are no scores. Ways are compared with it one task at a time.
+    """
+    dense = next((way for way in ways if way.group.sparsity == 0), None)
+    comparisons = [
+        found
+        for way in ways
+        if dense and way is not dense
+        for found in _compared(way, dense, _tasks(ways), resamples)
+    ]
+    for task in _tasks(ways) or [""]:
+        best = _best(ways, task)
+        if best is None or best is dense:
+            continue
+        tasks = [task] if task else []
+        for way in ways:
+            # The difference of the dense one has its other sign above.
+            if way is not best and way is not dense:
+                comparisons += _compared(way, best, tasks, resamples, not task)
+    return comparisons
+
+
+def _compared(
+    way: Candidate,
+    other: Candidate,
+    tasks: Sequence[str],
+    resamples: Resamples,
+    with_loss: bool = True,
+) -> Iterator[Comparison]:
+    gaps = []
+    if with_loss and way.pretraining and other.pretraining:
+        gap = run_difference(
+            way.pretraining, other.pretraining, lambda run: run.validation.last
+        )
+        gaps += [(LOSS, gap)] if gap else []
+    for task in tasks:
+        own, theirs = way.evaluations.get(task), other.evaluations.get(task)
+        if own and theirs:
+            score = _main_score(own)
+            gap = score_difference(own, theirs, score.name, resamples)
+            titled = Score(
+                score.name,
+                f"{score_table(task, [own]).task} {score.title}",
+                score.higher_is_better,
+                score.factor,
+                score.decimals,
+            )
+            gaps += [(titled, gap)] if gap else []
+    if gaps:
+        yield Comparison(way.group, other.group, tuple(gaps))
+
+
+def _table(ways: Sequence[Candidate], labels: Labels) -> Table:
+    tasks = _tasks(ways)
+    headings = []
+    for task in tasks:
+        group = next(w.evaluations[task] for w in ways if task in w.evaluations)
+        layout = score_table(task, [group])
+        headings.append(f"{layout.task} {_main_score(group).heading}")
+    mean = sum(way.flops for way in ways) / len(ways)
+    return Table(
+        (
+            *("Pre-training", "Sparsity", "Tokens", "FLOPs", LOSS.heading),
+            *headings,
+            "Runs",
+        ),
+        tuple(_row(way, tasks, labels) for way in ways),
+        f"About {scientific(mean)} FLOPs of pre-training",
+        text_columns=2,
+    )
+
+
+def _row(way: Candidate, tasks: Sequence[str], labels: Labels) -> Row:
+    groups = [
+        *([way.pretraining] if way.pretraining else []),
+        *way.evaluations.values(),
+    ]
+    runs = {run.number: run for group in groups for run in group.runs}.values()
+    tokens = summarise((run.seed, run.origin.tokens) for run in runs)
+    losses = summarise((run.seed, run.origin.validation_loss) for run in runs)
+    return row(
+        group_label(way.group, labels),
+        percent(way.group.sparsity),
+        count(tokens.mean) if tokens else ABSENT,
+        scientific(way.flops),
+        cell(losses, 3),
+        *(_score(way.evaluations.get(task)) for task in tasks),
+        run_numbers(runs),
+    )
+
+
+def _score(group: Group | None) -> str:
+    if group is None:
+        return ABSENT
+    score, cost = _main_score(group), group.summary(lambda run: run.all_flops)
+    summary: Summary | None = group.score(score.name)
+    text = score_cell(summary, score)
+    if summary is None or cost is None or not score.higher_is_better:
+        return text
+    rate = summary.mean * score.factor / (cost.mean / 1e18)
+    return f"{text}\n{scientific(rate)} per exaFLOP"
+
+
+def _tasks(ways: Sequence[Candidate]) -> list[str]:
+    return list(dict.fromkeys(task for way in ways for task in way.evaluations))
+
+
+def _main_score(group: Group) -> Score:
+    return score_table(group.task, [group]).scores[0]
+
+
+def _best(ways: Sequence[Candidate], task: str) -> Candidate | None:
+    def value(way: Candidate) -> float | None:
+        if task:
+            group = way.evaluations.get(task)
+            summary = group and group.score(_main_score(group).name)
+            sign = 1 if group and _main_score(group).higher_is_better else -1
+            return sign * summary.mean if summary else None
+        losses = way.pretraining and way.pretraining.summary(
+            lambda run: run.validation.last
+        )
+        return -losses.mean if losses else None
+
+    known = [(found, way) for way in ways if (found := value(way)) is not None]
+    return max(known, key=lambda pair: pair[0])[1] if len(known) > 1 else None

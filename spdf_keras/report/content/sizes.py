@@ -1,0 +1,171 @@
+"""How the loss of quality changes with the size of the model."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from spdf_keras.data.tasks.score_table import Score
+from spdf_keras.report.content.cells import ABSENT, cell, row, score_cell, score_table
+from spdf_keras.report.content.difference_tables import LOSS, RESOLVED
+from spdf_keras.report.content.labels import Labels
+from spdf_keras.report.content.quantities import percent
+from spdf_keras.report.page.document import Block, Paragraph, Picture, Table
+from spdf_keras.report.page.drawing import (
+    LINE_COLORS,
+    Draw,
+    draw_picture,
+    picture_name,
+)
+from spdf_keras.report.runs.differences import Difference, score_difference
+from spdf_keras.report.runs.groups import Group, by_task_and_split, main_groups
+from spdf_keras.report.runs.means import summarise
+from spdf_keras.report.runs.pairs import is_static, pairs
+from spdf_keras.report.runs.resampling import Resamples
+from spdf_keras.report.runs.variants import count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# The title of a column, and the difference of each size that has one.
+_Columns = dict[str, dict[int, Difference]]
+
+_TEXT = Paragraph(
+    "A row per size. Differences are those of static masks, after dense fine-tuning, "
+    "from the dense pre-training of the same size; and those of fine-tuning with the "
+    f"masks kept from dense fine-tuning. {RESOLVED}: no interval includes zero."
+)
+
+
+def sizes_blocks(
+    evaluations: Sequence[Group], labels: Labels, resamples: Resamples
+) -> Iterator[Block]:
+    """A table and a figure per task for which several sizes have differences."""
+    first = True
+    for groups in by_task_and_split(main_groups(evaluations)):
+        layout = score_table(groups[0].task, groups)
+        dense = [g for g in _plain(groups) if g.sparsity == 0 and g.tuning == "dense"]
+        if not layout.scores or len({group.model for group in dense}) < 2:
+            continue
+        score = layout.scores[0]
+        columns = _columns(_plain(groups), score, resamples)
+        if not columns:
+            continue
+        if first:
+            yield _TEXT
+        first = False
+        dense.sort(key=lambda group: group.model.num_parameters)
+        yield _table(layout.task, dense, score, columns, labels)
+        yield _figure(groups[0], layout.task, score, columns)
+
+
+def _plain(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if is_static(group)]
+
+
+def _columns(groups: Sequence[Group], score: Score, resamples: Resamples) -> _Columns:
+    """The differences by title; the first recipe of a size stands for it."""
+    found: _Columns = {}
+    for group, other in sorted(pairs(groups), key=lambda pair: pair[0].sparsity or 0):
+        alike = group.settings.get("train.tokens") == other.settings.get("train.tokens")
+        gap = score_difference(group, other, score.name, resamples)
+        if gap is None or not alike:
+            continue
+        title = f"{percent(group.sparsity)} less dense"
+        if group.tuning == "sparse":
+            title = f"{percent(group.sparsity)}: kept less stripped"
+        parameters = group.model.num_parameters
+        found.setdefault(title, {}).setdefault(parameters, gap.scaled(score.factor))
+    return dict(sorted(found.items(), key=lambda item: "kept" in item[0]))
+
+
+def _table(
+    task: str,
+    dense: Sequence[Group],
+    score: Score,
+    columns: _Columns,
+    labels: Labels,
+) -> Table:
+    rows = []
+    for group in dense:
+        tokens = summarise((run.seed, run.origin.tokens) for run in group.runs)
+        losses = summarise((run.seed, run.origin.validation_loss) for run in group.runs)
+        parameters = group.model.num_parameters
+        rows.append(
+            row(
+                labels[group.model],
+                count(parameters),
+                count(tokens.mean) if tokens else ABSENT,
+                cell(losses, 3),
+                score_cell(group.score(score.name), score),
+                *(_gap(gaps.get(parameters), score) for gaps in columns.values()),
+            )
+        )
+    return Table(
+        (
+            *("Model", "Parameters", "Tokens", f"Dense {LOSS.title.lower()} ↓"),
+            f"Dense {score.heading}",
+            *columns,
+        ),
+        tuple(rows),
+        f"{task}: {score.title} by size",
+    )
+
+
+def _gap(gap: Difference | None, score: Score) -> str:
+    if gap is None:
+        return ABSENT
+    form = f"+.{score.decimals}f"
+    mark = f" {RESOLVED}" if gap.is_resolved else ""
+    lines = [f"{gap.mean:{form}}{mark}"]
+    for name, interval in (("seeds", gap.seeds), ("inputs", gap.inputs)):
+        if interval:
+            lines.append(f"{name} {interval.low:{form}} to {interval.high:{form}}")
+    return "\n".join(lines)
+
+
+def _figure(group: Group, task: str, score: Score, columns: _Columns) -> Picture:
+    name = picture_name("sizes", group.task, group.split)
+    title = f"{task}, {group.split}: differences of {score.title} by size"
+    return draw_picture(name, title, _drawing(score, columns))
+
+
+def _drawing(score: Score, columns: _Columns) -> Draw:
+    def draw(axes: "Axes") -> None:
+        markers = "osD^vP"
+        sizes = sorted({size for gaps in columns.values() for size in gaps})
+        for index, (title, gaps) in enumerate(columns.items()):
+            own = sorted(gaps)
+            # Lines apart, so that their bars do not hide each other.
+            places = [size * 1.04 ** (index - len(columns) / 2) for size in own]
+            means = [gaps[size].mean for size in own]
+            ends = [_widest(gaps[size]) for size in own]
+            axes.errorbar(
+                places,
+                means,
+                [
+                    [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
+                    [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
+                ],
+                color=LINE_COLORS[index % len(LINE_COLORS)],
+                marker=markers[index % len(markers)],
+                markersize=4,
+                linewidth=1.2,
+                capsize=3,
+                label=title,
+            )
+        axes.axhline(0, linewidth=0.8, linestyle=":", color=LINE_COLORS[-1])
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [count(size) for size in sizes])
+        axes.minorticks_off()
+        axes.margins(x=0.15)
+        axes.set(xlabel="parameters", ylabel=f"difference of {score.title}")
+        axes.legend(fontsize="small")
+
+    return draw
+
+
+def _widest(gap: Difference) -> tuple[float, float]:
+    """The ends that all intervals of a difference lie between."""
+    known = [interval for interval in (gap.seeds, gap.inputs) if interval]
+    lows = [gap.mean, *(interval.low for interval in known)]
+    highs = [gap.mean, *(interval.high for interval in known)]
+    return min(lows), max(highs)

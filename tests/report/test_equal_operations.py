@@ -1,0 +1,155 @@
+"""Pre-trainings of equal operations, models of several sizes, and notes of a study."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from spdf_keras.cli import main
+from spdf_keras.config import Config, GPTConfig, SparsityConfig, StudyConfig, to_toml
+from spdf_keras.report.content.difference_tables import loss_comparisons
+from spdf_keras.report.runs.collect import collect
+from spdf_keras.report.runs.equal_operations import equal_operations
+from spdf_keras.report.runs.groups import evaluation_groups, pretraining_groups
+from spdf_keras.report.runs.pairs import pairs
+from spdf_keras.report.write import write_report
+
+from .conftest import CONFIG, FakeRuns
+
+LONG = dataclasses.replace(
+    CONFIG, train=dataclasses.replace(CONFIG.train, tokens=2 * CONFIG.train.tokens)
+)
+SET = dataclasses.replace(LONG, sparsity=SparsityConfig(method="set"))
+WIDE = dataclasses.replace(
+    CONFIG, model=GPTConfig(2, 2, 32, vocabulary_size=64, max_sequence_length=32)
+)
+# Name, sparsity, settings, operations.
+WAYS = [
+    ("s0", 0.0, CONFIG, 1e12),
+    ("s75", 0.75, CONFIG, 5e11),
+    ("longer", 0.75, LONG, 1.01e12),
+    ("set", 0.75, SET, 1.01e12),
+]
+
+
+def ways(runs: FakeRuns, seeds: int = 2, pretrained: bool = True) -> None:
+    for seed in range(seeds):
+        for name, sparsity, config, flops in WAYS:
+            place = f"{name}/seed{seed}"
+            if pretrained:
+                runs.pretrained(f"{place}/pretrain", sparsity, seed, config)
+            base = {
+                "folder": "pretrain",
+                "sparsity": sparsity,
+                "method": config.sparsity.method,
+                "seed": seed,
+                "mask_seed": seed,
+                "flops": flops,
+                "tokens": config.train.tokens,
+            }
+            plain = dataclasses.replace(config, sparsity=SparsityConfig())
+            folder = runs.finetuned(
+                f"{place}/e2e", sparsity, seed, "e2e", config=plain, base=base
+            )
+            bleu = 0.6 + 0.01 * seed + 0.1 * (name == "set") - 0.1 * (name == "s75")
+            runs.evaluated(folder, scores={"bleu": bleu})
+
+
+def test_ways_of_equal_operations_stand_together(runs: FakeRuns) -> None:
+    ways(runs)
+    evaluations = evaluation_groups(collect([runs.root]))
+    (cluster,) = equal_operations([], evaluations)
+    assert sorted(way.group.variant for way in cluster) == [
+        "",
+        "set, tokens=10.2k",
+        "static, tokens=10.2k",
+    ]
+    assert len(cluster) == 3 and all(set(way.evaluations) == {"e2e"} for way in cluster)
+
+
+def test_a_method_is_compared_with_static_masks_of_its_recipe(runs: FakeRuns) -> None:
+    ways(runs)
+    groups = pretraining_groups(collect([runs.root]))
+    found = {
+        (g.settings["sparsity.method"], o.settings["sparsity.method"], o.sparsity)
+        for g, o in pairs(groups)
+        if g.settings["train.tokens"] == LONG.train.tokens
+    }
+    assert found == {
+        ("set", "static", 0.75),
+        ("set", "static", 0.0),
+        ("static", "static", 0.0),
+    }
+    losses = loss_comparisons(groups)
+    assert len(losses) == 4 and all(len(one.differences) == 1 for one in losses)
+
+
+def test_a_fine_tuning_starts_from_the_pre_training_beside_it(runs: FakeRuns) -> None:
+    for method in ("erk", "uniform"):
+        masks = SparsityConfig(distribution=method)
+        config = dataclasses.replace(CONFIG, sparsity=masks)
+        runs.pretrained(f"{method}/seed0/pretrain", 0.75, 0, config)
+        runs.evaluated(runs.finetuned(f"{method}/seed0/e2e", 0.75, 0, "e2e"))
+    groups = evaluation_groups(collect([runs.root]))
+    assert sorted(group.variant for group in groups) == ["", "distribution=erk"]
+
+
+def test_a_report_has_a_table_of_equal_operations(
+    runs: FakeRuns, tmp_path: Path, blank_pictures: None
+) -> None:
+    # The fixture's pre-trainings do not take the operations that their bases name.
+    ways(runs, pretrained=False)
+    report = write_report([runs.root], tmp_path / "report")
+    text = report.markdown.read_text("utf-8")
+    part = text.partition("## Equal operations")[2].partition("\n## ")[0]
+    assert "per exaFLOP" in part and "Differences at equal operations" in part
+    rows = [r.split(" | ") for r in part.splitlines() if r.startswith("| 75%")]
+    compared = [(cells[0], cells[1]) for cells in rows]
+    assert any("; set" in of and other.startswith("0%") for of, other in compared)
+    # The best one is that of set, so static masks are compared with it too.
+    assert any("; static" in of and "; set" in other for of, other in compared)
+
+
+def test_sizes_stand_in_one_table(
+    runs: FakeRuns, tmp_path: Path, blank_pictures: None
+) -> None:
+    for seed in range(3):
+        for size, config in (("small", CONFIG), ("wide", WIDE)):
+            for sparsity in (0.0, 0.75):
+                name = f"{size}-{sparsity}-{seed}"
+                folder = runs.finetuned(name, sparsity, seed, "e2e", config=config)
+                loss = 0.2 if size == "small" else 0.1
+                bleu = 0.7 + 0.01 * seed - loss * (sparsity > 0)
+                runs.evaluated(folder, scores={"bleu": bleu})
+    report = write_report([runs.root], tmp_path / "report")
+    text = report.markdown.read_text("utf-8").replace("\\", "")
+    part = text.partition("## Sizes")[2].partition("\n## ")[0]
+    assert "75% less dense" in part
+    small, wide = (r for r in part.splitlines() if r.startswith("| GPT"))
+    assert "-20.00 *" in small and "-10.00 *" in wide
+    assert (tmp_path / "report" / "sizes-e2e-test.png").is_file()
+
+
+def test_notes_of_a_study_stand_where_they_belong(
+    runs: FakeRuns, tmp_path: Path, blank_pictures: None
+) -> None:
+    for sparsity in (0.0, 0.75):
+        runs.evaluated(runs.finetuned(f"s{sparsity}/e2e", sparsity, 0, "e2e"))
+    notes = ("e2e: half of it is read.", "Two cores were used.")
+    settings = Config(study=StudyConfig(notes=notes))
+    (runs.root / "config.toml").write_text(to_toml(settings))
+    mark = {"written_by": "spdf_keras", "kind": "study"}
+    (runs.root / ".spdf_keras.json").write_text(json.dumps(mark))
+    report = write_report([runs.root / "s0.0", runs.root / "s0.75"], tmp_path / "out")
+    text = report.markdown.read_text("utf-8").replace("\\", "")
+    summary, rest = text.split("## Table 3", 1)
+    assert "- Two cores were used." in summary
+    assert (
+        "BLEU ↑ (test) [1] |" in summary and "- [1] E2E: half of it is read." in summary
+    )
+    table = rest.partition("## Table 4")[2].partition("\n## ")[0]
+    assert "Note: half of it is read." in table
+
+
+def test_intervals_of_all_scores_need_data(tmp_path: Path) -> None:
+    out = str(tmp_path / "report")
+    assert main(["report", str(tmp_path), "--out", out, "--all-scores"]) == 2
