@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
 
-    config = load_config(args.config, [f"train.tokens={args.tokens}"])
+    settings = [f"train.tokens={args.tokens}", "train.compute=dense"]
+    config = load_config(args.config, settings)
     losses: dict[bool, list[np.ndarray]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         texts = list(pretraining_text(5000, seed=0))

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     args = parser.parse_args()
 
-    base = load_config(args.config)
+    base = load_config(args.config, ["train.compute=dense"])
     shards = corpus(args, base)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in args.methods}
     for seed in range(args.seeds):

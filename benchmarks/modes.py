@@ -20,7 +20,7 @@ from spdf_keras.measuring.turns import Spread, ratios, time_in_turns
 from spdf_keras.model.build import compile_for_pretraining, configured_gpt
 from spdf_keras.provenance import provenance
 
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "float32": {"jit_compile": False},
     "float32, XLA": {"jit_compile": True},
     "bfloat16": {"jit_compile": False, "precision": "mixed_bfloat16"},

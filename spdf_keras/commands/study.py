@@ -63,7 +63,7 @@ def run(args: Namespace) -> None:
     out = Path(args.out)
     Study(out, config, args.data, say, step_progress, args.shards).run()
     try:
-        report = write_report([out], out / "report")
+        report = write_report([out], out / "report", data=args.data)
     except BusyError:
         say("another process of this study writes the report")
         return

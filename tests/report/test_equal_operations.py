@@ -124,9 +124,12 @@ def test_sizes_stand_in_one_table(
     text = report.markdown.read_text("utf-8").replace("\\", "")
     part = text.partition("## Sizes")[2].partition("\n## ")[0]
     assert "75% less dense" in part
-    small, wide = (r for r in part.splitlines() if r.startswith("| GPT"))
+    small, wide, *losses = (r for r in part.splitlines() if r.startswith("| GPT"))
     assert "-20.00 *" in small and "-10.00 *" in wide
-    assert (tmp_path / "report" / "sizes-e2e-test.png").is_file()
+    # These runs have equal losses of fine-tuning.
+    assert len(losses) == 2 and all("+0.000" in line for line in losses)
+    for name in ("bleu", "tuned"):
+        assert (tmp_path / "report" / f"sizes-e2e-test-{name}.png").is_file()
 
 
 def test_notes_of_a_study_stand_where_they_belong(

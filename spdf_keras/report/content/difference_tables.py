@@ -21,6 +21,7 @@ from spdf_keras.report.runs.resampling import Resamples
 RESOLVED = "*"
 INPUTS_TITLE = "95% over inputs"
 LOSS = Score("validation_loss", "Validation loss", higher_is_better=False, decimals=3)
+TUNED_LOSS = Score("tuned", "Fine-tuning loss", higher_is_better=False, decimals=3)
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,26 @@ class Comparison:
 def score_comparisons(
     groups: Sequence[Group], resamples: Resamples
 ) -> list[Comparison]:
-    """Compares the scores of the groups of one task and split, paired by seed."""
+    """Compares scores and losses of one task and split, paired by seed.
+
+    The loss of fine-tuning is that of the best epoch, on the validation split. It
+    varies less between seeds than scores of outputs do.
+    """
     scores = score_table(groups[0].task, groups).scores
     return _comparisons(
         groups,
-        scores,
-        lambda group, other, score: score_difference(
-            group, other, score.name, resamples
-        ),
+        [*scores, TUNED_LOSS],
+        lambda group, other, score: tuned_difference(group, other, score, resamples),
     )
+
+
+def tuned_difference(
+    group: Group, other: Group, score: Score, resamples: Resamples
+) -> Difference | None:
+    """Compares a score of two groups of evaluations, or their `TUNED_LOSS`."""
+    if score is TUNED_LOSS:
+        return run_difference(group, other, lambda run: run.validation.best)
+    return score_difference(group, other, score.name, resamples)
 
 
 def loss_comparisons(pretraining: Sequence[Group]) -> list[Comparison]:

@@ -27,7 +27,7 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
         (
             *("Run", "Folder", "Model", "Kind", "Started from", "Sparsity", "Seed"),
             *("Mask seed", "Fine-tuning seed", "Batch size", "Learning rate", "Steps"),
-            *("Pre-training tokens", "Started"),
+            *("Pre-training tokens", "Started", "Minutes"),
         ),
         tuple(
             Row(
@@ -46,6 +46,7 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
                     _known(run.steps),
                     _known(run.origin.tokens),
                     run.started[:16].replace("T", " ") or NOT_RECORDED,
+                    f"{run.seconds / 60:.1f}" if run.seconds else ABSENT,
                 )
             )
             for run in runs
@@ -53,6 +54,14 @@ def provenance_blocks(runs: Sequence[RunRecord], labels: Labels) -> Iterator[Blo
         "Runs",
         text_columns=5,
     )
+    training = sum(run.seconds for run in runs) / 3600
+    scoring = sum(e.seconds for run in runs for e in run.evaluations) / 3600
+    if training:
+        yield Paragraph(
+            f"Steps of training took {training:.2f} hours in all, and decoding and "
+            f"scoring {scoring:.2f} hours, added up over runs that may have shared a "
+            "machine."
+        )
     yield Paragraph("Commands; absolute paths in them are shortened:")
     commands = [(run.number, run.conditions.command) for run in runs]
     yield _merged(commands, as_code=True)

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 
 from spdf_keras.data.tasks.score_table import Score
 from spdf_keras.report.content.cells import ABSENT, cell, row, score_cell, score_table
-from spdf_keras.report.content.difference_tables import LOSS, RESOLVED
+from spdf_keras.report.content.difference_tables import (
+    LOSS,
+    RESOLVED,
+    TUNED_LOSS,
+    tuned_difference,
+)
 from spdf_keras.report.content.labels import Labels
 from spdf_keras.report.content.quantities import percent
 from spdf_keras.report.page.document import Block, Paragraph, Picture, Table
@@ -15,9 +20,9 @@ from spdf_keras.report.page.drawing import (
     draw_picture,
     picture_name,
 )
-from spdf_keras.report.runs.differences import Difference, score_difference
+from spdf_keras.report.runs.differences import Difference
 from spdf_keras.report.runs.groups import Group, by_task_and_split, main_groups
-from spdf_keras.report.runs.means import summarise
+from spdf_keras.report.runs.means import Summary, summarise
 from spdf_keras.report.runs.pairs import is_static, pairs
 from spdf_keras.report.runs.resampling import Resamples
 from spdf_keras.report.runs.variants import count
@@ -45,16 +50,16 @@ def sizes_blocks(
         dense = [g for g in _plain(groups) if g.sparsity == 0 and g.tuning == "dense"]
         if not layout.scores or len({group.model for group in dense}) < 2:
             continue
-        score = layout.scores[0]
-        columns = _columns(_plain(groups), score, resamples)
-        if not columns:
-            continue
-        if first:
-            yield _TEXT
-        first = False
         dense.sort(key=lambda group: group.model.num_parameters)
-        yield _table(layout.task, dense, score, columns, labels)
-        yield _figure(groups[0], layout.task, score, columns)
+        for score in (layout.scores[0], TUNED_LOSS):
+            columns = _columns(_plain(groups), score, resamples)
+            if not columns:
+                continue
+            if first:
+                yield _TEXT
+            first = False
+            yield _table(layout.task, dense, score, columns, labels)
+            yield _figure(groups[0], layout.task, score, columns)
 
 
 def _plain(groups: Sequence[Group]) -> list[Group]:
@@ -66,7 +71,7 @@ def _columns(groups: Sequence[Group], score: Score, resamples: Resamples) -> _Co
     found: _Columns = {}
     for group, other in sorted(pairs(groups), key=lambda pair: pair[0].sparsity or 0):
         alike = group.settings.get("train.tokens") == other.settings.get("train.tokens")
-        gap = score_difference(group, other, score.name, resamples)
+        gap = tuned_difference(group, other, score, resamples)
         if gap is None or not alike:
             continue
         title = f"{percent(group.sparsity)} less dense"
@@ -95,7 +100,7 @@ def _table(
                 count(parameters),
                 count(tokens.mean) if tokens else ABSENT,
                 cell(losses, 3),
-                score_cell(group.score(score.name), score),
+                score_cell(_value(group, score), score),
                 *(_gap(gaps.get(parameters), score) for gaps in columns.values()),
             )
         )
@@ -108,6 +113,12 @@ def _table(
         tuple(rows),
         f"{task}: {score.title} by size",
     )
+
+
+def _value(group: Group, score: Score) -> Summary | None:
+    if score is TUNED_LOSS:
+        return group.summary(lambda run: run.validation.best)
+    return group.score(score.name)
 
 
 def _gap(gap: Difference | None, score: Score) -> str:
@@ -123,7 +134,7 @@ def _gap(gap: Difference | None, score: Score) -> str:
 
 
 def _figure(group: Group, task: str, score: Score, columns: _Columns) -> Picture:
-    name = picture_name("sizes", group.task, group.split)
+    name = picture_name("sizes", group.task, group.split, score.name)
     title = f"{task}, {group.split}: differences of {score.title} by size"
     return draw_picture(name, title, _drawing(score, columns))
 

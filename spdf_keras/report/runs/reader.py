@@ -24,7 +24,7 @@ from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.run import Run
 
 # What the figures of a report show by step, as the records of a run call it.
-_CURVES = ("loss", "validation_loss", "mask_density", "mask_turnover")
+_CURVES = ("loss", "validation_loss", "mask_density", "mask_turnover", "seconds")
 
 
 def read_run(folder: Path, name: str) -> RunRecord:
@@ -84,6 +84,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
         validation=validation,
         mask_density=curves["mask_density"],
         mask_turnover=curves["mask_turnover"],
+        seconds=sum(curves["seconds"].losses),
         checkpoint=checkpoint,
         evaluations=_evaluations(folder),
         conditions=recorded.conditions(Conditions),
@@ -175,6 +176,7 @@ def _evaluation(file: Path) -> Evaluation:
         conditions=fields.conditions(Conditions),
         step=_whole(fields.number("step")),
         finished=fields.values.get("finished") is not False,
+        seconds=fields.number("seconds") or 0.0,
     )
 
 

@@ -78,6 +78,7 @@ class Evaluation:
         conditions: Command, versions and hardware.
         step: Step of the checkpoint that was scored; None if not recorded.
         finished: Whether the run was finished at that step.
+        seconds: Time that decoding and scoring took; 0 if not recorded.
     """
 
     task: str
@@ -92,6 +93,7 @@ class Evaluation:
     conditions: Conditions
     step: int | None = None
     finished: bool = True
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class RunRecord:
         planned_steps: Number of steps of the whole run; None if not recorded.
         mask_density: Kept weights over all masked ones, after each update of masks.
         mask_turnover: Dropped weights over those kept before, in each update.
+        seconds: Time that its steps took, without repeated ones; 0 if not recorded.
     """
 
     folder: Path
@@ -166,6 +169,7 @@ class RunRecord:
     planned_steps: int | None = None
     mask_density: Curve = Curve((), ())
     mask_turnover: Curve = Curve((), ())
+    seconds: float = 0.0
 
     @property
     def seed(self) -> tuple[int | None, int | None]:
