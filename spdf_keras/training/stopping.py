@@ -23,6 +23,9 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGTERM or SIGINT into a request; a second one acts at once.
 
+    A request that comes too late, so that the training has ended without a look at it,
+    acts after the block: what follows, such as the next stage of a study, is not begun.
+
     Only the main thread receives signals, so another thread changes no handler.
     """
     request = StopRequest()
@@ -46,3 +49,5 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
     finally:
         restore()
+    if request.signal:
+        signal.raise_signal(request.signal)
