@@ -229,7 +229,7 @@ class Shards:
             rows = tf.ensure_shape(rows, shape)
             return rows[:, :-1], rows[:, 1:]
 
-        return share.elements(start, stop).map(load).prefetch(tf.data.AUTOTUNE)
+        return share.elements(start, stop).map(load).prefetch(2)
 
 
 class _Rows:
