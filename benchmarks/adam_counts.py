@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
 
-    settings = [f"train.tokens={args.tokens}", "train.compute=dense"]
-    config = load_config(args.config, settings)
+    lines = [f"train.tokens={args.tokens}", "train.compute=dense"]
+    config = load_config(args.config, lines)
     losses: dict[bool, list[np.ndarray]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         texts = list(pretraining_text(5000, seed=0))

@@ -56,6 +56,13 @@ def _start_tensorflow(start: bool) -> None:
         tf.constant(0)  # the first use of a device prints notes of its own
 
 
+def start_anew() -> None:
+    """Runs the command that this process runs from its beginning, in its place."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:

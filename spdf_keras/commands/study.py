@@ -52,7 +52,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from pathlib import Path
 
-    from spdf_keras.console import load_tensorflow, print_json, say, step_progress
+    from spdf_keras.console import (
+        load_tensorflow,
+        print_json,
+        say,
+        start_anew,
+        step_progress,
+    )
 
     config = read_config(args, _READS, args.config, instead=_INSTEAD)
     load_tensorflow()
@@ -61,7 +67,8 @@ def run(args: Namespace) -> None:
     from spdf_keras.study.study import Study
 
     out = Path(args.out)
-    Study(out, config, args.data, say, step_progress, args.shards).run()
+    study = Study(out, config, args.data, say, step_progress, args.shards, start_anew)
+    study.run()
     try:
         report = write_report([out], out / "report", data=args.data)
     except BusyError:

@@ -31,11 +31,15 @@ class Stages:
         say: Gets a sentence per stage.
         progress: Gives a display for a training by its label.
         total: Number of stages, by which the sentences count; 0 does not count.
+
+    Attributes:
+        has_worked: Whether a stage was not done before.
     """
 
     def __init__(self, say: Say, progress: Progress, total: int = 0) -> None:
         self._say, self._progress, self._total = say, progress, total
         self._number = 0
+        self.has_worked = False
 
     def do(self, label: str, record: Path, work: Callable[[], object]) -> None:
         """Does `work`, unless `record`, the file that it writes at its end, exists."""
@@ -43,6 +47,7 @@ class Stages:
         if not record.is_file():
             count = f"[{self._number} of {self._total}] " if self._total else ""
             self._say(f"{count}{label}")
+            self.has_worked = True
             work()
 
     def start_at(self, number: int) -> None:

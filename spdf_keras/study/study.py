@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
@@ -45,6 +45,9 @@ class Study:
         say: Gets a sentence per stage.
         progress: Gives a display for a training stage by its label.
         shards: Prepared shards to pre-train on, in place of `study.corpus`.
+        renew: Called after a pre-training with its fine-tunings, if others follow. It
+            may start the process anew, whose memory still has the programs that XLA
+            has compiled.
 
     Raises:
         InputError: If the folder holds a study of other settings, or data is missing.
@@ -58,8 +61,10 @@ class Study:
         say: Say,
         progress: Progress,
         shards: str | Path | None = None,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder, self._config, self._data = Path(folder), config, Path(data)
+        self._renew = renew
         self._say, self._progress, self._given_shards = say, progress, shards
         self._settings = config.study
         self._cells = list(cells(config.study))
@@ -87,11 +92,12 @@ class Study:
         self._work = CellStages(self._folder, self._config, self._stages, self._say)
         waiting, told = list(zip(parts, starts, strict=False)), False
         while waiting:
-            left = [
-                (part, start)
-                for part, start in waiting
-                if not self._do_part(*part, start, shards)
-            ]
+            left = []
+            for number, (part, start) in enumerate(waiting, 1):
+                if not self._do_part(*part, start, shards):
+                    left.append((part, start))
+                elif self._stages.has_worked and len(left) + len(waiting) > number:
+                    self._renew()
             if len(left) == len(waiting):
                 if not told:
                     self._say(f"waiting for another process: {left[0][0][0]}")

@@ -131,7 +131,12 @@ def data(tmp_path: Path) -> Path:
 
 
 def make(
-    tmp_path: Path, data: Path, said: list[str], lines: Any = (), **changes: Any
+    tmp_path: Path,
+    data: Path,
+    said: list[str],
+    lines: Any = (),
+    renew: Any = lambda: None,
+    **changes: Any,
 ) -> Study:
     model = {"num_heads": 2, "hidden_dim": 16, "vocabulary_size": 300}
     tables = {
@@ -140,7 +145,8 @@ def make(
     }
     config = config_from_tables(tables, lines)
     progress = lambda label: nullcontext(lambda record: None)  # noqa: E731
-    return Study(tmp_path / "study", config, data, said.append, progress)
+    folder = tmp_path / "study"
+    return Study(folder, config, data, said.append, progress, renew=renew)
 
 
 def test_every_stage_runs_once_and_none_again(
@@ -497,3 +503,24 @@ def test_a_study_without_tasks_only_pre_trains_and_grows(
     for smaller in ({"seeds": [4]}, {"seeds": [7, 4]}, {"sparsities": [0.5]}):
         with pytest.raises(InputError, match="holds a study with other settings"):
             make(tmp_path, data, [], tasks=[], **{**grown, **smaller})
+
+
+def test_a_process_that_starts_anew_after_each_part_ends_the_study(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+
+    class RenewedError(Exception):
+        pass
+
+    def renew() -> None:
+        raise RenewedError
+
+    starts = 1
+    while True:
+        try:
+            make(tmp_path, data, [], renew=renew).run()
+            break
+        except RenewedError:
+            starts += 1
+    assert starts == 4 and len(fake.calls) == len(set(fake.calls)) == 34

@@ -8,6 +8,7 @@ from spdf_keras.data.shards import writer as module
 from spdf_keras.data.shards.order import shuffled
 from spdf_keras.data.shards.prepare import write_shards
 from spdf_keras.data.shards.reader import Shards
+from spdf_keras.data.tasks.examples import EncodedPairs
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 
@@ -64,6 +65,13 @@ def test_batches_are_a_function_of_seed_and_step(folder: Path) -> None:
         for a, b in zip(whole[start:], resumed, strict=False):
             np.testing.assert_array_equal(a, b)
     assert any(np.any(a != b) for a, b in zip(whole, read(1, 0, 60), strict=True))
+
+
+def test_no_thread_tunes_an_iterator(folder: Path) -> None:
+    """Freeing an iterator that is tuned takes up to a minute in a long training."""
+    pairs = EncodedPairs([np.arange(9, dtype=np.int32)], np.array([4]))
+    for batches in (Shards.open(folder).batches(8, 0, 0, 4), pairs.batches(1)):
+        assert batches.options().autotune.enabled is False
 
 
 def test_workers_share_each_batch(folder: Path) -> None:
