@@ -21,9 +21,9 @@ BLUE, ORANGE, GREY = "#3f51b5", "#e07b00", "#777777"
 
 def study_rows() -> list[tuple[str, str, float, float, float]]:
     """Reads sparsity, fine-tuning, operations and BLEU of the study's summary."""
-    text = (RESULTS / "study_e2e_mini" / "report.md").read_text("utf-8")
+    text = (RESULTS / "evidence" / "report.md").read_text("utf-8")
     rows = re.findall(
-        r"^\| GPT, 3.2M \| (\d+%) \| (dense|sparse \(masks kept\)) \| \S+ \| "
+        r"^\| GPT, 298.4k \| (\d+%) \| (dense|sparse \(masks kept\)) \| \S+ \| "
         r"([\d.]+)x \| [^|]+ \| ([\d.]+) ± ([\d.]+) \(\d\) \|$",
         text,
         re.M,
@@ -55,7 +55,7 @@ def panel(title: str) -> tuple[Figure, Axes]:
 
 def draw_quality(path: Path) -> None:
     """Draws BLEU against the operations of pre-training."""
-    figure, axes = panel("Quality: GPT of 3.2M parameters")
+    figure, axes = panel("Quality: GPT of 0.3M parameters")
     modes = {
         "dense": ("dense fine-tuning", BLUE, "o", -0.008),
         "sparse (masks kept)": ("sparse fine-tuning (masks kept)", ORANGE, "s", 0.008),

@@ -1,5 +1,6 @@
 """Order, choice and resuming of a study, with fake trainings."""
 
+import dataclasses
 import gc
 import json
 import random
@@ -353,13 +354,24 @@ def test_the_defaults_are_the_grid_of_the_paper() -> None:
     assert all(searches(study, Cell(half, seed)) for seed in study.seeds)
 
 
-def test_the_shipped_study_is_valid_and_small() -> None:
-    root = Path(__file__).parents[2]
-    config = load_config(root / "configs" / "study_e2e_mini.toml")
-    assert 3e6 <= config.model.num_parameters <= 10e6
-    assert config.study.sparsities == (0.0, 0.5, 0.75)
-    assert len(config.study.seeds) == 3 and config.study.sparse_finetuning
-    assert config.decode.num_beams == 10 and config.decode.length_penalty == 0.8
+@pytest.mark.parametrize("name", ["tiny", "small", "large", "small_operations"])
+def test_the_studies_of_the_evidence_differ_in_what_they_compare_alone(
+    name: str,
+) -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    config = load_config(configs / f"evidence_{name}.toml")
+    base = load_config(configs / "evidence_small.toml")
+    own, whole = config.train, base.train
+    assert dataclasses.replace(own, learning_rate=whole.learning_rate) == whole
+    assert config.finetune == base.finetune and config.decode == base.decode
+    # The peak of both learning rates falls with the width.
+    width = config.model.hidden_dim
+    assert own.learning_rate * width == pytest.approx(4e-3 * 64)
+    assert config.study.learning_rates == (own.learning_rate,)
+    sizes = dataclasses.replace(base.model, num_heads=width // 32, hidden_dim=width)
+    assert config.model == dataclasses.replace(sizes, intermediate_dim=4 * width)
+    names = [arm.name for arm in arms(config.study)]
+    assert {"s50", "s75"} <= set(names) and len(config.study.seeds) >= 3
 
 
 def test_a_study_has_several_tasks_with_settings_of_their_own(
