@@ -74,9 +74,9 @@ def draw_quality(path: Path) -> None:
         )
     for sparsity, mode, flops, _, _ in study_rows():
         if mode == "dense":
-            axes.text(flops, 61.7, f"{sparsity} zeros", ha="center", fontsize=9)
-    axes.set(xlim=(1.1, 0.38), ylim=(45, 63))
-    ticks = [1.0, 0.8, 0.6, 0.4]
+            axes.text(flops, 69.4, f"{sparsity} zeros", ha="center", fontsize=9)
+    axes.set(xlim=(1.08, 0.48), ylim=(61, 70))
+    ticks = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.set_xlabel("operations of pre-training, over dense")
     axes.set_ylabel("BLEU, E2E test set")

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from spdf_keras.cli import main
 from spdf_keras.config import Config, GPTConfig, SparsityConfig, StudyConfig, to_toml
 from spdf_keras.report.content.difference_tables import loss_comparisons
@@ -156,3 +158,17 @@ def test_notes_of_a_study_stand_where_they_belong(
 def test_intervals_of_all_scores_need_data(tmp_path: Path) -> None:
     out = str(tmp_path / "report")
     assert main(["report", str(tmp_path), "--out", out, "--all-scores"]) == 2
+
+
+def test_operations_of_a_fine_tuning_are_those_that_its_steps_recorded(
+    runs: FakeRuns,
+) -> None:
+    plain = runs.finetuned("plain", 0.0, 0, "e2e")
+    padded = runs.finetuned("padded", 0.0, 1, "e2e")
+    for step, exaflops in ((11, 1e-6), (12, 3e-6)):
+        runs.log(padded, step=step, loss=1.0, seconds=0.5, exaflops=exaflops)
+    found = {run.name.rpartition("/")[2]: run for run in collect([plain, padded])}
+    # Without records, each sequence counts as the longest one.
+    assert found["plain"].all_flops == 1e12 + found["plain"].total_flops
+    assert found["padded"].all_flops == 1e12 + 3e12
+    assert found["padded"].seconds == pytest.approx(found["plain"].seconds + 1.0)

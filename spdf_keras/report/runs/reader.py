@@ -24,7 +24,10 @@ from spdf_keras.training.checkpoint import checkpoint_step
 from spdf_keras.training.run import Run
 
 # What the figures of a report show by step, as the records of a run call it.
-_CURVES = ("loss", "validation_loss", "mask_density", "mask_turnover", "seconds")
+_CURVES = (
+    *("loss", "validation_loss", "mask_density", "mask_turnover"),
+    *("seconds", "exaflops"),
+)
 
 
 def read_run(folder: Path, name: str) -> RunRecord:
@@ -51,6 +54,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
     )
     curves, has_epochs = _curves(run)
     training, validation = curves["loss"], curves["validation_loss"]
+    exaflops = curves["exaflops"].last
     kind = recorded.text("kind") or ("finetune" if has_epochs else "pretrain")
     checkpoint = run.checkpoint() if run.checkpoints() else None
     steps = max(
@@ -85,6 +89,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
         mask_density=curves["mask_density"],
         mask_turnover=curves["mask_turnover"],
         seconds=sum(curves["seconds"].losses),
+        step_flops=exaflops * 1e18 if exaflops is not None else None,
         checkpoint=checkpoint,
         evaluations=_evaluations(folder),
         conditions=recorded.conditions(Conditions),

@@ -145,6 +145,7 @@ class RunRecord:
         mask_density: Kept weights over all masked ones, after each update of masks.
         mask_turnover: Dropped weights over those kept before, in each update.
         seconds: Time that its steps took, without repeated ones; 0 if not recorded.
+        step_flops: FLOPs that its steps recorded, in all; None if they did not.
     """
 
     folder: Path
@@ -170,6 +171,7 @@ class RunRecord:
     mask_density: Curve = Curve((), ())
     mask_turnover: Curve = Curve((), ())
     seconds: float = 0.0
+    step_flops: float | None = None
 
     @property
     def seed(self) -> tuple[int | None, int | None]:
@@ -218,7 +220,12 @@ class RunRecord:
 
     @property
     def all_flops(self) -> float | None:
-        """FLOPs of this training and of the pre-training before it, if recorded."""
+        """FLOPs of this training and of the pre-training before it, if recorded.
+
+        Those of a fine-tuning are of its batches, padded to their own longest, where
+        its steps recorded them.
+        """
         if self.kind == "pretrain" or self.origin.flops is None:
             return self.origin.flops  # a pre-training is its own origin
-        return self.origin.flops + self.total_flops
+        own = self.total_flops if self.step_flops is None else self.step_flops
+        return self.origin.flops + own
