@@ -66,7 +66,9 @@ def _drawing(points: Sequence[_Point], score: Score) -> Draw:
                 capsize=3,
                 label=label,
             )
-        axes.set_xscale("log")
+        costs = [cost for _, cost, _ in points]
+        if max(costs) > 10 * min(costs):  # else its labels would stand too close
+            axes.set_xscale("log")
         axes.margins(0.15)
         axes.set(xlabel="exaFLOPs of training, zeros skipped", ylabel=score.title)
         axes.legend(fontsize="small")

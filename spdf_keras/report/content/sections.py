@@ -1,5 +1,6 @@
 """The sections of a report, in order."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from spdf_keras.report.content.density import density_figure, density_table
@@ -146,12 +147,14 @@ def _summary(
     )
     if not pretraining and not evaluations:
         return (Paragraph("There is no pre-training and no evaluation to sum up."),)
-    marks = note_marks(notes)
+    shown = {group.task for group in evaluations}
+    tasks = {task: texts for task, texts in notes.tasks.items() if task in shown}
+    marks = note_marks(dataclasses.replace(notes, tasks=tasks))
     table = summary_table(pretraining, evaluations, labels, marks)
     items = [plain(note) for note in notes.whole]
     items += [
         f"{marks[task]} {dataset_name(task)}: {plain(' '.join(texts))}"
-        for task, texts in notes.tasks.items()
+        for task, texts in tasks.items()
     ]
     return table, Paragraph(text), *((Bullets(tuple(items)),) if items else ())
 

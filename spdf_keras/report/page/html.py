@@ -54,16 +54,16 @@ th, td { padding: .3rem .45rem; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom;
   overflow-wrap: normal; }
-tbody th { font-weight: inherit; min-width: 5rem; overflow-wrap: anywhere; }
+tbody th { font-weight: inherit; min-width: 5rem; overflow-wrap: break-word; }
 /* Names break anywhere, numbers between a mean and its deviation alone. */
-tbody td { overflow-wrap: anywhere; min-width: 3.2rem; }
+tbody td { overflow-wrap: break-word; min-width: 3.2rem; }
 tbody td.number { overflow-wrap: normal; min-width: 0; }
 .number { text-align: right; }
 .number span { white-space: nowrap; }
 table.texts { width: 100%; max-width: 60rem; }
 .texts tbody th { width: 35%; }
 .quoted { color: var(--soft); font-style: italic; background: var(--band); }
-tbody .long { min-width: 9rem; }
+tbody .long { min-width: 9rem; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   /* The name of a row stays in sight while its numbers scroll. */
   table:not(.texts) tbody th { position: sticky; left: 0; background: var(--page);
