@@ -1,6 +1,6 @@
 """Makes stand-ins for data that is not at hand: DART's train split, Curation's corpus.
 
-    python benchmarks/stand_ins.py --data data --out data_evidence
+    python examples/stand_ins.py --data data --out data_evidence
 
 - DART: its dev split is divided. A tenth of the triple sets, by a digest of their
   text, is the validation split, the others are the train split. The test split is the
@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,31 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    args.out.mkdir(parents=True)
+    try:
+        make(args.data, args.out)
+    except InputError as error:
+        sys.exit(f"stand_ins.py: error: {error}")
+
+
+def make(data: Path, out: Path) -> None:
+    """Writes the folder.
+
+    Raises:
+        InputError: If it exists, or a file is missing.
+    """
+    if out.exists():
+        raise InputError(f"`out` must be new. Received: '{out}', which exists.")
+    for folder, name in (
+        ("dart", f"{_DART.format('dev')}.json"),
+        ("dart", f"{_DART.format('test')}.xml"),
+        *(("wikitext2", f"{split}.txt") for split in ("train", "valid", "test")),
+    ):
+        found(data, folder, name)
+    out.mkdir(parents=True)
     for name in ("e2e", "webnlg", "wikitext2"):
-        (args.out / name).symlink_to((args.data / name).resolve())
-    write_dart(args.data, args.out / "dart")
-    write_curation(args.data, args.out / "curation")
+        (out / name).symlink_to((data / name).resolve())
+    write_dart(data, out / "dart")
+    write_curation(data, out / "curation")
 
 
 def write_dart(data: Path, out: Path) -> None:
