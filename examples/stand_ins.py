@@ -13,7 +13,6 @@ The other sets are linked, so that the new folder is complete. It must not exist
 
 import argparse
 import csv
-import gzip
 import hashlib
 import json
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from spdf_keras.console import say
+from spdf_keras.data.corpus.forms import open_text
 from spdf_keras.data.tasks.files import find_file, read_json
 from spdf_keras.errors import InputError
 
@@ -97,9 +97,7 @@ def write_curation(data: Path, out: Path) -> None:
 
 def rows_of(path: Path) -> Iterator[tuple[str, str]]:
     """Yields article and summary of each article of a WikiText file."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        text = file.read()
+    text = open_text(path)
     # A title has one `=` at each end; titles of sections have more.
     for body in re.split(r"^ = [^=\n]+ = \n", text, flags=re.MULTILINE)[1:]:
         lines = [line.strip() for line in body.split("\n")]

@@ -7,6 +7,7 @@ again with the same folder, it continues where it stopped. Started several times
 once, the processes share the work.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import add_json, add_overrides, read_config
@@ -67,8 +68,10 @@ def run(args: Namespace) -> None:
     from spdf_keras.study.study import Study
 
     out = Path(args.out)
-    study = Study(out, config, args.data, say, step_progress, args.shards, start_anew)
-    study.run()
+    # A program that calls `main` by itself must not be started anew.
+    is_command = sys.argv[1:2] == ["study"]
+    renew = start_anew if is_command else lambda: None
+    Study(out, config, args.data, say, step_progress, args.shards, renew).run()
     try:
         report = write_report([out], out / "report", data=args.data)
     except BusyError:
