@@ -37,6 +37,8 @@ class Study:
 
     One task is finished for all pre-trainings before the next begins. Several
     processes may run one study: each takes the pre-trainings that no other holds.
+    One that is given the first seeds alone, or the first sparsities or variants, does
+    that part of it.
 
     Args:
         folder: The folder for all results; see `spdf_keras.study.plan`.
@@ -122,16 +124,23 @@ class Study:
                 except BusyError:  # another process starts, or prepares the corpus
                     time.sleep(_PAUSE)
             file, settings = self._folder / "config.toml", to_toml(self._config)
-            own_corpus = self._given_shards is None
             keep_settings(
                 self._folder,
                 settings,
-                lambda old: continues(self._config, load_config(old), own_corpus),
+                lambda old: self._grows(old) or self._is_part(old),
                 "a study with other settings",
             )
-            if file.read_text("utf-8") != settings:  # the study grows
+            if file.read_text("utf-8") != settings and self._grows(file):
                 replace_file(file, settings)
             yield
+
+    def _grows(self, old: Path) -> bool:
+        own_corpus = self._given_shards is None
+        return continues(self._config, load_config(old), own_corpus)
+
+    def _is_part(self, old: Path) -> bool:
+        own_corpus = self._given_shards is None
+        return continues(load_config(old), self._config, own_corpus)
 
     def _check_settings(self) -> None:
         """Refuses settings that a late stage would refuse, before the first stage."""

@@ -512,9 +512,23 @@ def test_a_study_without_tasks_only_pre_trains_and_grows(
     make(tmp_path, data, [], tasks=[], **grown).run()
     assert len(fake.calls) == len(set(fake.calls)) == 6
     assert load_config(tmp_path / "study" / "config.toml").study.notes == ("New.",)
-    for smaller in ({"seeds": [4]}, {"seeds": [7, 4]}, {"sparsities": [0.5]}):
+    for other in ({"seeds": [7, 4]}, {"sparsities": [0.5]}, {"batch_sizes": [3]}):
         with pytest.raises(InputError, match="holds a study with other settings"):
-            make(tmp_path, data, [], tasks=[], **{**grown, **smaller})
+            make(tmp_path, data, [], tasks=[], **{**grown, **other})
+
+
+def test_a_part_of_a_study_is_done_by_its_first_seeds(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining({1e-3: 0.4, 1e-4: 0.6}).install(monkeypatch)
+    make(tmp_path, data, [], seeds=[4, 7])
+    settings = (tmp_path / "study" / "config.toml").read_text()
+    make(tmp_path, data, [], seeds=[4]).run()
+    assert len(fake.calls) == 17
+    assert all("seed4" in call for call in fake.calls)
+    assert (tmp_path / "study" / "config.toml").read_text() == settings
+    make(tmp_path, data, [], seeds=[4, 7]).run()
+    assert len(fake.calls) == len(set(fake.calls)) == 34
 
 
 def test_a_process_that_starts_anew_after_each_part_ends_the_study(
