@@ -159,6 +159,18 @@ def test_table_3_has_both_readings_of_flops_per_sequence(runs: FakeRuns) -> None
     assert (forward, training) == ("1.36e11", "4.08e11")
     share = found[0].total_flops / 0.75e12
     assert column(table, "Of pre-training")[0] == f"{share:.2%}"
+    assert column(table, "FLOPs as batched") == ["-"] * 3
+
+
+def test_recorded_flops_of_padded_batches_are_set_against_pre_training(
+    runs: FakeRuns,
+) -> None:
+    folder = runs.finetuned("a", 0.5)
+    runs.log(folder, step=11, loss=1.0, seconds=0.5, exaflops=3e-9)
+    found = collect([runs.root])
+    table = finetuning_table(finetuning_groups(found), model_labels(found))
+    assert column(table, "FLOPs as batched")[0] == "3.00e9"
+    assert column(table, "Of pre-training")[0] == f"{3e9 / 0.75e12:.2%}"
 
 
 def test_the_summary_compares_with_the_dense_model(runs: FakeRuns) -> None:

@@ -86,7 +86,9 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
         for group in sorted(here, key=place_order):
             run = group.runs[0]
             total = group.mean(lambda run: run.total_flops)
+            batched = group.summary(lambda run: run.step_flops)
             before = summarise((run.seed, run.origin.flops) for run in group.runs)
+            own = batched.mean if batched else total
             rows.append(
                 row(
                     dataset,
@@ -99,7 +101,8 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
                     scientific(run.training_flops),
                     scientific(total),
                     exaflops(total),
-                    f"{total / before.mean:.2%}" if before else ABSENT,
+                    scientific(batched.mean) if batched else ABSENT,
+                    f"{own / before.mean:.2%}" if before else ABSENT,
                     run_numbers(group.runs),
                 )
             )
@@ -118,8 +121,7 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
                     scientific(TRAINING_FACTOR * cells.flops_per_sequence),
                     scientific(cells.total_flops),
                     f"{cells.exaflops:.3f}",
-                    ABSENT,
-                    ABSENT,
+                    *(ABSENT, ABSENT, ABSENT),
                     quoted=True,
                 )
             )
@@ -127,7 +129,8 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
         (
             *("Dataset", "Model", "Pre-train sparsity", "Fine-tuning", "Tokens"),
             *("Sequences", "Forward FLOPs / sequence", "Training FLOPs / sequence"),
-            *("Total FLOPs", "exaFLOPs", "Of pre-training", "Runs"),
+            *("Total FLOPs", "exaFLOPs", "FLOPs as batched", "Of pre-training"),
+            "Runs",
         ),
         tuple(rows),
         "Fine-tuning",

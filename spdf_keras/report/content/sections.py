@@ -106,12 +106,14 @@ _TABLE_2 = Paragraph(
     "rounded figures; unrounded they are 1.47e18 and 0.606x."
 )
 _TABLE_3 = Paragraph(
-    "FLOPs per sequence are those at the longest sequence that a run allows, though "
-    "batches are padded to their own longest. Fine-tunings that a search tried and "
-    "did not choose are left out. The paper prints the forward pass alone as FLOPs per "
-    "sequence, though its caption says forward and backward; its training FLOPs here "
-    "are three times that, and its totals agree with them. Its 0.524 exaFLOPs of GPT-3 "
-    "XL on E2E disagree with its own 5.27e17."
+    "FLOPs per sequence and their totals are those at the longest sequence that a run "
+    "allows, as in the paper. Batches are padded to their own longest: `FLOPs as "
+    "batched` are those that the steps recorded, and what is set against pre-training. "
+    "Fine-tunings that a search tried and did not choose are left out. The paper "
+    "prints the forward pass alone as FLOPs per sequence, though its caption says "
+    "forward and backward; its training FLOPs here are three times that, and its "
+    "totals agree with them. Its 0.524 exaFLOPs of GPT-3 XL on E2E disagree with its "
+    "own 5.27e17."
 )
 _LOSSES = Paragraph(
     "One line per run and one colour per sparsity. Training losses are smoothed; the "
