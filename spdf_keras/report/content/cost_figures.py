@@ -71,6 +71,5 @@ def _drawing(points: Sequence[_Point], score: Score) -> Draw:
             axes.set_xscale("log")
         axes.margins(0.15)
         axes.set(xlabel="exaFLOPs of training, zeros skipped", ylabel=score.title)
-        axes.legend(fontsize="small")
 
     return draw

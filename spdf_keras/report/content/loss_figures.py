@@ -80,7 +80,6 @@ def _loss_drawing(
             axes.plot([], [], label=name, **legend[name])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="step", ylabel="loss, nats per token")
-        axes.legend()
 
     return draw
 

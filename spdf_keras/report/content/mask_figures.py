@@ -76,6 +76,5 @@ def _drawing(
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="step", ylabel=axis)
-        axes.legend()
 
     return draw

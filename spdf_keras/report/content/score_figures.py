@@ -122,6 +122,5 @@ def _score_drawing(
         axes.set_xticks(sparsities, [f"{s:g}%" for s in sparsities])
         axes.margins(x=0.12)
         axes.set(xlabel="pre-train sparsity", ylabel=score.title)
-        axes.legend()
 
     return draw

@@ -169,7 +169,6 @@ def _drawing(score: Score, columns: _Columns) -> Draw:
         axes.minorticks_off()
         axes.margins(x=0.15)
         axes.set(xlabel="parameters", ylabel=f"difference of {score.title}")
-        axes.legend(fontsize="small")
 
     return draw
 

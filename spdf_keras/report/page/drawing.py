@@ -6,6 +6,7 @@ page that contains it.
 
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ _STYLE = {
     "path.simplify": True,
 }
 SIZE = (4.9, 3.3)
+# Height of a line of the legend in inches, and characters that fit beside each other.
+_LEGEND_LINE, _LEGEND_CHARACTERS = 0.19, 70
 
 # Value of the PNG field by which a later report recognises its own pictures.
 SOFTWARE = "spdf-keras"
@@ -64,7 +67,10 @@ def picture_name(*words: str) -> str:
 def draw_picture(
     name: str, title: str, draw: Draw, size: tuple[float, float] = SIZE
 ) -> Picture:
-    """Draws a figure of one panel; equal calls give equal bytes."""
+    """Draws a figure of one panel; equal calls give equal bytes.
+
+    A legend of all labels stands below the panel, where it hides nothing.
+    """
     from matplotlib.figure import Figure
 
     with figure_style(name):
@@ -72,6 +78,15 @@ def draw_picture(
         axes = figure.subplots()
         draw(axes)
         axes.set_title(title, loc="left", fontsize=10)
+        handles, labels = axes.get_legend_handles_labels()
+        if labels:
+            # A line beside a label takes the place of six characters.
+            columns = _LEGEND_CHARACTERS // (6 + max(map(len, labels)))
+            columns = min(max(1, columns), len(labels))
+            lines = math.ceil(len(labels) / columns)
+            figure.set_figheight(size[1] + _LEGEND_LINE * lines)
+            place = "outside lower left"
+            figure.legend(handles, labels, loc=place, ncols=columns)
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=160, metadata={"Software": SOFTWARE})
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
