@@ -2,6 +2,7 @@ import dataclasses
 import math
 import re
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from spdf_keras.report.content.loss_figures import (
     thin,
 )
 from spdf_keras.report.content.score_figures import score_figures
+from spdf_keras.report.page.drawing import draw_picture
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
 from spdf_keras.report.runs.groups import evaluation_groups
@@ -172,3 +174,22 @@ def test_equal_figures_have_equal_bytes_and_names_of_their_own(runs: FakeRuns) -
         for density in (first, second)
     ]
     assert names[0] and not names[0] & names[1]
+
+
+@pytest.mark.parametrize("word", ["dense", "sparse (masks kept), redense, stages=1"])
+def test_a_legend_stands_below_its_panel(word: str) -> None:
+    panels: list[Any] = []
+
+    def draw(axes: Any) -> None:
+        panels.append(axes)
+        for number in range(17):
+            axes.plot([0, 1], [number, 0], label=f"{word} {number}")
+
+    draw_picture("many", "Many lines", draw)
+    figure = panels[0].figure
+    (legend,) = figure.legends
+    drawn, panel = legend.get_window_extent(), panels[0].get_tightbbox()
+    assert len(legend.get_texts()) == 17
+    assert drawn.y0 >= 0 and drawn.y1 <= panel.y0 + 5  # the last layout is of the SVG
+    assert drawn.x1 <= figure.bbox.x1
+    assert panel.height > 0.8 * 3.3 * figure.dpi  # inches

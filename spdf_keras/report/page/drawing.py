@@ -80,13 +80,12 @@ def draw_picture(
         axes.set_title(title, loc="left", fontsize=10)
         handles, labels = axes.get_legend_handles_labels()
         if labels:
-            # A line beside a label takes the place of six characters.
-            columns = _LEGEND_CHARACTERS // (6 + max(map(len, labels)))
+            # A line beside a label takes the place of eight characters.
+            columns = _LEGEND_CHARACTERS // (8 + max(map(len, labels)))
             columns = min(max(1, columns), len(labels))
             lines = math.ceil(len(labels) / columns)
             figure.set_figheight(size[1] + _LEGEND_LINE * lines)
-            place = "outside lower left"
-            figure.legend(handles, labels, loc=place, ncols=columns)
+            figure.legend(handles, labels, loc="outside lower left", ncols=columns)
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=160, metadata={"Software": SOFTWARE})
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
