@@ -107,6 +107,9 @@ def test_a_report_has_a_table_of_equal_operations(
     rows = [r.split(" | ") for r in part.splitlines() if r.startswith("| 75%")]
     compared = [(cells[0], cells[1]) for cells in rows]
     assert any("; set" in of and other.startswith("0%") for of, other in compared)
+    # A row of the score is followed by one of the loss of fine-tuning.
+    assert sum("| E2E Fine-tuning loss ↓ |" in r for r in part.splitlines()) == 4
+    assert "2.000 ± 0.000 (2)" in part
     # The best one is that of set, so static masks are compared with it too.
     assert any("; static" in of and "; set" in other for of, other in compared)
 

@@ -1,6 +1,7 @@
 """Tables of pre-trainings that took equally many operations."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from spdf_keras.data.tasks.score_table import Score
 from spdf_keras.report.content.cells import (
@@ -12,20 +13,22 @@ from spdf_keras.report.content.cells import (
 )
 from spdf_keras.report.content.difference_tables import (
     LOSS,
+    TUNED_LOSS,
     Comparison,
     comparison_table,
+    tuned_difference,
 )
 from spdf_keras.report.content.labels import Labels, group_label, run_numbers
 from spdf_keras.report.content.quantities import percent, scientific
 from spdf_keras.report.page.document import Block, Paragraph, Row, Table
-from spdf_keras.report.runs.differences import run_difference, score_difference
+from spdf_keras.report.runs.differences import run_difference
 from spdf_keras.report.runs.equal_operations import (
     TOLERANCE,
     Candidate,
     equal_operations,
 )
 from spdf_keras.report.runs.groups import Group, main_groups
-from spdf_keras.report.runs.means import Summary, summarise
+from spdf_keras.report.runs.means import summarise
 from spdf_keras.report.runs.resampling import Resamples
 from spdf_keras.report.runs.variants import count
 
@@ -102,16 +105,10 @@ def _compared(
     for task in tasks:
         own, theirs = way.evaluations.get(task), other.evaluations.get(task)
         if own and theirs:
-            score = _main_score(own)
-            gap = score_difference(own, theirs, score.name, resamples)
-            titled = Score(
-                score.name,
-                f"{score_table(task, [own]).task} {score.title}",
-                score.higher_is_better,
-                score.factor,
-                score.decimals,
-            )
-            gaps += [(titled, gap)] if gap else []
+            for score in (_main_score(own), TUNED_LOSS):
+                gap = tuned_difference(own, theirs, score, resamples)
+                title = f"{score_table(task, [own]).task} {score.title}"
+                gaps += [(replace(score, title=title), gap)] if gap else []
     if gaps:
         yield Comparison(way.group, other.group, tuple(gaps))
 
@@ -122,7 +119,8 @@ def _table(ways: Sequence[Candidate], labels: Labels) -> Table:
     for task in tasks:
         group = next(w.evaluations[task] for w in ways if task in w.evaluations)
         layout = score_table(task, [group])
-        headings.append(f"{layout.task} {_main_score(group).heading}")
+        for score in (_main_score(group), TUNED_LOSS):
+            headings.append(f"{layout.task} {score.heading}")
     mean = sum(way.flops for way in ways) / len(ways)
     return Table(
         (
@@ -150,21 +148,23 @@ def _row(way: Candidate, tasks: Sequence[str], labels: Labels) -> Row:
         count(tokens.mean) if tokens else ABSENT,
         scientific(way.flops),
         cell(losses, 3),
-        *(_score(way.evaluations.get(task)) for task in tasks),
+        *(text for task in tasks for text in _scores(way.evaluations.get(task))),
         run_numbers(runs),
     )
 
 
-def _score(group: Group | None) -> str:
+def _scores(group: Group | None) -> tuple[str, str]:
+    """The main score, with its rate, and the loss of fine-tuning."""
     if group is None:
-        return ABSENT
+        return ABSENT, ABSENT
     score, cost = _main_score(group), group.summary(lambda run: run.all_flops)
-    summary: Summary | None = group.score(score.name)
+    summary = group.score(score.name)
+    tuned = group.summary(lambda run: run.validation.best)
     text = score_cell(summary, score)
-    if summary is None or cost is None or not score.higher_is_better:
-        return text
-    rate = summary.mean * score.factor / (cost.mean / 1e18)
-    return f"{text}\n{scientific(rate)} per exaFLOP"
+    if summary is not None and cost is not None and score.higher_is_better:
+        rate = summary.mean * score.factor / (cost.mean / 1e18)
+        text += f"\n{scientific(rate)} per exaFLOP"
+    return text, score_cell(tuned, TUNED_LOSS)
 
 
 def _tasks(ways: Sequence[Candidate]) -> list[str]:
