@@ -125,7 +125,11 @@ class _Termination(KeyboardInterrupt):
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Raises `_Termination` at the first SIGTERM; a second one ends the process."""
+    """Raises `_Termination` at the first SIGTERM; a second one ends the process.
+
+    A signal that comes during a callback of the garbage collector, where Python drops
+    exceptions, is sent once more.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,10 +138,24 @@ def _termination_as_interrupt() -> Iterator[None]:
         signal.signal(SIGTERM, before)
         raise _Termination
 
+    def send_again(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            report(dropped)
+            return
+        number = SIGINT
+        if isinstance(dropped.exc_value, _Termination):
+            number = SIGTERM
+            signal.signal(SIGTERM, handle)
+        main = threading.main_thread().ident
+        # Until then the callback has ended.
+        threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+
     before = signal.signal(SIGTERM, handle) or signal.SIG_DFL
+    report, sys.unraisablehook = sys.unraisablehook, send_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
         signal.signal(SIGTERM, before)
 
 

@@ -94,3 +94,40 @@ def test_a_signal_during_the_import_of_tensorflow_is_not_lost(
     assert process.returncode == 128 + number and out == ""
     kept = "what was finished or checkpointed is kept"
     assert told == f"\nspdf-keras generate: {word}; {kept}.\n"
+
+
+# The signal comes while the garbage collector runs a callback, as libraries set them.
+COLLECTED = """
+import gc, signal, sys, time
+from spdf_keras import cli
+from types import SimpleNamespace
+def collected(phase, about):
+    gc.callbacks.remove(collected)
+    signal.raise_signal({number})
+    time.sleep(0.01)
+def run(args):
+    gc.callbacks.append(collected)
+    gc.collect()
+    time.sleep(30)
+    print("lost")
+parser = SimpleNamespace(parse_args=lambda _: SimpleNamespace(command="study", run=run))
+cli.build_parser = lambda: parser
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
+)
+def test_a_signal_during_a_callback_that_drops_exceptions_is_not_lost(
+    number: signal.Signals, word: str
+) -> None:
+    code = COLLECTED.format(number=int(number))
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 128 + number and ended.stdout == ""
+    kept = "what was finished or checkpointed is kept"
+    assert ended.stderr == f"\nspdf-keras study: {word}; {kept}.\n"
