@@ -16,7 +16,12 @@ from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
 from spdf_keras.errors import InputError
 from spdf_keras.evaluation.record import evaluate_run
-from spdf_keras.evaluation.scores import evaluate, perplexity, score_task
+from spdf_keras.evaluation.scores import (
+    NUM_SAMPLES,
+    evaluate,
+    perplexity,
+    score_task,
+)
 from spdf_keras.evaluation.texts import as_lines, end_token_ids, generate_texts
 from spdf_keras.training.run import Run
 
@@ -113,12 +118,13 @@ def test_perplexity_is_that_of_the_target_tokens_alone(tokenizer: Tokenizer) -> 
 def test_the_curation_corpus_is_judged_by_perplexity(
     tokenizer: Tokenizer, model: GPT
 ) -> None:
-    long = [Example("news of the town " * 40, ("A sum.",)), *EXAMPLES]
+    long = [*EXAMPLES, *(10 * [Example("news of the town " * 40, ("A sum.",))])]
     found = evaluate(model, tokenizer, long, CONFIG, get_task("curation"))
-    assert found.scores.protocol == "perplexity" and found.cut_contexts == 1
+    # All pairs that are scored count, though fewer contexts are decoded.
+    assert found.scores.protocol == "perplexity" and found.cut_contexts == 10
     # Weights that were never trained know nothing: all 300 tokens are alike.
     assert 200 < (found.scores.values["perplexity"] or 0) < 450
-    assert len(found.hypotheses) == 3
+    assert len(found.hypotheses) == NUM_SAMPLES == 8
 
 
 def test_the_perplexity_of_a_diverged_model_has_no_value(tokenizer: Tokenizer) -> None:

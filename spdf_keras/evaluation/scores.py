@@ -30,7 +30,7 @@ class Evaluation:
     Attributes:
         hypotheses: One text per decoded example, in order.
         scores: They are in the units of the official program.
-        cut_contexts: Contexts that lost their end to make room.
+        cut_contexts: Contexts that lost their end to make room for what was scored.
     """
 
     hypotheses: list[str]
@@ -72,11 +72,10 @@ def evaluate(
     )
     if protocol == PERPLEXITY:
         longest = min(config.finetune.sequence_length, config.model.max_sequence_length)
-        value = perplexity(model, tokenizer, examples, longest, task.cut_context)
-        scores = _perplexity_scores(value, len(examples))
-    else:
-        scores = score_task(task, hypotheses, examples)
-    cut = 0
+        pairs = EncodedPairs.encode(examples, tokenizer, longest, task.cut_context)
+        scores = _perplexity_scores(_perplexity(model, pairs), len(examples))
+        return Evaluation(hypotheses, scores, pairs.num_cut)
+    scores, cut = score_task(task, hypotheses, examples), 0
     if room is not None:
         cut = sum(len(encode_context(tokenizer, c)) > room for c in contexts)
     return Evaluation(hypotheses, scores, cut)
@@ -104,9 +103,13 @@ def perplexity(
     Reference:
         Appendix A.3 of [Thangarasa et al., 2023](https://arxiv.org/abs/2303.10464).
     """
+    pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
+    return _perplexity(model, pairs)
+
+
+def _perplexity(model: "GPT", pairs: EncodedPairs) -> float:
     from spdf_keras.model.fitting.loss import NextTokenCrossentropy
 
-    pairs = EncodedPairs.encode(examples, tokenizer, max_length, cut_context)
     model.compile(loss=NextTokenCrossentropy())
     batches = pairs.batches(_PERPLEXITY_BATCH)
     loss = float(model.evaluate(batches, verbose=0, return_dict=True)["loss"])
