@@ -24,10 +24,11 @@ def study_rows() -> list[tuple[str, str, float, float, float]]:
     text = (RESULTS / "evidence" / "report.md").read_text("utf-8")
     rows = re.findall(
         r"^\| GPT, 298.4k \| (\d+%) \| (dense|sparse \(masks kept\)) \| \S+ \| "
-        r"([\d.]+)x \| [^|]+ \| ([\d.]+) ± ([\d.]+) \(\d\) \|$",
+        r"([\d.]+)x \| [^|]+ \| ([\d.]+) ± ([\d.]+) \(\d\) \|",
         text,
         re.M,
     )
+    assert len(rows) == 5, "the summary has other rows or columns"
     return [(s, mode, float(f), float(b), float(d)) for s, mode, f, b, d in rows]
 
 
