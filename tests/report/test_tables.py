@@ -5,6 +5,7 @@ from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.report.content.cells import beside
 from spdf_keras.report.content.flops_tables import finetuning_table, pretraining_table
 from spdf_keras.report.content.labels import model_labels
+from spdf_keras.report.content.samples import sample_tables
 from spdf_keras.report.content.score_tables import results_table, summary_table
 from spdf_keras.report.page.document import Table
 from spdf_keras.report.runs.collect import collect
@@ -202,3 +203,14 @@ def test_context_length_of_the_model_bounds_a_finetuning(runs: FakeRuns) -> None
     folder = runs.settings("a", long)
     runs.provenance(folder, kind="finetune", task="e2e")
     assert collect([folder])[0].length == 512
+
+
+def test_a_long_context_of_a_sample_is_shortened(runs: FakeRuns) -> None:
+    article = "a word and another one " * 100
+    sample = {"context": article, "hypothesis": "A sum.", "references": ["The sum."]}
+    runs.evaluated(runs.finetuned("a", 0.5), "curation", samples=[sample])
+    found = collect([runs.root])
+    (table,) = sample_tables(evaluation_groups(found), model_labels(found))
+    assert isinstance(table, Table) and len(table.caption) < 700
+    assert table.caption.endswith(f"... ({len(article):,} characters)")
+    assert "a word and another one a word" in table.caption

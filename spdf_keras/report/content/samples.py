@@ -9,6 +9,8 @@ from spdf_keras.report.page.document import Block, Row, Table
 from spdf_keras.report.runs.groups import Group, by_task_and_split
 
 _SAMPLES = 3
+# Articles of the Curation Corpus are longer than this many characters.
+_MOST_CHARACTERS = 600
 _NAMES = {
     "none": "not fine-tuned",
     "dense": "dense fine-tuning",
@@ -40,9 +42,17 @@ def sample_tables(groups: Sequence[Group], labels: Labels) -> Iterator[Block]:
             yield Table(
                 ("From", "Text"),
                 (*outputs[context], *written),
-                f"{layout.task}, {members[0].split}: {context}",
+                f"{layout.task}, {members[0].split}: {_shortened(context)}",
                 text_columns=2,
             )
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a long text, up to a word's end."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    start = text[:_MOST_CHARACTERS].rsplit(" ", 1)[0]
+    return f"{start} ... ({len(text):,} characters)"
 
 
 def _group_name(group: Group, labels: Labels) -> str:
