@@ -49,6 +49,11 @@ def test_the_last_step_is_one_line_with_all_that_it_has(
     assert line == "pre-train: 100.0%, step 2 of 2  loss 2.000  validation 2.500"
 
 
+both_signals = pytest.mark.parametrize(
+    ("number", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
+)
+
 # This stands for the import of TensorFlow, and swallows all exceptions.
 IMPORT = """
 import signal, sys, time
@@ -73,10 +78,7 @@ sys.exit(cli.main([]))
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "word"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
-)
+@both_signals
 def test_a_signal_during_the_import_of_tensorflow_is_not_lost(
     number: signal.Signals, word: str
 ) -> None:
@@ -117,10 +119,7 @@ sys.exit(cli.main([]))
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "word"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
-)
+@both_signals
 def test_a_signal_during_a_callback_that_drops_exceptions_is_not_lost(
     number: signal.Signals, word: str
 ) -> None:

@@ -124,23 +124,23 @@ class Study:
                 except BusyError:  # another process starts, or prepares the corpus
                     time.sleep(_PAUSE)
             file, settings = self._folder / "config.toml", to_toml(self._config)
+            own_corpus = self._given_shards is None
+
+            def grows(old: Path) -> bool:
+                return continues(self._config, load_config(old), own_corpus)
+
+            def is_part(old: Path) -> bool:
+                return continues(load_config(old), self._config, own_corpus)
+
             keep_settings(
                 self._folder,
                 settings,
-                lambda old: self._grows(old) or self._is_part(old),
+                lambda old: grows(old) or is_part(old),
                 "a study with other settings",
             )
-            if file.read_text("utf-8") != settings and self._grows(file):
+            if file.read_text("utf-8") != settings and grows(file):
                 replace_file(file, settings)
             yield
-
-    def _grows(self, old: Path) -> bool:
-        own_corpus = self._given_shards is None
-        return continues(self._config, load_config(old), own_corpus)
-
-    def _is_part(self, old: Path) -> bool:
-        own_corpus = self._given_shards is None
-        return continues(load_config(old), self._config, own_corpus)
 
     def _check_settings(self) -> None:
         """Refuses settings that a late stage would refuse, before the first stage."""

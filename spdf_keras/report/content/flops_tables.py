@@ -88,7 +88,7 @@ def finetuning_table(groups: Sequence[Group], labels: Labels) -> Table:
             total = group.mean(lambda run: run.total_flops)
             batched = group.summary(lambda run: run.step_flops)
             before = summarise((run.seed, run.origin.flops) for run in group.runs)
-            own = batched.mean if batched else total
+            own = group.mean(lambda run: run.own_flops)
             rows.append(
                 row(
                     dataset,

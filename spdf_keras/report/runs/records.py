@@ -219,13 +219,16 @@ class RunRecord:
         return self.sequences * self.training_flops
 
     @property
-    def all_flops(self) -> float | None:
-        """FLOPs of this training and of the pre-training before it, if recorded.
+    def own_flops(self) -> float:
+        """FLOPs of this training, of its padded batches where its steps recorded them.
 
-        Those of a fine-tuning are of its batches, padded to their own longest, where
-        its steps recorded them.
+        Else each sequence counts as the longest one.
         """
+        return self.total_flops if self.step_flops is None else self.step_flops
+
+    @property
+    def all_flops(self) -> float | None:
+        """FLOPs of this training and of the pre-training before it, if recorded."""
         if self.kind == "pretrain" or self.origin.flops is None:
             return self.origin.flops  # a pre-training is its own origin
-        own = self.total_flops if self.step_flops is None else self.step_flops
-        return self.origin.flops + own
+        return self.origin.flops + self.own_flops
