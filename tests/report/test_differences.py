@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spdf_keras.report.runs.differences import Interval, difference
+from spdf_keras.report.runs.differences import Interval, change, difference
 from spdf_keras.report.write import write_report
 
 from .conftest import FakeRuns
@@ -26,6 +26,37 @@ def test_intervals_and_probabilities_are_those_of_the_paired_t_test(count: int) 
     assert (found.seeds.low, found.seeds.high) == pytest.approx(tuple(interval))
     assert found.seeds.p == pytest.approx(right.pvalue)
     assert found.is_resolved == (right.pvalue < 0.05)
+
+
+@pytest.mark.parametrize("counts", [(5, 3), (2, 2), (4, 9)])
+def test_a_change_between_models_is_that_of_welchs_test(
+    counts: tuple[int, int],
+) -> None:
+    rng = np.random.default_rng(sum(counts))
+    gaps = [rng.normal(0.2, 0.1 * count, count) for count in counts]
+    large, small = (
+        difference(enumerate(g), [(s, 0.0) for s in range(9)]) for g in gaps
+    )
+    assert large is not None and small is not None
+    found = change(large, small)
+    assert found is not None and found.count == min(counts)
+    right = stats.ttest_ind(*gaps, equal_var=False)
+    interval = right.confidence_interval(0.95)
+    assert found.mean == pytest.approx(np.mean(gaps[0]) - np.mean(gaps[1]))
+    assert found.seeds is not None
+    assert (found.seeds.low, found.seeds.high) == pytest.approx(tuple(interval))
+    assert found.seeds.p == pytest.approx(right.pvalue)
+    scaled = change(large.scaled(100), small.scaled(100))
+    assert scaled is not None and scaled.mean == pytest.approx(100 * found.mean)
+
+
+def test_a_change_needs_two_seeds_of_both() -> None:
+    one = difference([(0, 1.0)], [(0, 0.5)])
+    two = difference([(0, 1.0), (1, 1.0)], [(0, 0.5), (1, 0.5)])
+    assert one is not None and two is not None
+    assert change(one, two) is None and change(two, one) is None
+    none = change(two, two)
+    assert none is not None and not none.is_resolved
 
 
 def test_pairs_are_those_of_seeds_that_both_have() -> None:

@@ -131,10 +131,31 @@ def test_sizes_stand_in_one_table(
     assert "75% less dense" in part
     small, wide, *losses = (r for r in part.splitlines() if r.startswith("| GPT"))
     assert "-20.00 *" in small and "-10.00 *" in wide
+    changes = [r for r in part.splitlines() if r.startswith("| largest less smallest")]
+    assert "| +10.00 *" in changes[0] and "| +0.000<br>" in changes[1]
     # These runs have equal losses of fine-tuning.
     assert len(losses) == 2 and all("+0.000" in line for line in losses)
     for name in ("bleu", "tuned"):
         assert (tmp_path / "report" / f"sizes-e2e-test-{name}.png").is_file()
+
+
+def test_sizes_compare_losses_of_pre_training(
+    runs: FakeRuns, tmp_path: Path, blank_pictures: None
+) -> None:
+    for seed in range(2):
+        for size, config in (("small", CONFIG), ("wide", WIDE)):
+            for sparsity in (0.0, 0.75):
+                runs.pretrained(f"{size}-{sparsity}-{seed}", sparsity, seed, config)
+    report = write_report([runs.root], tmp_path / "report")
+    text = report.markdown.read_text("utf-8")
+    part = text.partition("## Sizes")[2].partition("\n## ")[0]
+    assert "**Pre-training: Validation loss by size**" in part
+    small, wide, change = (
+        r for r in part.splitlines() if r.startswith(("| GPT", "| la"))
+    )
+    assert small.count(" | ") == wide.count(" | ") == change.count(" | ") == 4
+    picture = "sizes-pretraining-validation_loss.png"
+    assert (tmp_path / "report" / picture).is_file()
 
 
 def test_notes_of_a_study_stand_where_they_belong(

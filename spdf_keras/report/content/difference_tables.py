@@ -45,14 +45,19 @@ def score_comparisons(
     return _comparisons(
         groups,
         [*scores, TUNED_LOSS],
-        lambda group, other, score: tuned_difference(group, other, score, resamples),
+        lambda group, other, score: group_difference(group, other, score, resamples),
     )
 
 
-def tuned_difference(
+def group_difference(
     group: Group, other: Group, score: Score, resamples: Resamples
 ) -> Difference | None:
-    """Compares a score of two groups of evaluations, or their `TUNED_LOSS`."""
+    """Compares a score of two groups of evaluations, or their `TUNED_LOSS`.
+
+    Two groups of pre-trainings have their `LOSS` alone.
+    """
+    if score is LOSS:
+        return run_difference(group, other, lambda run: run.validation.last)
     if score is TUNED_LOSS:
         return run_difference(group, other, lambda run: run.validation.best)
     return score_difference(group, other, score.name, resamples)
@@ -63,9 +68,7 @@ def loss_comparisons(pretraining: Sequence[Group]) -> list[Comparison]:
     return _comparisons(
         pretraining,
         [LOSS],
-        lambda group, other, _: run_difference(
-            group, other, lambda run: run.validation.last
-        ),
+        lambda group, other, loss: group_difference(group, other, loss, Resamples()),
     )
 
 

@@ -16,12 +16,11 @@ from spdf_keras.report.content.difference_tables import (
     TUNED_LOSS,
     Comparison,
     comparison_table,
-    tuned_difference,
+    group_difference,
 )
 from spdf_keras.report.content.labels import Labels, group_label, run_numbers
 from spdf_keras.report.content.quantities import percent, scientific
 from spdf_keras.report.page.document import Block, Paragraph, Row, Table
-from spdf_keras.report.runs.differences import run_difference
 from spdf_keras.report.runs.equal_operations import (
     TOLERANCE,
     Candidate,
@@ -98,15 +97,13 @@ def _compared(
 ) -> Iterator[Comparison]:
     gaps = []
     if with_loss and way.pretraining and other.pretraining:
-        gap = run_difference(
-            way.pretraining, other.pretraining, lambda run: run.validation.last
-        )
+        gap = group_difference(way.pretraining, other.pretraining, LOSS, resamples)
         gaps += [(LOSS, gap)] if gap else []
     for task in tasks:
         own, theirs = way.evaluations.get(task), other.evaluations.get(task)
         if own and theirs:
             for score in (_main_score(own), TUNED_LOSS):
-                gap = tuned_difference(own, theirs, score, resamples)
+                gap = group_difference(own, theirs, score, resamples)
                 title = f"{score_table(task, [own]).task} {score.title}"
                 gaps += [(replace(score, title=title), gap)] if gap else []
     if gaps:

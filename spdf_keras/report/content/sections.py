@@ -78,7 +78,7 @@ def build_sections(
     ]
     equal = equal_operations_blocks(pretraining, evaluations, labels, resamples)
     sections.append(Section("Equal operations", tuple(equal)))
-    sizes = sizes_blocks(evaluations, labels, resamples)
+    sizes = sizes_blocks(pretraining, evaluations, labels, resamples)
     sections.append(Section("Sizes", tuple(sizes)))
     curves = loss_figures(chosen, labels, colors)
     if curves:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from spdf_keras.data.tasks.score_table import Score
-from spdf_keras.report.content.cells import ABSENT, cell, row, score_cell, score_table
+from spdf_keras.report.content.cells import ABSENT, row, score_cell, score_table
 from spdf_keras.report.content.difference_tables import (
     LOSS,
     RESOLVED,
     TUNED_LOSS,
-    tuned_difference,
+    group_difference,
 )
 from spdf_keras.report.content.labels import Labels
 from spdf_keras.report.content.quantities import percent
@@ -20,7 +20,7 @@ from spdf_keras.report.page.drawing import (
     draw_picture,
     picture_name,
 )
-from spdf_keras.report.runs.differences import Difference
+from spdf_keras.report.runs.differences import Difference, change
 from spdf_keras.report.runs.groups import Group, by_task_and_split, main_groups
 from spdf_keras.report.runs.means import Summary, summarise
 from spdf_keras.report.runs.pairs import is_static, pairs
@@ -36,34 +36,53 @@ _Columns = dict[str, dict[int, Difference]]
 _TEXT = Paragraph(
     "A row per size. Differences are those of static masks, after dense fine-tuning, "
     "from the dense pre-training of the same size; and those of fine-tuning with the "
-    f"masks kept from dense fine-tuning. {RESOLVED}: no interval includes zero."
+    f"masks kept from dense fine-tuning. {RESOLVED}: no interval includes zero. The "
+    "last row is the change from the smallest to the largest model, with Welch's "
+    "interval over seeds, which are no pairs there."
 )
 
 
 def sizes_blocks(
-    evaluations: Sequence[Group], labels: Labels, resamples: Resamples
+    pretraining: Sequence[Group],
+    evaluations: Sequence[Group],
+    labels: Labels,
+    resamples: Resamples,
 ) -> Iterator[Block]:
-    """A table and a figure per task for which several sizes have differences."""
-    first = True
+    """Tables and figures of the differences that several sizes have.
+
+    One of each for the loss of pre-training, for the main score of each task, and for
+    the loss of fine-tuning.
+    """
+    finished = [group for group in pretraining if "step" not in group.settings]
+    found = [*_blocks(finished, "Pre-training", [LOSS], labels, resamples)]
     for groups in by_task_and_split(main_groups(evaluations)):
         layout = score_table(groups[0].task, groups)
-        dense = [g for g in _plain(groups) if g.sparsity == 0 and g.tuning == "dense"]
-        if not layout.scores or len({group.model for group in dense}) < 2:
-            continue
-        dense.sort(key=lambda group: group.model.num_parameters)
-        for score in (layout.scores[0], TUNED_LOSS):
-            columns = _columns(_plain(groups), score, resamples)
-            if not columns:
-                continue
-            if first:
-                yield _TEXT
-            first = False
-            yield _table(layout.task, dense, score, columns, labels)
-            yield _figure(groups[0], layout.task, score, columns)
+        scores = [*layout.scores[:1], *([TUNED_LOSS] if layout.scores else [])]
+        found += _blocks(groups, layout.task, scores, labels, resamples)
+    if found:
+        yield _TEXT
+    yield from found
 
 
-def _plain(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if is_static(group)]
+def _blocks(
+    groups: Sequence[Group],
+    title: str,
+    scores: Sequence[Score],
+    labels: Labels,
+    resamples: Resamples,
+) -> Iterator[Block]:
+    """A table and a figure per score, for groups of one task and split."""
+    plain = [group for group in groups if is_static(group)]
+    tuning = "dense" if scores != [LOSS] else "none"
+    dense = [g for g in plain if g.sparsity == 0 and g.tuning == tuning]
+    if len({group.model for group in dense}) < 2:
+        return
+    dense.sort(key=lambda group: group.model.num_parameters)
+    for score in scores:
+        columns = _columns(plain, score, resamples)
+        if columns:
+            yield _table(title, dense, score, columns, labels)
+            yield _figure(groups[0], title, score, columns)
 
 
 def _columns(groups: Sequence[Group], score: Score, resamples: Resamples) -> _Columns:
@@ -71,7 +90,7 @@ def _columns(groups: Sequence[Group], score: Score, resamples: Resamples) -> _Co
     found: _Columns = {}
     for group, other in sorted(pairs(groups), key=lambda pair: pair[0].sparsity or 0):
         alike = group.settings.get("train.tokens") == other.settings.get("train.tokens")
-        gap = tuned_difference(group, other, score, resamples)
+        gap = group_difference(group, other, score, resamples)
         if gap is None or not alike:
             continue
         title = f"{percent(group.sparsity)} less dense"
@@ -83,42 +102,57 @@ def _columns(groups: Sequence[Group], score: Score, resamples: Resamples) -> _Co
 
 
 def _table(
-    task: str,
+    title: str,
     dense: Sequence[Group],
     score: Score,
     columns: _Columns,
     labels: Labels,
 ) -> Table:
+    losses = [] if score is LOSS else [LOSS]
     rows = []
     for group in dense:
         tokens = summarise((run.seed, run.origin.tokens) for run in group.runs)
-        losses = summarise((run.seed, run.origin.validation_loss) for run in group.runs)
         parameters = group.model.num_parameters
         rows.append(
             row(
                 labels[group.model],
                 count(parameters),
                 count(tokens.mean) if tokens else ABSENT,
-                cell(losses, 3),
+                *(score_cell(_value(group, known), known) for known in losses),
                 score_cell(_value(group, score), score),
                 *(_gap(gaps.get(parameters), score) for gaps in columns.values()),
             )
         )
+    changes = [_change(gaps) for gaps in columns.values()]
+    if any(changes):
+        blank = [""] * (3 + len(losses))
+        cells = (_gap(gap, score) for gap in changes)
+        rows.append(row("largest less smallest", *blank, *cells))
     return Table(
         (
-            *("Model", "Parameters", "Tokens", f"Dense {LOSS.title.lower()} ↓"),
+            *("Model", "Parameters", "Tokens"),
+            *(f"Dense {known.heading.lower()}" for known in losses),
             f"Dense {score.heading}",
             *columns,
         ),
         tuple(rows),
-        f"{task}: {score.title} by size",
+        f"{title}: {score.title} by size",
     )
 
 
 def _value(group: Group, score: Score) -> Summary | None:
+    if score is LOSS:
+        return group.summary(lambda run: run.origin.validation_loss)
     if score is TUNED_LOSS:
         return group.summary(lambda run: run.validation.best)
     return group.score(score.name)
+
+
+def _change(gaps: dict[int, Difference]) -> Difference | None:
+    """From the smallest to the largest model; None if there is one size."""
+    if len(gaps) < 2:
+        return None
+    return change(gaps[max(gaps)], gaps[min(gaps)])
 
 
 def _gap(gap: Difference | None, score: Score) -> str:
@@ -133,10 +167,12 @@ def _gap(gap: Difference | None, score: Score) -> str:
     return "\n".join(lines)
 
 
-def _figure(group: Group, task: str, score: Score, columns: _Columns) -> Picture:
-    name = picture_name("sizes", group.task, group.split, score.name)
-    title = f"{task}, {group.split}: differences of {score.title} by size"
-    return draw_picture(name, title, _drawing(score, columns))
+def _figure(group: Group, title: str, score: Score, columns: _Columns) -> Picture:
+    place = (group.task, group.split) if group.task else ("pretraining", "")
+    name = picture_name("sizes", *place, score.name)
+    split = f", {group.split}" if group.split else ""
+    caption = f"{title}{split}: differences of {score.title} by size"
+    return draw_picture(name, caption, _drawing(score, columns))
 
 
 def _drawing(score: Score, columns: _Columns) -> Draw:

@@ -44,12 +44,14 @@ class Difference:
         count: Number of pairs.
         seeds: Interval over seeds by Student's t; None for one pair.
         inputs: Interval over test inputs by the bootstrap, if there is one.
+        gaps: The difference of each pair.
     """
 
     mean: float
     count: int
     seeds: Interval | None
     inputs: Interval | None = None
+    gaps: tuple[float, ...] = ()
 
     @property
     def is_resolved(self) -> bool:
@@ -66,6 +68,7 @@ class Difference:
             self.count,
             self.seeds and self.seeds.scaled(factor),
             self.inputs and self.inputs.scaled(factor),
+            tuple(gap * factor for gap in self.gaps),
         )
 
 
@@ -93,16 +96,49 @@ def difference(
     if not gaps:
         return None
     mean, count = statistics.fmean(gaps), len(gaps)
-    if count == 1:
-        return Difference(mean, 1, None)
+    seeds = None
+    if count > 1:
+        error = statistics.stdev(gaps) / math.sqrt(count)
+        seeds = _student(mean, error, count - 1)
+    return Difference(mean, count, seeds, gaps=tuple(gaps))
+
+
+def change(of: Difference, less: Difference) -> Difference | None:
+    """How a difference changes from one model to another, as Welch's test has it.
+
+    Masks and initial weights of models of two sizes have nothing in common, so their
+    seeds are no pairs.
+
+    Returns:
+        None if one of them has one pair. Its `count` is the smaller one, and it has no
+        interval over inputs.
+
+    Example:
+        >>> large = difference([(0, 3.0), (1, 5.0)], [(0, 1.0), (1, 2.0)])
+        >>> small = difference([(0, 2.0), (1, 5.0)], [(0, 1.0), (1, 2.0)])
+        >>> change(large, small).mean
+        0.5
+    """
+    if of.count < 2 or less.count < 2:
+        return None
+    own, theirs = (statistics.variance(d.gaps) / d.count for d in (of, less))
+    mean, error = of.mean - less.mean, math.sqrt(own + theirs)
+    # Welch and Satterthwaite's degrees of freedom.
+    spread = own**2 / (of.count - 1) + theirs**2 / (less.count - 1)
+    freedom = (own + theirs) ** 2 / spread if spread else math.inf
+    count = min(of.count, less.count)
+    return Difference(mean, count, _student(mean, error, freedom))
+
+
+def _student(mean: float, error: float, freedom: float) -> Interval:
+    """Student's interval of a mean with its standard error."""
     from scipy import stats
 
-    error = statistics.stdev(gaps) / math.sqrt(count)
-    reach = error * float(stats.t.ppf(0.975, count - 1))
     if not error:
-        return Difference(mean, count, Interval(mean, mean, 0.0 if mean else 1.0))
-    p = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
-    return Difference(mean, count, Interval(mean - reach, mean + reach, p))
+        return Interval(mean, mean, 0.0 if mean else 1.0)
+    reach = error * float(stats.t.ppf(0.975, freedom))
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    return Interval(mean - reach, mean + reach, p)
 
 
 def run_difference(
