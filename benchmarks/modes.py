@@ -26,6 +26,7 @@ MODES: dict[str, dict[str, Any]] = {
     "bfloat16": {"jit_compile": False, "precision": "mixed_bfloat16"},
     "bfloat16, XLA": {"jit_compile": True, "precision": "mixed_bfloat16"},
     "float32, zeros skipped": {"jit_compile": False, "compute": "sparse"},
+    "float32, XLA, zeros skipped": {"jit_compile": True, "compute": "sparse"},
     "float32, auto": {"jit_compile": False, "compute": "auto"},
 }
 

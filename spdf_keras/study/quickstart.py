@@ -165,20 +165,20 @@ class Quickstart:
 
     def _export(self, folder: Path, config: Config) -> Result:
         target = folder / "export"
-        pretrained = Run.open(folder / "pretrain").load_model()
         finetuned = Run.open(folder / "finetune").load_model()
         cards = {
             "saved_model": to_saved_model(
                 finetuned, target / "finetuned", overwrite=True
             ),
             "tflite": to_tflite(finetuned, target / "finetuned.tflite", overwrite=True),
-            "tflite_pretrained_sparse": to_tflite(
-                pretrained,
+        }
+        if config.sparsity.sparsity:  # only a sparse model has zeros to leave out
+            cards["tflite_pretrained_sparse"] = to_tflite(
+                Run.open(folder / "pretrain").load_model(),
                 target / "pretrained_sparse.tflite",
                 sparse=True,
                 overwrite=True,
-            ),
-        }
+            )
         return {f"{name}_bytes": card.size_bytes for name, card in cards.items()}
 
 

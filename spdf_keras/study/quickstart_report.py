@@ -41,7 +41,7 @@ def result_row(result: Result) -> list[str]:
         f"{result['flops_ratio']:.3f}x",
         f"{result['pretrain_seconds']:.0f} s",
         f"{result['bleu']:.2f}",
-        *(f"{result[key] / 1e6:.2f} MB" for key in sizes),
+        *(f"{result[key] / 1e6:.2f} MB" if key in result else "-" for key in sizes),
     ]
 
 
@@ -67,7 +67,8 @@ def write_report(
         "pre-training. BLEU is that of the densely fine-tuned model on the "
         f"{len(examples)} inputs of {held_out.name}, decoded greedily: "
         f"`{results[0]['signature']}`. The first two files hold the fine-tuned model, "
-        "which is dense. The last file holds the pre-trained model without its zeros.",
+        "which is dense. The last file holds the sparse pre-trained model without its "
+        "zeros.",
         "",
         "![Loss of pre-training and fine-tuning](loss.png)",
         "",
