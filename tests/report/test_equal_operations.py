@@ -149,7 +149,7 @@ def test_sizes_compare_losses_of_pre_training(
     report = write_report([runs.root], tmp_path / "report")
     text = report.markdown.read_text("utf-8")
     part = text.partition("## Sizes")[2].partition("\n## ")[0]
-    assert "**Pre-training: Validation loss by size**" in part
+    assert "**Pre-training: validation loss by size**" in part
     small, wide, change = (
         r for r in part.splitlines() if r.startswith(("| GPT", "| la"))
     )

@@ -1,6 +1,7 @@
 """How the loss of quality changes with the size of the model."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spdf_keras.data.tasks.score_table import Score
@@ -131,13 +132,19 @@ def _table(
     return Table(
         (
             *("Model", "Parameters", "Tokens"),
-            *(f"Dense {known.heading.lower()}" for known in losses),
-            f"Dense {score.heading}",
+            *(f"Dense {_inside(known).heading}" for known in losses),
+            f"Dense {_inside(score).heading}",
             *columns,
         ),
         tuple(rows),
-        f"{title}: {score.title} by size",
+        f"{title}: {_inside(score).title} by size",
     )
+
+
+def _inside(score: Score) -> Score:
+    """The score as it is written inside a sentence: names of metrics stay."""
+    loss = score in (LOSS, TUNED_LOSS)
+    return replace(score, title=score.title.lower()) if loss else score
 
 
 def _value(group: Group, score: Score) -> Summary | None:
@@ -171,7 +178,7 @@ def _figure(group: Group, title: str, score: Score, columns: _Columns) -> Pictur
     place = (group.task, group.split) if group.task else ("pretraining", "")
     name = picture_name("sizes", *place, score.name)
     split = f", {group.split}" if group.split else ""
-    caption = f"{title}{split}: differences of {score.title} by size"
+    caption = f"{title}{split}: differences of {_inside(score).title} by size"
     return draw_picture(name, caption, _drawing(score, columns))
 
 
@@ -204,7 +211,7 @@ def _drawing(score: Score, columns: _Columns) -> Draw:
         axes.set_xticks(sizes, [count(size) for size in sizes])
         axes.minorticks_off()
         axes.margins(x=0.15)
-        axes.set(xlabel="parameters", ylabel=f"difference of {score.title}")
+        axes.set(xlabel="parameters", ylabel=f"difference of {_inside(score).title}")
 
     return draw
 
