@@ -1,5 +1,6 @@
 """Tables of pre-trainings that took equally many operations."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -134,7 +135,7 @@ def _table(ways: Sequence[Candidate], labels: Labels) -> Table:
 def _row(way: Candidate, tasks: Sequence[str], labels: Labels) -> Row:
     groups = [
         *([way.pretraining] if way.pretraining else []),
-        *way.evaluations.values(),
+        *(way.evaluations[task] for task in tasks if task in way.evaluations),
     ]
     runs = {run.number: run for group in groups for run in group.runs}.values()
     tokens = summarise((run.seed, run.origin.tokens) for run in runs)
@@ -165,7 +166,9 @@ def _scores(group: Group | None) -> tuple[str, str]:
 
 
 def _tasks(ways: Sequence[Candidate]) -> list[str]:
-    return list(dict.fromkeys(task for way in ways for task in way.evaluations))
+    """The tasks that two ways or more have, since one way alone compares nothing."""
+    counts = Counter(task for way in ways for task in way.evaluations)
+    return [task for task, known in counts.items() if known > 1]
 
 
 def _main_score(group: Group) -> Score:
