@@ -23,7 +23,8 @@ def study_rows() -> list[tuple[str, str, float, float, float]]:
     """Reads sparsity, fine-tuning, operations and BLEU of the study's summary."""
     text = (RESULTS / "evidence" / "report.md").read_text("utf-8")
     rows = re.findall(
-        r"^\| GPT, 298.4k \| (\d+%) \| (dense|sparse \(masks kept\)) \| \S+ \| "
+        r"^\| GPT, 298.4k(?:; (?:static, )?tokens=5.97M)? \| (\d+%) \| "
+        r"(dense|sparse \(masks kept\)) \| \S+ \| "
         r"([\d.]+)x \| [^|]+ \| ([\d.]+) ± ([\d.]+) \(\d\) \|",
         text,
         re.M,
