@@ -161,6 +161,27 @@ def test_sizes_compare_losses_of_pre_training(
     assert (tmp_path / "report" / picture).is_file()
 
 
+def test_a_row_of_sizes_has_one_recipe(
+    runs: FakeRuns, tmp_path: Path, blank_pictures: None
+) -> None:
+    for seed in range(2):
+        for name, config in (("small", CONFIG), ("long", LONG), ("wide", WIDE)):
+            for sparsity in (0.0, 0.75):
+                steps = 80 if config is LONG else 40
+                place = f"{name}-{sparsity}-{seed}"
+                folder = runs.pretrained(place, sparsity, seed, config, steps)
+                if config is LONG and sparsity:
+                    runs.log(folder, step=steps, validation_loss=9.0)
+    report = write_report([runs.root], tmp_path / "report")
+    text = report.markdown.read_text("utf-8")
+    part = text.partition("## Sizes")[2].partition("\n## ")[0]
+    lines = [r for r in part.splitlines() if r.startswith("| GPT")]
+    # One recipe of two stands for a size, with the differences of that recipe.
+    small, wide = lines
+    assert "| 10.2k |" in small and "| +5.050 " in small
+    assert "| 5.12k |" in wide and "| +0.750 " in wide
+
+
 def test_notes_of_a_study_stand_where_they_belong(
     runs: FakeRuns, tmp_path: Path, blank_pictures: None
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from spdf_keras.config import GPTConfig
 from spdf_keras.data.tasks.score_table import Score
 from spdf_keras.report.content.cells import ABSENT, row, score_cell, score_table
 from spdf_keras.report.content.difference_tables import (
@@ -75,10 +76,20 @@ def _blocks(
     """A table and a figure per score, for groups of one task and split."""
     plain = [group for group in groups if is_static(group)]
     tuning = "dense" if scores != [LOSS] else "none"
-    dense = [g for g in plain if g.sparsity == 0 and g.tuning == tuning]
-    if len({group.model for group in dense}) < 2:
+    # The first recipe of a size stands for it, so that all of a row belongs together.
+    first: dict[GPTConfig, Group] = {}
+    for group in plain:
+        if group.sparsity == 0 and group.tuning == tuning:
+            first.setdefault(group.model, group)
+    if len(first) < 2:
         return
-    dense.sort(key=lambda group: group.model.num_parameters)
+    dense = sorted(first.values(), key=lambda group: group.model.num_parameters)
+    plain = [
+        group
+        for group in plain
+        if group is first.get(group.model)
+        or (group.sparsity and _tokens(group) == _tokens(first.get(group.model)))
+    ]
     for score in scores:
         columns = _columns(plain, score, resamples)
         if columns:
@@ -86,13 +97,16 @@ def _blocks(
             yield _figure(groups[0], title, score, columns)
 
 
+def _tokens(group: Group | None) -> object:
+    return group and group.settings.get("train.tokens")
+
+
 def _columns(groups: Sequence[Group], score: Score, resamples: Resamples) -> _Columns:
     """The differences by title; the first recipe of a size stands for it."""
     found: _Columns = {}
     for group, other in sorted(pairs(groups), key=lambda pair: pair[0].sparsity or 0):
-        alike = group.settings.get("train.tokens") == other.settings.get("train.tokens")
         gap = group_difference(group, other, score, resamples)
-        if gap is None or not alike:
+        if gap is None:
             continue
         title = f"{percent(group.sparsity)} less dense"
         if group.tuning == "sparse":
