@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="DIR",
-        help="folder for report.html, report.md and its pictures",
+        help="folder for report.html, report.md with its pictures, and runs.csv",
     )
     parser.add_argument(
         "--data",
@@ -68,5 +68,6 @@ def run(args: Namespace) -> None:
         table = summary_table(pretraining, evaluations, labels)
         print_table(table.caption, table.columns, [row.cells for row in table.rows])
     print(f"The report: {report.html}\nAs Markdown: {report.markdown}")
+    print(f"Numbers of each run: {report.table}")
     if args.json:
         print_json(report.as_json())

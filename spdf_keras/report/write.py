@@ -16,6 +16,7 @@ from spdf_keras.report.page.document import Document
 from spdf_keras.report.page.drawing import SOFTWARE
 from spdf_keras.report.page.html import to_html
 from spdf_keras.report.page.markdown import to_markdown
+from spdf_keras.report.run_table import HEAD, run_table
 from spdf_keras.report.runs.collect import collect
 from spdf_keras.report.runs.density import read_density
 from spdf_keras.report.runs.notes import study_notes
@@ -35,6 +36,7 @@ class Report:
     Attributes:
         html: The page, which needs no other file.
         markdown: The same content as Markdown.
+        table: The numbers of each run, as CSV.
         pictures: The PNG files that the Markdown shows.
         runs: The runs that it reports.
         resamples: Scores of their outputs over drawings of the inputs, if there are.
@@ -42,6 +44,7 @@ class Report:
 
     html: Path
     markdown: Path
+    table: Path
     pictures: tuple[Path, ...]
     runs: tuple[RunRecord, ...]
     resamples: Resamples
@@ -51,6 +54,7 @@ class Report:
         return {
             "html": str(self.html),
             "markdown": str(self.markdown),
+            "table": str(self.table),
             "pictures": [str(picture) for picture in self.pictures],
             "runs": {run.number: run.name for run in self.runs},
             **numbers(self.runs, self.resamples),
@@ -66,7 +70,7 @@ def write_report(
     all_scores: bool = False,
     tell: Tell | None = None,
 ) -> Report:
-    """Writes `report.html`, `report.md` and the PNG files of the latter.
+    """Writes `report.html`, `report.md` with its PNG files, and `runs.csv`.
 
     Equal runs give equal files, except for the line with the time. Each file is
     replaced atomically, and the two pages come last.
@@ -104,6 +108,7 @@ def write_report(
     markdown, page = to_markdown(document), to_html(document)
     content: dict[str, str | bytes] = {
         **{f"{picture.name}.png": picture.png for picture in document.pictures},
+        "runs.csv": run_table(runs),
         "report.md": markdown,
         "report.html": page,
     }
@@ -111,12 +116,14 @@ def write_report(
         for name, text in content.items():
             replace_file(out / name, text)
     pictures = tuple(out / name for name in content if name.endswith(".png"))
-    pages = out / "report.html", out / "report.md"
-    return Report(*pages, pictures, tuple(runs), resamples)
+    files = out / "report.html", out / "report.md", out / "runs.csv"
+    return Report(*files, pictures, tuple(runs), resamples)
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file belongs to an earlier report: a page, or a picture of a page."""
+    """Whether a file belongs to an earlier report: a page, or what a page has."""
+    if path.name == "runs.csv":
+        return path.is_file() and path.read_bytes().startswith(HEAD)
     pages = [path.parent / "report.html", path.parent / "report.md"]
     if path in pages:
         return _MADE.search(path.read_bytes()) is not None

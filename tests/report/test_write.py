@@ -163,7 +163,7 @@ def test_equal_runs_give_equal_files_but_for_the_time(
     runs.evaluated(folders[1])
     first = write_report(folders, tmp_path / "1", made=WHEN)
     write_report(folders[::-1], tmp_path / "2", made=datetime(2027, 1, 1, tzinfo=UTC))
-    for file in (first.html, first.markdown, *first.pictures):
+    for file in (first.html, first.markdown, first.table, *first.pictures):
         old = file.read_bytes().replace(b"2026-01-02 03:04", b"2027-01-01 00:00")
         assert old == (tmp_path / "2" / file.name).read_bytes(), file.name
 
@@ -177,7 +177,8 @@ def test_nothing_unfinished_is_left_and_other_files_stay(
     (out / "notes.txt").write_text("mine")
     folder = runs.pretrained("a", 0.5)
     write_report([folder], out)
-    assert {path.suffix for path in out.iterdir()} == {".txt", ".png", ".md", ".html"}
+    suffixes = {path.suffix for path in out.iterdir()}
+    assert suffixes == {".txt", ".png", ".md", ".html", ".csv"}
     assert (out / "notes.txt").read_text() == "mine"
 
 

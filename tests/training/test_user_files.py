@@ -228,8 +228,11 @@ def test_a_report_is_written_over_a_report_alone(
     (tmp_path / "notes.md").write_text("mine")
     for _ in range(2):
         assert main(command) == 0
-    (tmp_path / "report.md").write_text("my own report")
-    before = content(tmp_path)
-    assert main(command) == 2
-    assert "report.md' is in the way: spdf-keras writes a" in capsys.readouterr().err
-    assert content(tmp_path) == before
+    for name in ("report.md", "runs.csv"):
+        ours = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_text("run,time\nmine,1\n")
+        before = content(tmp_path)
+        assert main(command) == 2
+        assert f"{name}' is in the way: spdf-keras writes a" in capsys.readouterr().err
+        assert content(tmp_path) == before
+        (tmp_path / name).write_bytes(ours)
