@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from spdf_keras.errors import InputError, TrainingError
 from spdf_keras.files import UNFINISHED, remove_files, sync_folder
-from spdf_keras.sparsity.masks import pack_mask, spread_kept, unpack_mask
+from spdf_keras.sparsity.masks import pack_mask
 
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = re.compile(rf"{re.escape(UNFINISHED)}-\d{{8}}")
@@ -155,12 +154,12 @@ def _replace_folder(new: Path, final: Path) -> None:
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
     """Returns the `progress` of a checkpoint; empty in earlier formats."""
-    return dict(_checked_state(checkpoint, sums=False).get("progress", {}))
+    return dict(checked_state(checkpoint, sums=False).get("progress", {}))
 
 
 def read_checksums(checkpoint: Path) -> dict[str, str]:
     """Returns the recorded SHA-256 of each file of a checkpoint, by file name."""
-    files = _checked_state(checkpoint, sums=False)["files"]
+    files = checked_state(checkpoint, sums=False)["files"]
     return {name: str(about["sha256"]) for name, about in files.items()}
 
 
@@ -188,7 +187,7 @@ def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
     yield "masks", {path: pack_mask(mask.numpy()) for path, mask in masks.items()}
     moments = {}
     if getattr(model.optimizer, "has_slots", False):
-        for path, weight in _trained(model, weights).items():
+        for path, weight in trained_weights(model, weights).items():
             slots = model.optimizer.slots(weight)
             for name, variable in zip("mv", slots, strict=True):
                 moment = variable.numpy()
@@ -203,7 +202,7 @@ def _contents(model: Any) -> Iterator[tuple[str, Arrays]]:
     yield "optimizer", moments
 
 
-def _trained(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+def trained_weights(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
     """Returns the weights that are not frozen."""
     trained = {id(variable) for variable in model.trainable_variables}
     return {path: weight for path, weight in weights.items() if id(weight) in trained}
@@ -218,102 +217,27 @@ def _update_state(model: Any) -> dict[str, Any]:
     return {"last": last, "count": count, "cohort_starts": list(map(float, starts))}
 
 
-def restore_checkpoint(model: Any, checkpoint: Path, optimizer: bool = False) -> int:
-    """Loads a checkpoint into a model of the same sizes and sparsity.
-
-    Args:
-        model: The GPT to fill.
-        checkpoint: A folder that `save_checkpoint` wrote.
-        optimizer: Also restore the moments and the step; the model must be
-            compiled with `AdamW`.
-
-    Returns:
-        The step after which it was written.
-
-    Raises:
-        DamagedError: If a file is missing or damaged.
-        InputError: If it does not fit the model, or the model is sparse and the
-            checkpoint has no masks.
-    """
-    state = _checked_state(checkpoint)
-    files = state["files"]
-    weights, masks = model.named_weights(), model.named_masks()
-    arrays = _load(checkpoint, "weights", files)
-    bits = _load(checkpoint, "masks", files)
-    if masks and not bits:
-        raise InputError(
-            f"The checkpoint '{checkpoint}' has no masks, but the model is sparse "
-            f"(sparsity={model.sparsity}). Use a checkpoint of a sparse run, or "
-            "build the model with sparsity 0."
-        )
-    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-    _check_fit(checkpoint, shapes, arrays)
-    if set(bits) != set(masks):
-        odd = sorted(set(bits) ^ set(masks))[0]
-        raise InputError(
-            f"The checkpoint '{checkpoint}' does not fit the model: only one of "
-            f"them has a mask for '{odd}'. Use the sparsity that it was trained with."
-        )
-    drawn = {
-        path: unpack_mask(bits[path], tuple(mask.shape)) for path, mask in masks.items()
-    }
-    latent = bool(state.get("latent"))
-    for path, mask in drawn.items():
-        if latent and not optimizer:
-            arrays[path][~mask] = 0  # what its forward pass computes with
-        elif not latent and np.any(arrays[path][~mask]):
-            raise DamagedError(
-                f"The checkpoint '{checkpoint}' is damaged: '{path}' is not zero "
-                "where its mask is."
-            )
-    moments = _load(checkpoint, "optimizer", files) if optimizer else {}
-    cohorts = {path[2:]: moments.pop(path) for path in list(moments) if path[0] == "c"}
-    if optimizer:
-        for path, moment in moments.items():
-            kept = None if latent else drawn.get(path[2:])
-            if kept is not None and moment.shape == kept.shape:  # of format 1
-                moments[path] = moment[kept]
-        shapes = {
-            path: (int(drawn[path].sum()),)
-            if path in drawn and not latent
-            else tuple(weight.shape)
-            for path, weight in _trained(model, weights).items()
-        }
-        _check_fit(checkpoint, shapes, moments, ("m/", "v/"))
-    # Everything is checked before anything is written to the model.
-    for path, mask in drawn.items():
-        masks[path].assign(mask)
-    for path, weight in weights.items():
-        weight.assign(arrays[path])
-    step = checkpoint_step(checkpoint)
-    if optimizer:
-        model.optimizer.build(model.trainable_variables)
-        model.optimizer.iterations.assign(step)
-        for path, weight in _trained(model, weights).items():
-            for slot, variable in zip("mv", model.optimizer.slots(weight), strict=True):
-                moment = moments[f"{slot}/{path}"]
-                if tuple(variable.shape) != moment.shape:
-                    moment = spread_kept(moment, drawn[path])
-                variable.assign(moment)
-            cohort = model.optimizer.cohort(weight)
-            if cohort is not None:
-                ids = cohorts[path]
-                dense = tuple(cohort.shape) != ids.shape
-                cohort.assign(spread_kept(ids, drawn[path]) if dense else ids)
-        for name, variable in model.optimizer.scaling_state.items():
-            variable.assign(state["loss_scaling"][name])
-        if model.mask_updates is not None:
-            _restore_updates(model, state["mask_updates"])
-    if drawn:
-        model.note_densities()
-    return step
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _restore_updates(model: Any, state: dict[str, Any]) -> None:
-    model.optimizer.mask_state.assign([state["last"], state["count"]])
-    starts = np.zeros(model.optimizer.cohort_starts.shape, np.float32)
-    starts[: len(state["cohort_starts"])] = state["cohort_starts"][: len(starts)]
-    model.optimizer.cohort_starts.assign(starts)
+def checked_state(checkpoint: Path, sums: bool = True) -> dict[str, Any]:
+    """Reads the state of a checkpoint and verifies sizes and checksums of its files."""
+    try:
+        state = json.loads((checkpoint / _STATE).read_text())
+        for name, expected in state["files"].items() if sums else ():
+            path = checkpoint / name
+            if path.stat().st_size != expected["bytes"]:
+                raise ValueError(f"{name} has the wrong size")
+            if _checksum(path) != expected["sha256"]:
+                raise ValueError(f"{name} has the wrong checksum")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(
+            f"The checkpoint '{checkpoint}' is damaged or incomplete: {error}. "
+            "Remove its folder to go on from the one before."
+        ) from error
+    return dict(state)
 
 
 def open_checkpoint(checkpoint: Path) -> tuple[Any, Any]:
@@ -332,58 +256,9 @@ def open_checkpoint(checkpoint: Path) -> tuple[Any, Any]:
     """
     from safetensors import safe_open
 
-    files = _checked_state(checkpoint)["files"]
+    files = checked_state(checkpoint)["files"]
     weights, masks = (
         safe_open(checkpoint / file, "np") if file in files else None
         for file in ("weights.safetensors", "masks.safetensors")
     )
     return weights, masks
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checked_state(checkpoint: Path, sums: bool = True) -> dict[str, Any]:
-    """Reads the state of a checkpoint and verifies sizes and checksums of its files."""
-    try:
-        state = json.loads((checkpoint / _STATE).read_text())
-        for name, expected in state["files"].items() if sums else ():
-            path = checkpoint / name
-            if path.stat().st_size != expected["bytes"]:
-                raise ValueError(f"{name} has the wrong size")
-            if _checksum(path) != expected["sha256"]:
-                raise ValueError(f"{name} has the wrong checksum")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(
-            f"The checkpoint '{checkpoint}' is damaged or incomplete: {error}. "
-            "Remove its folder to go on from the one before."
-        ) from error
-    return dict(state)
-
-
-def _load(checkpoint: Path, name: str, files: dict[str, Any]) -> Arrays:
-    from safetensors.numpy import load_file
-
-    file = f"{name}.safetensors"
-    return dict(load_file(checkpoint / file)) if file in files else {}
-
-
-def _check_fit(
-    checkpoint: Path,
-    shapes: dict[str, tuple[int, ...]],
-    arrays: Arrays,
-    prefixes: tuple[str, ...] = ("",),
-) -> None:
-    expected = {
-        prefix + path: shape for prefix in prefixes for path, shape in shapes.items()
-    }
-    found = {path: array.shape for path, array in arrays.items()}
-    for path in sorted(expected.keys() | found.keys()):
-        if expected.get(path) != found.get(path):
-            raise InputError(
-                f"The checkpoint '{checkpoint}' does not fit the model: '{path}' is "
-                f"{found.get(path, 'missing')} in it and "
-                f"{expected.get(path, 'unknown')} in the model."
-            )

@@ -15,9 +15,9 @@ from spdf_keras.training.callbacks import Report, StepLog, Validate
 from spdf_keras.training.checkpoint import (
     DamagedError,
     checkpoint_step,
-    restore_checkpoint,
 )
 from spdf_keras.training.cluster import Cluster
+from spdf_keras.training.restoring import restore_checkpoint
 from spdf_keras.training.run import Run
 from spdf_keras.training.saving import BestEpoch, SaveCheckpoints
 from spdf_keras.training.stopping import StopRequest

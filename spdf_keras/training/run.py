@@ -21,8 +21,8 @@ from spdf_keras.training.checkpoint import (
     checkpoint_step,
     list_checkpoints,
     remove_checkpoint,
-    restore_checkpoint,
 )
+from spdf_keras.training.restoring import restore_checkpoint
 
 if TYPE_CHECKING:
     from spdf_keras.model.gpt import GPT

@@ -14,9 +14,9 @@ from spdf_keras.training.checkpoint import (
     best_checkpoint,
     checkpoint_step,
     list_checkpoints,
-    restore_checkpoint,
     save_checkpoint,
 )
+from spdf_keras.training.restoring import restore_checkpoint
 
 
 @pytest.fixture(scope="module")

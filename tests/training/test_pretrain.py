@@ -16,8 +16,8 @@ from spdf_keras.model.build import build_gpt
 from spdf_keras.sparsity import skipping
 from spdf_keras.sparsity.audit import audit_masks
 from spdf_keras.sparsity.skipping import StepTimes
-from spdf_keras.training.checkpoint import restore_checkpoint
 from spdf_keras.training.pretrain import pretrain
+from spdf_keras.training.restoring import restore_checkpoint
 from spdf_keras.training.run import Run
 
 
