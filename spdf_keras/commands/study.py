@@ -78,5 +78,6 @@ def run(args: Namespace) -> None:
         say("another process of this study writes the report")
         return
     print(f"Report: {report.html}, {report.markdown}")
+    print(f"Numbers of each run: {report.table}")
     if args.json:
-        print_json({"html": str(report.html), "markdown": str(report.markdown)})
+        print_json(report.as_json())
