@@ -3,6 +3,7 @@
 import math
 import struct
 import typing
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -123,3 +124,13 @@ def shown(value: Any) -> str:
     except ValueError:  # Python does not print integers of more than 4,300 digits
         return "a number of more than 4,300 digits"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names as a sentence has them.
+
+    Example:
+        >>> listed(["BLEU"]), listed(["BLEU", "NIST", "CIDEr"])
+        ('BLEU', 'BLEU, NIST and CIDEr')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spdf_keras.config import STRATEGIES
 from spdf_keras.data.tasks.registry import TASKS
 from spdf_keras.errors import InputError
+from spdf_keras.values import listed
 
 if TYPE_CHECKING:
     from spdf_keras.config import Config
@@ -205,5 +206,4 @@ def read_config(
 
 
 def _named(reads: Sequence[str]) -> str:
-    names = [f"`{name}`" if "." in name else f"[{name}]" for name in reads]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    return listed([f"`{name}`" if "." in name else f"[{name}]" for name in reads])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from spdf_keras.config.toml import parse_override
 from spdf_keras.errors import InputError
+from spdf_keras.values import listed
 
 # Names of folders and files that a study has of its own.
 _TAKEN = re.compile(r"s\d.*|shards|report|config\.toml")
@@ -49,7 +50,7 @@ def parse_entry(
     for line in lines:
         section, key, _ = parse_override(line)
         if section not in sections or key in ("seed", "preset"):
-            own = " and ".join(f"`[{section}]`" for section in sections)
+            own = listed([f"`[{section}]`" for section in sections])
             raise InputError(
                 f"An entry of `{setting}` must give settings of {own}, and neither "
                 f"seed nor preset. Received: {section}.{key} in '{text}'."

@@ -25,6 +25,7 @@ from spdf_keras.report.runs.groups import Group
 from spdf_keras.report.runs.notes import Notes
 from spdf_keras.report.runs.records import Evaluation
 from spdf_keras.report.runs.resampling import DRAWINGS, Resamples
+from spdf_keras.values import listed
 
 SEEDS = (
     "A difference is the mean over the seeds that both rows have. Its interval of 95% "
@@ -72,7 +73,7 @@ def _explain(task: str, gaps: Table, resamples: Resamples) -> str:
     if lacking:
         one = len(lacking) == 1
         left = (
-            f" {' and '.join(lacking)} {'has' if one else 'have'} no interval over "
+            f" {listed(lacking)} {'has' if one else 'have'} no interval over "
             "inputs: see the guide of `report --all-scores`."
         )
     return f"{SEEDS} {_INPUTS}{left} {UNRESOLVED}"

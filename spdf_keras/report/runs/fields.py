@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from spdf_keras.errors import InputError
 from spdf_keras.parsing import load_json
+from spdf_keras.values import listed
 
 _Conditions = TypeVar("_Conditions")
 
@@ -136,7 +137,7 @@ def describe_hardware(hardware: dict[str, Any]) -> str:
     ]
     if "accelerators" in hardware:
         names = [str(name) for name in hardware["accelerators"] or []]
-        pieces.append(" and ".join(names) or "no accelerator")
+        pieces.append(listed(names) or "no accelerator")
     pieces += [f"{key} {hardware[key]}" for key in hardware if key not in known]
     return ", ".join(pieces)
 
