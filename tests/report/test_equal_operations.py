@@ -117,6 +117,19 @@ def test_a_report_has_a_table_of_equal_operations(
     assert any("; static" in of and "; set" in other for of, other in compared)
 
 
+def test_equal_operations_of_pre_trainings_alone(
+    runs: FakeRuns, tmp_path: Path, blank_pictures: None
+) -> None:
+    steps = LONG.train.total_steps(LONG.model)
+    for name, config in (("static", LONG), ("set", SET)):
+        runs.pretrained(f"{name}/pretrain", 0.75, 0, config, steps)
+    report = write_report([runs.root], tmp_path / "report")
+    text = report.markdown.read_text("utf-8")
+    part = text.partition("## Equal operations")[2].partition("\n## ")[0]
+    assert "| 75% | 10.2k |" in part
+    assert "fine-tun" not in part and "per exaFLOP" not in part
+
+
 def test_sizes_stand_in_one_table(
     runs: FakeRuns, tmp_path: Path, blank_pictures: None
 ) -> None:

@@ -32,11 +32,14 @@ from spdf_keras.report.runs.means import summarise
 from spdf_keras.report.runs.resampling import Resamples
 from spdf_keras.report.runs.variants import count
 
-_TEXT = Paragraph(
+_TEXT = (
     f"Pre-trainings stand together whose total operations agree within "
     f"{TOLERANCE:.0%}, zeros skipped, whatever their size, sparsity, method and number "
-    "of tokens. All were fine-tuned densely. The second line of a score is the score "
-    "per exaFLOP of pre-training and fine-tuning together."
+    "of tokens."
+)
+_SCORED = (
+    " Scores are after dense fine-tuning; the second line of one is the score per "
+    "exaFLOP of pre-training and fine-tuning together."
 )
 
 
@@ -50,7 +53,8 @@ def equal_operations_blocks(
     scored = [g for g in main_groups(evaluations) if score_table(g.task, [g]).scores]
     clusters = equal_operations(pretraining, scored)
     if clusters:
-        yield _TEXT
+        has_scores = any(_tasks(ways) for ways in clusters)
+        yield Paragraph(_TEXT + _SCORED * has_scores)
     for ways in clusters:
         yield _table(ways, labels)
         gaps = comparison_table(
