@@ -29,6 +29,7 @@ from spdf_keras.report.runs.equal_operations import (
 )
 from spdf_keras.report.runs.groups import Group, main_groups
 from spdf_keras.report.runs.means import summarise
+from spdf_keras.report.runs.pairs import is_static
 from spdf_keras.report.runs.resampling import Resamples
 from spdf_keras.report.runs.variants import count
 
@@ -69,28 +70,42 @@ def equal_operations_blocks(
 def equal_comparisons(
     ways: Sequence[Candidate], resamples: Resamples
 ) -> list[Comparison]:
-    """Compares each way with the dense one of its table, and with the best one.
+    """Compares each way with the dense one of its table, static masks, and the best.
 
-    The best one has the highest main score of a task, or the lowest loss where there
-    are no scores. Ways are compared with it one task at a time.
+    Masks that change, or are not uniform, are compared with the paper's static ones of
+    the same model and sparsity. The best way has the highest main score of a task, or
+    the lowest loss where there are no scores. Ways are compared with it one task at a
+    time.
     """
+    tasks = _tasks(ways)
     dense = next((way for way in ways if way.group.sparsity == 0), None)
+    references = [
+        (way, other)
+        for way in ways
+        for other in ways
+        if way is not other
+        and (other is dense or _is_static_one_of(other.group, way.group))
+    ]
     comparisons = [
         found
-        for way in ways
-        if dense and way is not dense
-        for found in _compared(way, dense, _tasks(ways), resamples)
+        for way, other in references
+        for found in _compared(way, other, tasks, resamples)
     ]
-    for task in _tasks(ways) or [""]:
+    for task in tasks or [""]:
         best = _best(ways, task)
-        if best is None or best is dense:
-            continue
-        tasks = [task] if task else []
         for way in ways:
-            # The difference of the dense one has its other sign above.
-            if way is not best and way is not dense:
-                comparisons += _compared(way, best, tasks, resamples, not task)
+            # A pair with its other sign, or of all tasks, stands above.
+            known = (way, best) in references or (best, way) in references
+            if best is not None and way is not best and not known:
+                named = [task] if task else []
+                comparisons += _compared(way, best, named, resamples, not task)
     return comparisons
+
+
+def _is_static_one_of(other: Group, group: Group) -> bool:
+    """Whether a group has the paper's masks where another one has different ones."""
+    alike = (other.model, other.sparsity) == (group.model, group.sparsity)
+    return alike and is_static(other) and not is_static(group)
 
 
 def _compared(
