@@ -12,10 +12,7 @@ from spdf_keras.config import Config, StepConfig
 from spdf_keras.errors import InputError, StoppedError, TrainingError
 from spdf_keras.model.gpt import GPT
 from spdf_keras.training.callbacks import Report, StepLog, Validate
-from spdf_keras.training.checkpoint import (
-    DamagedError,
-    checkpoint_step,
-)
+from spdf_keras.training.checkpoint import DamagedError, checkpoint_step
 from spdf_keras.training.cluster import Cluster
 from spdf_keras.training.restoring import restore_checkpoint
 from spdf_keras.training.run import Run

@@ -29,7 +29,7 @@ from spdf_keras.report.runs.equal_operations import (
 )
 from spdf_keras.report.runs.groups import Group, main_groups
 from spdf_keras.report.runs.means import summarise
-from spdf_keras.report.runs.pairs import is_static
+from spdf_keras.report.runs.pairs import is_static_one_of
 from spdf_keras.report.runs.resampling import Resamples
 from spdf_keras.report.runs.variants import count
 
@@ -55,7 +55,7 @@ def equal_operations_blocks(
     clusters = equal_operations(pretraining, scored)
     if clusters:
         has_scores = any(_tasks(ways) for ways in clusters)
-        yield Paragraph(_TEXT + _SCORED * has_scores)
+        yield Paragraph(_TEXT + (_SCORED if has_scores else ""))
     for ways in clusters:
         yield _table(ways, labels)
         gaps = comparison_table(
@@ -79,33 +79,28 @@ def equal_comparisons(
     """
     tasks = _tasks(ways)
     dense = next((way for way in ways if way.group.sparsity == 0), None)
-    references = [
-        (way, other)
-        for way in ways
-        for other in ways
-        if way is not other
-        and (other is dense or _is_static_one_of(other.group, way.group))
-    ]
+
+    def is_reference(other: Candidate, way: Candidate) -> bool:
+        return other is dense or is_static_one_of(other.group, way.group)
+
     comparisons = [
         found
-        for way, other in references
+        for way in ways
+        for other in ways
+        if way is not other and is_reference(other, way)
         for found in _compared(way, other, tasks, resamples)
     ]
     for task in tasks or [""]:
         best = _best(ways, task)
+        if best is None:
+            continue
+        named = [task] if task else []
         for way in ways:
-            # A pair with its other sign, or of all tasks, stands above.
-            known = (way, best) in references or (best, way) in references
-            if best is not None and way is not best and not known:
-                named = [task] if task else []
+            # Such a pair stands above, in this order or the other, with all tasks.
+            known = is_reference(best, way) or is_reference(way, best)
+            if way is not best and not known:
                 comparisons += _compared(way, best, named, resamples, not task)
     return comparisons
-
-
-def _is_static_one_of(other: Group, group: Group) -> bool:
-    """Whether a group has the paper's masks where another one has different ones."""
-    alike = (other.model, other.sparsity) == (group.model, group.sparsity)
-    return alike and is_static(other) and not is_static(group)
 
 
 def _compared(

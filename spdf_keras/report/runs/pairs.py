@@ -30,11 +30,16 @@ def pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
             dense = [other for other in others if other.sparsity == 0]
             for other in _closest(group, dense):
                 yield group, other
-            if not is_static(group):
-                for other in others:
-                    alike = other.sparsity == group.sparsity and is_static(other)
-                    if alike and not _unlike(group, other, ("train",)):
-                        yield group, other
+            for other in others:
+                alike = is_static_one_of(other, group)
+                if alike and not _unlike(group, other, ("train",)):
+                    yield group, other
+
+
+def is_static_one_of(other: Group, group: Group) -> bool:
+    """Whether a group has the paper's masks where one of its sparsity has others."""
+    alike = (other.model, other.sparsity) == (group.model, group.sparsity)
+    return alike and is_static(other) and not is_static(group)
 
 
 def is_static(group: Group) -> bool:
