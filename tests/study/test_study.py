@@ -447,7 +447,7 @@ def test_equal_operations_give_a_sparse_model_more_tokens(
     [
         ("variants", "s75: model.hidden_dim=8", "must begin with a name of letters"),
         ("variants", "../up: model.hidden_dim=8", "must begin with a name of letters"),
-        ("variants", "a: finetune.epochs=3", "must give settings of `.model.` and"),
+        ("variants", "a: finetune.epochs=3", r"must give settings of `\[model\]`, `\[spa"),
         ("variants", "a: train.seed=3", "neither seed nor preset. Received: train.se"),
         ("variants", "a: model.hidden=3", "Unknown setting `model.hidden`"),
         ("variants", "a: model.hidden_dim='8", "must close its quotes"),
