@@ -36,8 +36,15 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     "code",
     [
         "import spdf_keras, tensorflow as tf; E = tf.keras.callbacks.EarlyStopping",
-        "import tensorflow as tf, spdf_keras; E = tf.keras.callbacks.EarlyStopping",
-        "import spdf_keras; from tensorflow.keras.callbacks import EarlyStopping as E",
+        pytest.param(
+            "import tensorflow as tf, spdf_keras; E = tf.keras.callbacks.EarlyStopping",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "import spdf_keras; "
+            "from tensorflow.keras.callbacks import EarlyStopping as E",
+            marks=pytest.mark.slow,
+        ),
         "import tensorflow as tf, spdf_keras; "
         "from tensorflow.keras.callbacks import EarlyStopping as E",
         "import keras, spdf_keras, tensorflow as tf; "

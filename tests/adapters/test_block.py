@@ -82,7 +82,9 @@ def test_the_kernel_computes_the_formula_and_its_gradients() -> None:
         np.testing.assert_allclose(gradient, exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("compute", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    "compute", [pytest.param("dense", marks=pytest.mark.slow), "sparse"]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_training_changes_adapters_alone_and_no_bit_of_weights_or_masks(
     base: Build, token_ids: np.ndarray, mode: str, compute: str
@@ -98,7 +100,9 @@ def test_training_changes_adapters_alone_and_no_bit_of_weights_or_masks(
 
 
 @pytest.mark.parametrize("mode", ["micro-batches", "recompute"])
-@pytest.mark.parametrize("compute", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    "compute", [pytest.param("dense", marks=pytest.mark.slow), "sparse"]
+)
 def test_each_way_to_compute_a_step_draws_the_same_dropout(
     adapted: Build, token_ids: np.ndarray, mode: str, compute: str
 ) -> None:

@@ -28,7 +28,7 @@ def relative(received: Any, expected: Any) -> float:
 
 
 @pytest.mark.parametrize("targets", TARGETS, ids=",".join)
-@pytest.mark.parametrize("sparsity", [0.0, 0.75])
+@pytest.mark.parametrize("sparsity", [pytest.param(0.0, marks=pytest.mark.slow), 0.75])
 def test_the_merged_model_computes_what_weights_and_adapter_do(
     adapted: Build,
     base: Build,

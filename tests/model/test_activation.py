@@ -116,7 +116,7 @@ def test_a_step_trains_the_exact_form(
     np.testing.assert_array_equal(np.sign(moved[large]), -np.sign(direction[large]))
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.75])
+@pytest.mark.parametrize("sparsity", [pytest.param(0.0, marks=pytest.mark.slow), 0.75])
 def test_every_export_computes_the_exact_form(
     exact: GPTConfig, tmp_path: Path, sparsity: float
 ) -> None:

@@ -42,7 +42,9 @@ def test_a_global_policy_gives_the_model_of_that_precision(
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("float64", marks=pytest.mark.slow)]
+)
 def test_a_precision_that_is_given_holds_under_any_global_policy(
     sizes: GPTConfig, tokens: Tokens, policy: str, tmp_path: Any
 ) -> None:

@@ -93,7 +93,7 @@ def test_a_loaded_model_trains_on_as_if_it_had_not_stopped(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("sparsity", [0.0, 0.75])
+@pytest.mark.parametrize("sparsity", [pytest.param(0.0, marks=pytest.mark.slow), 0.75])
 def test_a_model_that_was_not_compiled_comes_back_so(
     small: GPTConfig, tmp_path: Path, name: str, sparsity: float
 ) -> None:
@@ -152,7 +152,9 @@ def test_a_file_without_a_model_is_refused(small: GPTConfig, tmp_path: Path) -> 
         load_model(tmp_path / "only.h5")
 
 
-@pytest.mark.parametrize("kind", ["weights.h5", "checkpoint"])
+@pytest.mark.parametrize(
+    "kind", ["weights.h5", pytest.param("checkpoint", marks=pytest.mark.slow)]
+)
 def test_weights_with_the_optimizers_state_go_on_equally(
     small: GPTConfig, small_batches: Batches, tmp_path: Path, kind: str
 ) -> None:

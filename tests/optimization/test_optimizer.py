@@ -171,7 +171,9 @@ def test_the_loss_scale_halves_at_overflow_and_doubles_after_2000_good_steps() -
     assert float(optimizer.loss_scale) == scale / 2
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("float32", marks=pytest.mark.slow), "mixed_float16"]
+)
 @pytest.mark.parametrize(
     "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
 )

@@ -26,7 +26,6 @@ EPSILON = 1e-5
 _OPENS = {"method": "redense", "stages": [0.5, 0.0], "shares": [0.4, 0.7]}
 
 CASES: dict[str, dict[str, Any]] = {
-    "set": {"method": "set", "interval": 10},
     "rigl": {"method": "rigl", "interval": 10},
     "gmp": {"method": "gmp", "interval": 10, "begin": 20, "end": 155},
     "redense": _OPENS,
@@ -36,8 +35,6 @@ CASES: dict[str, dict[str, Any]] = {
         "structure": "2:4",
         "sparsity": 0.5,
     },
-    "rigl_2x2": {"method": "rigl", "interval": 15, "structure": "2x2"},
-    "set_erk": {"method": "set", "interval": 20, "distribution": "erk"},
     "rigl_naive_without_regrowth": {
         "method": "rigl",
         "interval": 10,
@@ -46,6 +43,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 MORE: dict[str, dict[str, Any]] = {
+    "set": {"method": "set", "interval": 10},
+    "rigl_2x2": {"method": "rigl", "interval": 15, "structure": "2x2"},
+    "set_erk": {"method": "set", "interval": 20, "distribution": "erk"},
     "set_naive": {"method": "set", "interval": 10, "own_counts": False},
     "rigl_naive": {"method": "rigl", "interval": 10, "own_counts": False},
     "redense_naive": {**_OPENS, "own_counts": False},

@@ -63,7 +63,10 @@ class Violations(keras.callbacks.Callback):
 # All modes, for fewer steps: tests/training/test_modes.py.
 @pytest.mark.parametrize(
     ("jit_compile", "micro_batches", "precision"),
-    [(False, 1, "float32"), (True, 2, "mixed_bfloat16")],
+    [
+        (False, 1, "float32"),
+        pytest.param(True, 2, "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_200_steps_leave_every_pruned_value_zero(
     tiny: GPTConfig,
@@ -92,7 +95,9 @@ def test_200_steps_leave_every_pruned_value_zero(
     assert {report.density for report in audit_masks(model)} == {0.25}
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(
+    "recompute", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("micro_batches", [1, 4])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_steps_that_skip_zeros_move_kept_weights_alone_and_as_masked_steps_do(

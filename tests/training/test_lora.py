@@ -86,7 +86,13 @@ def test_a_run_holds_the_base_to_the_bit_and_the_moments_of_the_adapter_alone(
     assert model.sparse_kernels == origin["sparse_kernels"]
 
 
-@pytest.mark.parametrize("ways", [{}, {"micro_batches": 2}], ids=["one", "parts"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param({}, marks=pytest.mark.slow, id="one"),
+        pytest.param({"micro_batches": 2}, id="parts"),
+    ],
+)
 def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
     sparse: Path,
     task: Path,

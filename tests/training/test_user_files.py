@@ -130,7 +130,15 @@ def test_an_input_inside_the_output_folder_stays(
     assert content(folder) == {"config.toml": given.encode()}
 
 
-@pytest.mark.parametrize("form", ["empty", "link", "working folder", "lost+found"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "link",
+        "working folder",
+        pytest.param("empty", marks=pytest.mark.slow),
+        pytest.param("lost+found", marks=pytest.mark.slow),
+    ],
+)
 def test_an_empty_place_serves_and_what_lies_beside_it_stays(
     commands: dict[str, list[str]],
     tmp_path: Path,

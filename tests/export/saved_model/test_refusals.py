@@ -74,7 +74,9 @@ def test_every_row_has_a_length_and_a_limit(generate: Call) -> None:
         generate([[1, 2], [3, 4]], [1, 2], [1, 0])
 
 
-@pytest.mark.parametrize("separator", [False, True])
+@pytest.mark.parametrize(
+    "separator", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_an_empty_text_has_an_output_of_its_own(
     small_model: GPT, tmp_path: Path, separator: bool
 ) -> None:

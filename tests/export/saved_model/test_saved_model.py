@@ -133,7 +133,9 @@ print(json.dumps({"text": [t.decode() for t in found.numpy()], "loaded": loaded}
 """
 
 
-@pytest.mark.parametrize("separator", [False, True])
+@pytest.mark.parametrize(
+    "separator", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_text_goes_in_and_comes_out_in_plain_tensorflow(
     small_model: GPT, tmp_path: Path, separator: bool
 ) -> None:

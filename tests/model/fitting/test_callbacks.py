@@ -145,7 +145,15 @@ def test_early_stopping_brings_back_the_best_weights_and_their_masks(
     assert leaks(model) == 0
 
 
-@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m_tf", "m_{epoch}.keras"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "m_tf",
+        "m_{epoch}.keras",
+        pytest.param("m.keras", marks=pytest.mark.slow),
+        pytest.param("m.h5", marks=pytest.mark.slow),
+    ],
+)
 def test_model_checkpoints_load(
     small: GPTConfig, small_batches: Batches, tmp_path: Path, name: str
 ) -> None:

@@ -53,7 +53,9 @@ def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> No
         np.testing.assert_array_equal(a[1], b[1], err_msg=a[0])
 
 
-@pytest.mark.parametrize("compute", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    "compute", [pytest.param("dense", marks=pytest.mark.slow), "sparse"]
+)
 @pytest.mark.parametrize("method", ["set", "rigl", "gmp"])
 def test_a_step_that_is_not_finite_changes_nothing_and_its_update_follows(
     method: str, compute: str
@@ -75,7 +77,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_its_update_follows(
         assert not model.named_weights()[path].numpy()[~mask.numpy()].any()
 
 
-@pytest.mark.parametrize("method", ["set", "rigl", "gmp", "redense", "magnitude_ste"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "rigl",
+        "redense",
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("set", "gmp", "magnitude_ste")
+        ),
+    ],
+)
 def test_a_saved_model_goes_on_to_the_bit(tmp_path: Path, method: str) -> None:
     more: dict[str, Any] = {}
     if method == "redense":

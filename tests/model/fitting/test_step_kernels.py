@@ -54,9 +54,21 @@ WAYS: dict[str, dict[str, Any]] = {
     "a loss of a kernel itself": {"penalty": 0.1},
     "a loss of a kernel itself in parts": {"penalty": 0.1, "micro_batches": 2},
 }
+SLOW = {
+    "several steps in one call",
+    "gradient descent in parts",
+    "gradient descent, recomputed",
+    "a loss of a kernel itself in parts",
+}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=[pytest.mark.slow] if way in SLOW else [])
+        for way in WAYS
+    ],
+)
 def test_every_way_to_train_gives_the_weights_of_masked_products(
     sizes: GPTConfig, tokens: Tokens, way: str
 ) -> None:
