@@ -8,6 +8,7 @@ once, the processes share the work.
 """
 
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import add_json, add_overrides, read_config
@@ -72,11 +73,12 @@ def run(args: Namespace) -> None:
     is_command = sys.argv[1:2] == ["study"]
     renew = start_anew if is_command else lambda: None
     Study(out, config, args.data, say, step_progress, args.shards, renew).run()
-    try:
-        report = write_report([out], out / "report", data=args.data)
-    except BusyError:
-        say("another process of this study writes the report")
-        return
+    while True:
+        try:
+            report = write_report([out], out / "report", data=args.data)
+            break
+        except BusyError:  # another process of this study writes its files
+            time.sleep(1)
     print(f"Report: {report.html}, {report.markdown}")
     print(f"Numbers of each run: {report.table}")
     if args.json:
