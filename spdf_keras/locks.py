@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ except ImportError:  # Windows has no flock, so only the owner's process number 
 
 _TOUCH_SECONDS = 15.0
 _STALE_SECONDS = 180.0
+# Until a process looks again whether another one has left a place.
+PAUSE_SECONDS = 2.0
 
 
 @contextlib.contextmanager
@@ -56,6 +58,28 @@ def lock(path: Path, place: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def when_free(
+    hold: Callable[[], contextlib.AbstractContextManager[object]],
+) -> Iterator[None]:
+    """Holds a place while the block runs, once no other process does.
+
+    For places that a process holds for moments.
+
+    Args:
+        hold: Makes what holds the place; entered while another process holds it, that
+            raises `BusyError`.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(hold())
+                break
+            except BusyError:
+                time.sleep(PAUSE_SECONDS)
+        yield
 
 
 def _acquire(path: Path, place: str) -> int:

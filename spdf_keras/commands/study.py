@@ -8,7 +8,6 @@ once, the processes share the work.
 """
 
 import sys
-import time
 from argparse import ArgumentParser, Namespace
 
 from spdf_keras.commands.arguments import add_json, add_overrides, read_config
@@ -64,7 +63,6 @@ def run(args: Namespace) -> None:
 
     config = read_config(args, _READS, args.config, instead=_INSTEAD)
     load_tensorflow()
-    from spdf_keras.errors import BusyError
     from spdf_keras.report.write import write_report
     from spdf_keras.study.study import Study
 
@@ -73,12 +71,7 @@ def run(args: Namespace) -> None:
     is_command = sys.argv[1:2] == ["study"]
     renew = start_anew if is_command else lambda: None
     Study(out, config, args.data, say, step_progress, args.shards, renew).run()
-    while True:
-        try:
-            report = write_report([out], out / "report", data=args.data)
-            break
-        except BusyError:  # another process of this study writes its files
-            time.sleep(1)
+    report = write_report([out], out / "report", data=args.data)
     print(f"Report: {report.html}, {report.markdown}")
     print(f"Numbers of each run: {report.table}")
     if args.json:

@@ -10,6 +10,7 @@ from typing import Any
 from spdf_keras import __version__
 from spdf_keras.files import replace_file
 from spdf_keras.folders import check_is_folder, share
+from spdf_keras.locks import when_free
 from spdf_keras.report.content.sections import build_sections
 from spdf_keras.report.numbers import numbers
 from spdf_keras.report.page.document import Document
@@ -73,7 +74,8 @@ def write_report(
     """Writes `report.html`, `report.md` with its PNG files, and `runs.csv`.
 
     Equal runs give equal files, except for the line with the time. Each file is
-    replaced atomically, and the two pages come last.
+    replaced atomically, and the two pages come last. Where another process writes into
+    `out` at that moment, this one waits for it.
 
     Args:
         folders: Runs, or folders that hold runs somewhere below.
@@ -112,7 +114,7 @@ def write_report(
         "report.md": markdown,
         "report.html": page,
     }
-    with share(out, content, _is_ours):
+    with when_free(lambda: share(out, content, _is_ours)):
         for name, text in content.items():
             replace_file(out / name, text)
     pictures = tuple(out / name for name in content if name.endswith(".png"))

@@ -15,7 +15,7 @@ from spdf_keras.errors import BusyError, InputError
 from spdf_keras.evaluation.checks import check_data
 from spdf_keras.files import replace_file
 from spdf_keras.folders import LOCK, claim
-from spdf_keras.locks import lock
+from spdf_keras.locks import PAUSE_SECONDS, lock, when_free
 from spdf_keras.model.decoding.generator import check_beams
 from spdf_keras.study.cell_stages import CellStages, arm_config, tuning
 from spdf_keras.study.plan import Cell, arms, cells, continues, grid, num_stages
@@ -27,9 +27,6 @@ from spdf_keras.study.stages import (
     prepared_shards,
 )
 from spdf_keras.study.targets import Target, read_targets
-
-# Seconds until a process looks again whether another one has left a place.
-_PAUSE = 2.0
 
 
 class Study:
@@ -104,7 +101,7 @@ class Study:
                 if not told:
                     self._say(f"waiting for another process: {left[0][0][0]}")
                 told = True
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE_SECONDS)
             waiting = left
 
     def _num_stages(self, cell: Cell, target: Target | None) -> int:
@@ -116,13 +113,8 @@ class Study:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Holds the folder, after its settings are written or compared."""
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(claim(self._folder, "study"))
-                    break
-                except BusyError:  # another process starts, or prepares the corpus
-                    time.sleep(_PAUSE)
+        # Another process holds it while it starts, or prepares the corpus.
+        with when_free(lambda: claim(self._folder, "study")):
             file, settings = self._folder / "config.toml", to_toml(self._config)
             own_corpus = self._given_shards is None
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spdf_keras.cli import main
 from spdf_keras.commands import report as command
 from spdf_keras.errors import InputError
+from spdf_keras.folders import LOCK
+from spdf_keras.locks import PAUSE_SECONDS, lock
 from spdf_keras.report.page.document import (
     Bullets,
     Document,
@@ -27,6 +31,7 @@ from spdf_keras.report.page.document import (
 from spdf_keras.report.page.html import to_html
 from spdf_keras.report.page.markdown import to_markdown
 from spdf_keras.report.write import Report, write_report
+from spdf_keras.study.study import Study
 
 from .conftest import CONFIG, FakeRuns
 
@@ -180,6 +185,37 @@ def test_nothing_unfinished_is_left_and_other_files_stay(
     suffixes = {path.suffix for path in out.iterdir()}
     assert suffixes == {".txt", ".png", ".md", ".html", ".csv"}
     assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_a_study_prints_its_report_also_where_another_process_writes_one(
+    runs: FakeRuns,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, config = runs.pretrained("a", 0.5), tmp_path / "config.toml"
+    config.write_text("[study]\nseeds = [0]\n")
+    out = folder / "report"
+    out.mkdir()
+    stack, waited = ExitStack(), []
+    stack.enter_context(lock(out / LOCK, "The folder"))
+
+    def leave(seconds: float) -> None:
+        if seconds == PAUSE_SECONDS:
+            waited.append(seconds)
+            assert not (out / "report.md").exists()
+            stack.close()
+
+    monkeypatch.setattr("time.sleep", leave)
+    monkeypatch.setattr(Study, "__init__", lambda *_: None)
+    monkeypatch.setattr(Study, "run", lambda _: None)
+    arguments = ["study", str(config), "--data", str(tmp_path), "--out", str(folder)]
+    assert main([*arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(printed["runs"]) == ["1"] and waited == [PAUSE_SECONDS]
+    assert Path(printed["table"]).read_bytes() == (out / "runs.csv").read_bytes()
+    assert not (out / LOCK).exists()
 
 
 @pytest.mark.usefixtures("blank_pictures")

@@ -8,18 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from spdf_keras.cli import main
-from spdf_keras.commands import study as command
 from spdf_keras.config import Config, StudyConfig, config_from_tables, load_config
 from spdf_keras.data.tasks.registry import get_task
 from spdf_keras.data.tasks.task import Example
 from spdf_keras.data.tokenizers.bpe import Tokenizer
-from spdf_keras.errors import BusyError, InputError
+from spdf_keras.errors import InputError
 from spdf_keras.evaluation.checks import check_data
 from spdf_keras.folders import LOCK
 from spdf_keras.locks import lock
@@ -205,7 +202,13 @@ def test_seeds_that_do_not_search_take_what_the_first_found(
     assert not any("kept" in call for call in fake.calls)
 
 
-@pytest.mark.parametrize("stop_at", range(1, 35, 6))
+@pytest.mark.parametrize(
+    "stop_at",
+    [
+        *range(1, 35, 6),
+        *(pytest.param(call, marks=pytest.mark.slow) for call in range(4, 35, 6)),
+    ],
+)
 def test_a_stopped_study_goes_on_to_the_same_end(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
@@ -557,32 +560,3 @@ def test_a_process_that_starts_anew_after_each_part_ends_the_study(
         except RenewedError:
             starts += 1
     assert starts == 4 and len(fake.calls) == len(set(fake.calls)) == 34
-
-
-def test_json_is_printed_also_where_another_process_writes_the_report(
-    tmp_path: Path,
-    data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    config, out = tmp_path / "config.toml", tmp_path / "study"
-    config.write_text("[study]\nseeds = [0]\n")
-    found = {"runs": {"1": "dense"}}
-    files = {"html": "a", "markdown": "b", "table": "c"}
-    written = SimpleNamespace(**files, as_json=lambda: found)
-    answers: list[Any] = [BusyError("in use"), BusyError("in use"), written]
-
-    def write_report(folders: Any, place: Path, data: Any) -> Any:
-        assert (folders, place) == ([out], out / "report")
-        answer = answers.pop(0)
-        if isinstance(answer, BusyError):
-            raise answer
-        return answer
-
-    monkeypatch.setattr("spdf_keras.report.write.write_report", write_report)
-    monkeypatch.setattr(Study, "run", lambda _: None)
-    monkeypatch.setattr(command.time, "sleep", lambda seconds: None)
-    arguments = ["study", str(config), "--data", str(data), "--out", str(out)]
-    assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
-    assert not answers
