@@ -26,6 +26,7 @@ EPSILON = 1e-5
 _OPENS = {"method": "redense", "stages": [0.5, 0.0], "shares": [0.4, 0.7]}
 
 CASES: dict[str, dict[str, Any]] = {
+    "set": {"method": "set", "interval": 10},
     "rigl": {"method": "rigl", "interval": 10},
     "gmp": {"method": "gmp", "interval": 10, "begin": 20, "end": 155},
     "redense": _OPENS,
@@ -35,6 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
         "structure": "2:4",
         "sparsity": 0.5,
     },
+    "rigl_2x2": {"method": "rigl", "interval": 15, "structure": "2x2"},
+    "set_erk": {"method": "set", "interval": 20, "distribution": "erk"},
     "rigl_naive_without_regrowth": {
         "method": "rigl",
         "interval": 10,
@@ -42,10 +45,8 @@ CASES: dict[str, dict[str, Any]] = {
         "regrow": False,
     },
 }
+SLOW = {"set", "rigl_2x2", "set_erk"}
 MORE: dict[str, dict[str, Any]] = {
-    "set": {"method": "set", "interval": 10},
-    "rigl_2x2": {"method": "rigl", "interval": 15, "structure": "2x2"},
-    "set_erk": {"method": "set", "interval": 20, "distribution": "erk"},
     "set_naive": {"method": "set", "interval": 10, "own_counts": False},
     "rigl_naive": {"method": "rigl", "interval": 10, "own_counts": False},
     "redense_naive": {**_OPENS, "own_counts": False},
@@ -194,7 +195,13 @@ def _same_masks(masks: dict[str, np.ndarray], expected: Simulation, step: int) -
         )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else [])
+        for case in CASES
+    ],
+)
 def test_masks_and_weights_are_those_of_a_simulation(case: str) -> None:
     _compare(1, 0, **CASES[case])
 
